@@ -1,0 +1,56 @@
+# `make demo` and `make test` set themselves up: they make .venv and install what they need into it.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/pip --disable-pip-version-check --quiet
+CONSTRAINTS := .ci/constraints.txt
+DEMO := build/demo
+
+.PHONY: help demo test lint types format bench clean
+
+help:  ## this list
+	@grep -hE '^[a-z]+:.*##' Makefile | sed -E 's/:[^#]*##/\t/' | expand -t 10
+
+demo: $(VENV)/.installed  ## extract features from the speech files in the repository and show what was written
+	@rm -rf $(DEMO)
+	@echo "== fbank: Kaldi filter banks, no weights"
+	@$(BIN)/hubcore extract tests/data/speech --upstream fbank --out $(DEMO)/fbank
+	@echo
+	@echo "== wav2vec2_tiny_untrained: every layer of a small bundled wav2vec 2.0 (random weights: for trying only)"
+	@$(BIN)/hubcore extract tests/data/speech --upstream wav2vec2_tiny_untrained --out $(DEMO)/wav2vec2_tiny_untrained
+	@echo
+	@echo "The features are in $(DEMO)/. Next: $(BIN)/hubcore list, $(BIN)/hubcore info wav2vec2, docs/quickstart.md"
+
+test: $(VENV)/.installed-test  ## everything: style, types, tests
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/python -m pytest
+
+lint: $(VENV)/.installed-test  ## style only
+	@$(BIN)/ruff check .
+
+types: $(VENV)/.installed-test  ## types only
+	@$(BIN)/mypy
+
+format: $(VENV)/.installed-test  ## write the files in the project's style
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+bench: $(VENV)/.installed-test  ## speed and memory: tables of medians and ratios
+	@$(BIN)/python -m tests.benchmarks
+
+clean:  ## remove what make made
+	rm -rf $(VENV) build dist
+
+$(VENV)/.installed: pyproject.toml $(CONSTRAINTS)
+	@$(PYTHON) -c 'import sys; sys.exit("hubcore needs Python 3.10 or newer: make PYTHON=python3.12 ..." if sys.version_info < (3, 10) else 0)'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "installing hubcore into $(VENV) ..."
+	@$(PIP) install --constraint $(CONSTRAINTS) --editable .
+	@touch $@
+
+$(VENV)/.installed-test: $(VENV)/.installed
+	@echo "installing the test tools into $(VENV) ..."
+	@$(PIP) install --constraint $(CONSTRAINTS) --editable '.[test]'
+	@touch $@

@@ -1,0 +1,66 @@
+"""One record of a registry: `Card`, everything known about one checkpoint. Imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Source:
+    """One place that holds a checkpoint.
+
+    Example:
+        >>> Source("https://example.org/model.pt").uri
+        'https://example.org/model.pt'
+    """
+
+    uri: str
+    """`https://...`, `hf://org/repo[@revision]/file`, `package://package/file` or a path."""
+    sha256: str | None = None
+    """64 hex digits of the file's SHA-256; None until somebody has published or pinned it."""
+    size: int | None = None
+    """The file's size in bytes; None if unknown."""
+
+
+@dataclass(frozen=True)
+class Card:
+    """What a registry says about one checkpoint, and the class that runs it.
+
+    Example:
+        >>> Card(name="fbank", upstream="fbank", license="none needed").needs_weights
+        False
+    """
+
+    name: str
+    """The name `hub.load` takes: lower-case letters, digits, `_`, `-`, `.`."""
+    upstream: str
+    """Entry-point name of the family, hence the class."""
+    license: str
+    """Licence of the weights, `unknown` if it was never stated."""
+    config: str | None = None
+    """A named config of the family; the checkpoint's own config is checked against it."""
+    aliases: tuple[str, ...] = ()
+    """Other names of the same record."""
+    sources: tuple[Source, ...] = ()
+    """Where the checkpoint is, tried in order; none if the family needs no weights."""
+    training_data: str | None = None
+    """What the weights were trained on."""
+    paper: str | None = None
+    """The paper's address."""
+    note: str | None = None
+    """What a user should know before using it."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """Default options of `hub.load`, overridden by the caller's."""
+    file: str | None = None
+    """The registry file that holds this record."""
+    line: int | None = None
+    """The record's line in that file."""
+    distribution: str | None = None
+    """The installed distribution that the registry file belongs to; None for a user's own file."""
+
+    @property
+    def needs_weights(self) -> bool:
+        """Whether a checkpoint must be fetched before this upstream can run."""
+        return bool(self.sources)

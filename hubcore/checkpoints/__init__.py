@@ -1,0 +1,60 @@
+"""Where checkpoints come from and how they are read: sources, downloads, safe readers, layouts.
+
+`resolve` turns a source into a file on this machine; `open_checkpoint` reads one of any layout; a plugin turns it into
+weights with a table of `Rename` rows. Importing this package imports no torch until a name that needs it is used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from hubcore.checkpoints.layouts import Checkpoint, Rename, TensorInfo, check_names, open_checkpoint, rename
+    from hubcore.checkpoints.native import write_native
+    from hubcore.checkpoints.report import LoadReport
+    from hubcore.checkpoints.sources import cache_dir, fetch_card, file_sha256, find_cached, is_offline, resolve
+
+_MODULE_OF = {
+    "Checkpoint": "layouts",
+    "LoadReport": "report",
+    "Rename": "layouts",
+    "TensorInfo": "layouts",
+    "cache_dir": "sources",
+    "check_names": "layouts",
+    "fetch_card": "sources",
+    "file_sha256": "sources",
+    "find_cached": "sources",
+    "is_offline": "sources",
+    "open_checkpoint": "layouts",
+    "rename": "layouts",
+    "resolve": "sources",
+    "write_native": "native",
+}
+
+__all__ = [
+    "Checkpoint",
+    "LoadReport",
+    "Rename",
+    "TensorInfo",
+    "cache_dir",
+    "check_names",
+    "fetch_card",
+    "file_sha256",
+    "find_cached",
+    "is_offline",
+    "open_checkpoint",
+    "rename",
+    "resolve",
+    "write_native",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULE_OF:
+        return getattr(importlib.import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}; it has {', '.join(__all__)}")
+
+
+def __dir__() -> list[str]:
+    return list(__all__)

@@ -1,0 +1,201 @@
+"""From what a user or a card names to a file on this machine. Imports no torch.
+
+A source is a path, `https://...`, `hf://org/repo[@revision][/file]`, `package://package/file`, or a registered name. All but
+paths go through the hook `hubcore_fetch`, the built-in schemes (`hubcore.checkpoints.schemes`) included.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+from pathlib import Path
+
+from hubcore.card import Card, Source
+from hubcore.errors import CheckpointError, ChecksumError, DownloadError, OfflineError, UnknownUpstreamError
+
+_log = logging.getLogger("hubcore.checkpoints")
+_TRUE = ("1", "true", "yes", "on")
+
+
+def cache_dir() -> Path:
+    """The folder for downloads: `HUBCORE_CACHE`, or `$XDG_CACHE_HOME/hubcore`, or `~/.cache/hubcore`, read at each call."""
+    if os.environ.get("HUBCORE_CACHE"):
+        return Path(os.environ["HUBCORE_CACHE"]).expanduser()
+    base = os.environ.get("XDG_CACHE_HOME")
+    return Path(base).expanduser() / "hubcore" if base else Path.home() / ".cache" / "hubcore"
+
+
+def is_offline() -> bool:
+    """Whether `HUBCORE_OFFLINE` or `HF_HUB_OFFLINE` forbids downloads, read at each call."""
+    return any(os.environ.get(name, "").lower() in _TRUE for name in ("HUBCORE_OFFLINE", "HF_HUB_OFFLINE"))
+
+
+def resolve(source: str | os.PathLike[str]) -> Path:
+    """The local file or folder of a source; fetched if need be.
+
+    Args:
+        source: see the module's first lines. A path that exists wins over a name.
+
+    Raises:
+        CheckpointError: a path that does not exist.
+        UnknownUpstreamError: neither a path, nor a URI, nor a registered name.
+        DownloadError: it cannot be fetched.
+
+    Example:
+        >>> resolve("wav2vec2_tiny_untrained").name
+        'wav2vec2_tiny_untrained.safetensors'
+    """
+    text = os.fspath(source)
+    if not text:
+        raise CheckpointError("the checkpoint is an empty text. It must be a path, a URI or a registered name.")
+    if "\0" in text:
+        raise CheckpointError(f"the checkpoint {text!r} holds a NUL character. No path does. Correct it.")
+    if "://" in text:
+        return fetch_source(Source(text))
+    path = Path(text).expanduser()
+    if path.exists() or not isinstance(source, str) or _looks_like_path(text):
+        if not path.exists():
+            raise CheckpointError(f"{path} does not exist. Check the spelling and the working folder, {Path.cwd()}.")
+        return path
+    from hubcore.registry import current_registry
+
+    try:
+        entry = current_registry().find(text)
+    except UnknownUpstreamError as error:
+        raise UnknownUpstreamError(
+            text, current_registry().names(), "There is no such file either. `hubcore list` shows every name."
+        ) from error
+    if entry.card is None or not entry.card.sources:
+        raise CheckpointError(f"{text!r} needs no checkpoint, so there is none to fetch. Load it with hub.load({text!r}).")
+    return fetch_card(entry.card)
+
+
+def _looks_like_path(text: str) -> bool:
+    return text.startswith((".", "~", "/")) or "/" in text or "\\" in text or Path(text).suffix in _SUFFIXES
+
+
+_SUFFIXES = (".pt", ".pth", ".ckpt", ".bin", ".safetensors", ".th", ".tar")
+
+
+def fetch_card(card: Card) -> Path:
+    """The checkpoint of a card, from the first of its sources that gives it.
+
+    Raises:
+        DownloadError: no source does; every cause is named.
+    """
+    causes: list[DownloadError] = []
+    for source in card.sources:
+        try:
+            path = fetch_source(source, card)
+        except DownloadError as error:
+            causes.append(error)
+            continue
+        for cause in causes:
+            _log.warning("%s came from its source %s, because %s", card.name, source.uri, cause)
+        return path
+    if len(causes) == 1:
+        raise causes[0]
+    kind = OfflineError if all(isinstance(cause, OfflineError) for cause in causes) else DownloadError
+    listing = "".join(f"\n  {source.uri}: {cause}" for source, cause in zip(card.sources, causes, strict=True))
+    raise kind(
+        f"{card.name} could not be had from any of its {len(causes)} sources:{listing}\n"
+        f"With a network, `hubcore fetch {card.name}` tries again; hub.load({card.name!r}, checkpoint=PATH) takes a file."
+    )
+
+
+def fetch_source(source: Source, card: Card | None = None) -> Path:
+    """The local file of one source, its size and SHA-256 checked against what the source promises."""
+    from hubcore.hooks import current_hooks
+
+    uri = source.uri
+    if "://" not in uri:  # a card's path is relative to the registry file that holds it
+        path = Path(card.file).parent / uri if card and card.file else Path(uri)
+        if not path.exists():
+            raise DownloadError(f"{path} does not exist. The card {card.name if card else uri!r} names it. Correct the card.")
+    else:
+        found = current_hooks().fetch(uri, cache_dir(), is_offline())
+        if found is None:
+            raise DownloadError(
+                f"nothing here can fetch {uri!r}. The built-in schemes are https://, hf:// and package://; plugins may add "
+                "others. Use one of them, or a path."
+            )
+        path = found
+    if path.is_file():
+        verify(path, source)
+    return path
+
+
+def verify(path: Path, source: Source) -> None:
+    """Raises `ChecksumError` unless the file has the size and SHA-256 that its source promises."""
+    size = path.stat().st_size
+    if source.size is not None and size != source.size:
+        raise ChecksumError(
+            f"{path} has {size} bytes, but {source.uri} must have {source.size}. The file is cut or another one. "
+            "Delete it and fetch it again."
+        )
+    if source.sha256 is not None and file_sha256(path) != source.sha256:
+        raise ChecksumError(
+            f"{path} has SHA-256 {file_sha256(path)}, but {source.uri} must have {source.sha256}. These are not the "
+            "published bytes. Delete the file and fetch it again; if it stays so, the publisher changed the file."
+        )
+
+
+def file_sha256(path: Path) -> str:
+    """The SHA-256 of a file, from its stamp if the file has not changed since it was last hashed.
+
+    Example:
+        >>> import tempfile, pathlib
+        >>> file = pathlib.Path(tempfile.mkdtemp()) / "a"
+        >>> _ = file.write_bytes(b"")
+        >>> file_sha256(file)[:8]
+        'e3b0c442'
+    """
+    known = read_stamp(path)
+    if known is not None:
+        return known
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        for block in iter(lambda: file.read(1 << 20), b""):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def stamp_path(path: Path) -> Path:
+    """Where the stamp of a cached file lies: beside it."""
+    return path.with_name(path.name + ".json")
+
+
+def write_stamp(path: Path, uri: str, sha256: str) -> None:
+    """Records beside a cached file what it is and that it was verified."""
+    stat = path.stat()
+    record = {"uri": uri, "sha256": sha256, "size": stat.st_size, "mtime_ns": stat.st_mtime_ns}
+    temporary = stamp_path(path).with_name(f".{path.name}.{os.getpid()}.json")
+    temporary.write_text(json.dumps(record, indent=1) + "\n")
+    os.replace(temporary, stamp_path(path))
+
+
+def read_stamp(path: Path) -> str | None:
+    """The SHA-256 in a file's stamp, if the file is still the one that was stamped."""
+    try:
+        record = json.loads(stamp_path(path).read_text())
+        stat = path.stat()
+        if (record["size"], record["mtime_ns"]) == (stat.st_size, stat.st_mtime_ns):
+            return str(record["sha256"])
+    except (OSError, ValueError, KeyError, TypeError):
+        pass  # no stamp, or a damaged one: the caller hashes the file
+    return None
+
+
+def find_cached(source: Source) -> Path | None:
+    """The local file of a source if it is here already; never touches the network."""
+    from hubcore.hooks import current_hooks
+
+    try:
+        if "://" in source.uri:
+            return current_hooks().fetch(source.uri, cache_dir(), True)
+    except DownloadError:
+        return None
+    path = Path(source.uri)
+    return path if path.exists() else None

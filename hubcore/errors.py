@@ -1,0 +1,127 @@
+"""Every exception hubcore raises on purpose.
+
+```text
+HubcoreError
+├── UnknownUpstreamError        no upstream has this name
+├── DuplicateUpstreamError      two distributions own this name
+├── UnavailableUpstreamError    known, but a package it needs is not installed
+├── RegistryError               a registry file is malformed
+├── OptionError                 an option has an impossible value (also a ValueError)
+├── CheckpointError             a checkpoint file cannot be used
+│   ├── UnsafeCheckpointError   it asks for more than plain data
+│   ├── CheckpointLayoutError   it is well-formed, but not a layout this class reads
+│   └── MissingWeightsError     a tensor the model needs is not in it
+├── DownloadError               bytes could not be obtained
+│   ├── ChecksumError           bytes were obtained, but they are not the published ones
+│   └── OfflineError            offline mode forbids the download
+├── AudioError                  a waveform or an audio file cannot be used
+├── ExtractionError             a bulk extraction cannot start or go on
+└── PluginError                 a third-party plugin is broken
+```
+
+Each message says what happened, what is true, and what to do. The parts that a program may want are attributes.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+
+
+class HubcoreError(Exception):
+    """The root of every error hubcore raises on purpose; the command line prints it without a traceback."""
+
+
+class UnknownUpstreamError(HubcoreError, AttributeError):
+    """No upstream has this name.
+
+    It is an `AttributeError` too, so that `getattr(hub, name, default)` and `hasattr(hub, name)` behave.
+    """
+
+    def __init__(self, name: str, known: Iterable[str], hint: str = "") -> None:
+        self.upstream_name = name
+        self.nearest = nearest_names(name, known)
+        parts = [f"no upstream is called {name!r}."]
+        if self.nearest:
+            parts.append(f"The nearest names are {', '.join(self.nearest)}.")
+        parts.append(hint or "`hubcore list` shows every name.")
+        super().__init__(" ".join(parts))
+
+
+class DuplicateUpstreamError(HubcoreError):
+    """Two installed distributions claim one name; each `dist:name` in `choices` picks one."""
+
+    def __init__(self, name: str, owners: Sequence[str]) -> None:
+        self.upstream_name = name
+        self.owners = tuple(owners)
+        self.choices = tuple(f"{owner}:{name}" for owner in owners)
+        super().__init__(
+            f"{name!r} is claimed by {' and by '.join(owners)}. Neither is preferred over the other. "
+            f"Say which one you mean: {' or '.join(repr(c) for c in self.choices)}; or uninstall one of them."
+        )
+
+
+class UnavailableUpstreamError(HubcoreError):
+    """The upstream is known, but a package that it needs is not installed."""
+
+
+class RegistryError(HubcoreError):
+    """A registry file is malformed; the message names the file, the line and the record."""
+
+
+class OptionError(HubcoreError, ValueError):
+    """An option's name or value is impossible; the message says which values are possible."""
+
+
+class CheckpointError(HubcoreError):
+    """A checkpoint file cannot be used: it is damaged, truncated, or not a checkpoint at all."""
+
+
+class UnsafeCheckpointError(CheckpointError):
+    """A checkpoint file asks for more than plain data (a call, a hostile geometry, a resource bomb)."""
+
+
+class CheckpointLayoutError(CheckpointError):
+    """A checkpoint is well-formed, but not a layout or an architecture that this class reads."""
+
+
+class MissingWeightsError(CheckpointError):
+    """Tensors that the model needs are not in the checkpoint, or have another shape than the model's."""
+
+    def __init__(self, message: str, names: Sequence[str] = ()) -> None:
+        self.names = tuple(names)
+        super().__init__(message)
+
+
+class DownloadError(HubcoreError):
+    """A file could not be obtained from any of its sources."""
+
+
+class ChecksumError(DownloadError):
+    """A file was obtained, but its bytes are not the published ones."""
+
+
+class OfflineError(DownloadError):
+    """A file is not here and offline mode forbids the download."""
+
+
+class AudioError(HubcoreError, ValueError):
+    """A waveform or an audio file cannot be used; the message names the item."""
+
+
+class ExtractionError(HubcoreError):
+    """A bulk extraction cannot start or cannot go on."""
+
+
+class PluginError(HubcoreError):
+    """A third-party plugin is broken; the message names its distribution."""
+
+
+def nearest_names(name: str, known: Iterable[str], count: int = 3) -> list[str]:
+    """The `count` names of `known` that look most like `name`, best first.
+
+    Example:
+        >>> nearest_names("wav2vec2_bse", ["fbank", "wav2vec2_base", "wav2vec2_large"], count=1)
+        ['wav2vec2_base']
+    """
+    return difflib.get_close_matches(name, sorted(set(known)), n=count, cutoff=0.5)

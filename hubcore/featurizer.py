@@ -1,0 +1,139 @@
+"""`Featurizer`: a trainable weighted sum over the layers of an upstream. Shapes: `B` batch, `F` frames, `D` dim, `L` layers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from hubcore.errors import OptionError
+from hubcore.protocol import Upstream, UpstreamOutput
+
+
+class Featurizer(nn.Module):
+    """One feature sequence for each utterance, the softmax-weighted sum of hidden states (SUPERB, Yang et al. 2021).
+
+    `weights` `(L,)` is trained with the downstream task; zeros at first, which is the plain mean. No forward pass is run
+    at construction. Lengths come from the output, so an upstream with a variable frame rate works.
+
+    Args:
+        upstream: read for its layers and widths; it is neither kept nor changed.
+        feature_selection: `"hidden_states"`, `"last_hidden_state"` or `"hidden_state_<k>"`.
+        upstream_device: where the hidden states will be; the weights are put there.
+        layer_selection: one layer or a list of layers of `hidden_states`, negative ones counted from the end; all if None.
+        normalize: whether each layer is layer-normed, without trained scale, before the sum. s3prl: `normalize`.
+
+    Raises:
+        OptionError: no such feature or layer, or layers of different widths.
+
+    Example:
+        >>> import torch
+        >>> from hubcore import Featurizer, hub
+        >>> model = hub.load("wav2vec2_tiny_untrained")
+        >>> featurizer = Featurizer(model, layer_selection=[0, 2, 4])
+        >>> wavs = [torch.randn(16000), torch.randn(8000)]
+        >>> [tuple(f.shape) for f in featurizer(wavs, model(wavs, layers=featurizer.layers))]
+        [(49, 96), (24, 96)]
+    """
+
+    def __init__(
+        self,
+        upstream: Upstream,
+        feature_selection: str = "hidden_states",
+        upstream_device: torch.device | str | None = None,
+        layer_selection: int | Sequence[int] | None = None,
+        normalize: bool = False,
+    ) -> None:
+        super().__init__()
+        self.feature_selection = feature_selection
+        self.normalize = normalize
+        self.layer_names = tuple(upstream.layer_names)
+        self.layers = _select(feature_selection, layer_selection, self.layer_names)
+        """Indices of the layers that are summed: `upstream(wavs, layers=featurizer.layers)` computes no other."""
+        sizes = [upstream.hidden_sizes[layer] for layer in self.layers]
+        if len(set(sizes)) > 1:
+            widths = ", ".join(f"{self.layer_names[i]}: {size}" for i, size in zip(self.layers, sizes, strict=True))
+            raise OptionError(
+                f"the layers have different widths ({widths}). A weighted sum needs one width. "
+                "Choose layers of one width with layer_selection."
+            )
+        self.output_dim = sizes[0]
+        """The width `D` of the features."""
+        self.downsample_rate = upstream.frame_stride
+        """Samples between frames; None where the upstream's frame rate varies. s3prl: `downsample_rate`."""
+        self.weights = nn.Parameter(torch.zeros(len(self.layers), device=upstream_device))
+
+    def forward(self, wavs: Sequence[Tensor] | Tensor, out: UpstreamOutput) -> list[Tensor]:
+        """One `(F_i, D)` tensor for each utterance, without padding.
+
+        Args:
+            wavs: the waveforms that gave `out`; only their number is used, as a check.
+            out: the upstream's output for them.
+
+        Raises:
+            OptionError: `out` is of another batch, or lacks a layer.
+        """
+        if len(wavs) != len(out.lengths):
+            raise OptionError(
+                f"there are {len(wavs)} waveforms, but the output holds {len(out.lengths)} utterances. Both must be of one "
+                "call: featurizer(wavs, upstream(wavs))."
+            )
+        features, lengths = self.padded(out)
+        return [row[:length] for row, length in zip(features, lengths.tolist(), strict=True)]
+
+    def padded(self, out: UpstreamOutput) -> tuple[Tensor, Tensor]:
+        """`((B, F, D), lengths (B,))`, exactly zero beyond each length."""
+        weights = functional.softmax(self.weights, dim=0)
+        total: Tensor | None = None
+        for weight, layer in zip(weights, self.layers, strict=True):
+            if layer not in out.layers:
+                raise OptionError(
+                    f"the output lacks layer {layer} ({self.layer_names[layer]}). It has {list(out.layers)}. "
+                    "Call the upstream with layers=featurizer.layers, or without layers."
+                )
+            state = out.hidden_states[out.layers.index(layer)]
+            if self.normalize:
+                state = functional.layer_norm(state, state.shape[-1:])
+            term = weight.to(state.dtype) * state
+            total = term if total is None else total + term
+        if total is None:
+            raise OptionError("no layer is selected. Choose at least one with layer_selection.")
+        return total, out.lengths
+
+    def extra_repr(self) -> str:
+        """What `print(featurizer)` shows."""
+        return f"layers={list(self.layers)}, output_dim={self.output_dim}, normalize={self.normalize}"
+
+
+def _select(feature: str, layer_selection: int | Sequence[int] | None, names: Sequence[str]) -> tuple[int, ...]:
+    """The layer indices that a selection means."""
+    count = len(names)
+    if feature != "hidden_states":
+        if layer_selection is not None:
+            raise OptionError(
+                f"feature_selection is {feature!r}, one layer, and layer_selection is {layer_selection!r}. Only "
+                "feature_selection='hidden_states' can be narrowed. Leave one of them out."
+            )
+        if feature == "last_hidden_state":
+            return (count - 1,)
+        prefix, _, index = feature.rpartition("_")
+        if prefix == "hidden_state" and index.isdecimal() and int(index) < count:
+            return (int(index),)
+        raise OptionError(
+            f"there is no feature called {feature!r}. There are hidden_states, last_hidden_state, and hidden_state_0 to "
+            f"hidden_state_{count - 1}."
+        )
+    if layer_selection is None:
+        return tuple(range(count))
+    chosen = [layer_selection] if isinstance(layer_selection, int) else [*layer_selection]
+    for layer in chosen:
+        if not isinstance(layer, int) or isinstance(layer, bool) or not -count <= layer < count:
+            raise OptionError(
+                f"layer_selection has {layer!r}. There are {count} hidden states, 0 ({names[0]}) to {count - 1} ({names[-1]}). "
+                f"Choose from -{count} to {count - 1}."
+            )
+    if not chosen or len({layer % count for layer in chosen}) < len(chosen):
+        raise OptionError(f"layer_selection is {layer_selection!r}. It must name at least one layer, and none twice.")
+    return tuple(layer % count for layer in chosen)

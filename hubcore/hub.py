@@ -1,0 +1,131 @@
+"""The hub's verbs: `list`, `info`, `load`, `fetch`; and every name as an attribute, `hub.fbank()`.
+
+Importing this module, and `list`, import no torch and no plugin.
+
+Example:
+    >>> from hubcore import hub
+    >>> "wav2vec2_base_960" in hub.list()
+    True
+    >>> type(hub.load("fbank")).__name__
+    'FbankUpstream'
+"""
+
+from __future__ import annotations
+
+import builtins
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hubcore.checkpoints.sources import fetch_card, resolve
+from hubcore.errors import CheckpointError, OptionError
+from hubcore.registry import current_registry, refresh
+
+if TYPE_CHECKING:
+    from hubcore.describe import UpstreamInfo
+    from hubcore.protocol import Upstream
+
+__all__ = ["fetch", "info", "list", "load", "refresh"]
+
+
+def list() -> builtins.list[str]:
+    """The sorted names of every upstream known here, aliases included; imports no torch and no plugin.
+
+    A name that two distributions claim is followed by both `distribution:name` forms.
+
+    Example:
+        >>> from hubcore import hub
+        >>> [name for name in hub.list() if name.startswith("fbank")]
+        ['fbank', 'fbank_no_cmvn']
+    """
+    return current_registry().names()
+
+
+def info(name: str) -> UpstreamInfo:
+    """Everything known about a name: class, file and line, config, sources, licence, paper, whether it is here already.
+
+    Raises:
+        UnknownUpstreamError: no such name.
+        DuplicateUpstreamError: two distributions claim it.
+
+    Example:
+        >>> from hubcore import hub
+        >>> print(hub.info("fbank").class_path)
+        hubcore_fbank.upstream:FbankUpstream
+    """
+    from hubcore.describe import describe
+
+    return describe(current_registry().find(name))
+
+
+def load(name: str, checkpoint: str | os.PathLike[str] | None = None, **options: Any) -> Upstream:
+    """The upstream that a name means, with its weights, in eval mode: an object of exactly the class `info` shows.
+
+    Args:
+        name: a name of `list()`.
+        checkpoint: your own weights instead of the card's: a path, `https://...` or `hf://org/repo[@revision][/file]`.
+        **options: options of that class; an unknown one is an error.
+
+    Raises:
+        UnknownUpstreamError: no such name; the message names the nearest.
+        UnavailableUpstreamError: a package it needs is not installed; the message says which.
+        DownloadError: the checkpoint cannot be obtained.
+        CheckpointError: the checkpoint cannot be used.
+        OptionError: no such option.
+
+    Example:
+        >>> from hubcore import hub
+        >>> hub.load("fbank", num_mel_bins=40).hidden_sizes
+        (120,)
+    """
+    from hubcore.hooks import current_hooks
+    from hubcore.loading import build_upstream
+
+    entry = current_registry().find(_checked(name))
+    upstream = build_upstream(entry, checkpoint, options)
+    current_hooks().upstream_loaded(upstream, entry.card)
+    return upstream
+
+
+def fetch(name: str) -> Path | None:
+    """The local file of a name's checkpoint, downloaded and verified if need be; None if it needs no weights.
+
+    Also takes a URI, so that a cluster's cache can be filled with anything.
+
+    Raises:
+        UnknownUpstreamError: no such name.
+        DownloadError: it cannot be obtained.
+    """
+    if "://" in _checked(name):
+        return resolve(name)
+    card = current_registry().find(name).card
+    return fetch_card(card) if card and card.sources else None
+
+
+def _checked(name: str) -> str:
+    if not isinstance(name, str):
+        raise OptionError(f"the name is a {type(name).__name__}. It must be a text such as 'fbank'; hub.list() has them all.")
+    if os.sep in name and "://" not in name or name.endswith((".pt", ".pth", ".ckpt", ".safetensors")):
+        raise CheckpointError(
+            f"{name!r} looks like a file, but hub.load takes the name of an upstream. The class must be known before the "
+            f"file is opened. Use hub.load('wav2vec2', checkpoint={name!r}), or Wav2Vec2Upstream.from_checkpoint({name!r})."
+        )
+    return name
+
+
+def __getattr__(name: str) -> Callable[..., Any]:
+    if name.startswith("__"):
+        raise AttributeError(f"module 'hubcore.hub' has no attribute {name!r}")
+    current_registry().find(name)
+
+    def load_by_attribute(checkpoint: str | os.PathLike[str] | None = None, **options: Any) -> Any:
+        return load(name, checkpoint, **options)
+
+    load_by_attribute.__name__ = load_by_attribute.__qualname__ = name
+    load_by_attribute.__doc__ = f"`hub.load({name!r}, ...)`."
+    return load_by_attribute
+
+
+def __dir__() -> builtins.list[str]:
+    return [*__all__, *list()]

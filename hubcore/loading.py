@@ -1,0 +1,115 @@
+"""From a registry entry to a running upstream: import the class, get the weights, build, check."""
+
+from __future__ import annotations
+
+import importlib
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from hubcore.card import Card
+from hubcore.checkpoints.sources import fetch_card, resolve
+from hubcore.errors import HubcoreError, OptionError, PluginError, UnavailableUpstreamError
+from hubcore.registry import Entry, Family
+
+
+def import_class(family: Family) -> type[Any]:
+    """The class of a family; a failure to import it is a `PluginError` that names its distribution.
+
+    Example:
+        >>> from hubcore.registry import current_registry
+        >>> import_class(current_registry().find("fbank").family).__name__
+        'FbankUpstream'
+    """
+    owner = f"{family.distribution} {family.version}"
+    try:
+        found = getattr(importlib.import_module(family.module), family.class_name)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # an import may end in anything, SystemExit included
+        raise PluginError(
+            f"{family.target}, the class of {family.name!r}, cannot be imported: {_describe(error)}. It belongs to {owner}. "
+            "Update or mend that distribution; every other upstream goes on working."
+        ) from error
+    if not isinstance(found, type):
+        raise PluginError(f"{family.target} is a {type(found).__name__}, not a class. It belongs to {owner}: tell its authors.")
+    return found
+
+
+def _describe(error: BaseException) -> str:
+    try:
+        return f"{type(error).__name__}: {error}"
+    except Exception:  # a broken plugin's own exception may not even print
+        return type(error).__name__
+
+
+def build_upstream(entry: Entry, checkpoint: str | os.PathLike[str] | None, options: Mapping[str, Any]) -> Any:
+    """The upstream of an entry, in eval mode, with its card attached; see `hubcore.hub.load`."""
+    family, card = entry.family, entry.card
+    if family is None or family.missing:
+        raise UnavailableUpstreamError(f"{entry.name!r} cannot run here: {entry.unavailable}. Install that, then try again.")
+    cls = import_class(family)
+    wanted = {**(card.options if card else {}), **options}
+    if checkpoint is not None:
+        upstream = _method(cls, "from_checkpoint", family)(resolve(checkpoint), **wanted)
+    elif card is not None and card.sources:
+        upstream = _method(cls, "from_checkpoint", family)(fetch_card(card), **wanted)
+        _check_config(upstream, cls, card)
+    else:
+        upstream = _without_weights(cls, card, family, wanted)
+    if card is not None and checkpoint is None:
+        upstream.card = card
+    return upstream.eval() if hasattr(upstream, "eval") else upstream
+
+
+def _method(cls: type[Any], name: str, family: Family) -> Any:
+    if not hasattr(cls, name):
+        raise PluginError(
+            f"{family.target} has no {name}, so it cannot load weights. It belongs to {family.distribution}. "
+            "Its authors can inherit hubcore.UpstreamBase, which has it."
+        )
+    return getattr(cls, name)
+
+
+def _without_weights(cls: type[Any], card: Card | None, family: Family, options: Mapping[str, Any]) -> Any:
+    from hubcore.upstream import UpstreamBase
+
+    if issubclass(cls, UpstreamBase):
+        if card is None and cls.from_file.__func__ is not UpstreamBase.from_file.__func__:  # type: ignore[attr-defined]
+            raise OptionError(
+                f"{family.name!r} is a family, not a checkpoint, and its weights would be random. "
+                f"Pass checkpoint=, or build {cls.__name__}(config) yourself if random weights are what you want."
+            )
+        return cls.from_config(card.config if card else None, **options)
+    if hasattr(cls, "from_config"):
+        return cls.from_config(card.config if card else None, **options)
+    try:
+        return cls(**options)
+    except HubcoreError:
+        raise
+    except Exception as error:
+        raise PluginError(
+            f"{family.target} could not be built: {_describe(error)}. It belongs to {family.distribution} {family.version}. "
+            "Give it from_config, or a constructor that works with its card's options."
+        ) from error
+
+
+def _check_config(upstream: Any, cls: type[Any], card: Card) -> None:
+    """Raises `CheckpointLayoutError` where a checkpoint is not of the shape that its card promises."""
+    from hubcore.errors import CheckpointLayoutError
+
+    configs = getattr(cls, "configs", {})
+    if card.config is None or card.config not in configs:
+        return
+    promised = configs[card.config]
+    shape = ("dim", "num_layers", "num_heads", "ffn_dim", "pre_norm", "conv_norm", "conv_layers", "normalize")
+    wrong = [
+        f"{name} must be {getattr(promised, name)}, but is {getattr(upstream.config, name)} instead"
+        for name in shape
+        if hasattr(promised, name) and getattr(promised, name) != getattr(upstream.config, name)
+    ]
+    if wrong:
+        raise CheckpointLayoutError(
+            f"the checkpoint of {card.name!r} is not of the config {card.config!r}: {'; '.join(wrong)}. Either the card or the "
+            "file is wrong. Load the file with checkpoint= if you know what it is, and report the card."
+        )

@@ -1,0 +1,145 @@
+"""The whole contract of an upstream: `Upstream`, what it is, and `UpstreamOutput`, what it returns.
+
+Shapes: `B` batch, `T` samples, `F` frames, `D` dim.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, runtime_checkable
+
+from torch import Tensor
+
+from hubcore.card import Card
+from hubcore.ragged import frame_mask
+
+
+@dataclass(frozen=True, eq=False)
+class UpstreamOutput(Mapping[str, Any]):
+    """What one call of an upstream computed.
+
+    It also reads like s3prl's dictionary: `out["hidden_states"]`, `out["last_hidden_state"]`, `out["hidden_state_3"]`.
+
+    Example:
+        >>> import torch
+        >>> from hubcore import hub
+        >>> out = hub.load("fbank")([torch.randn(16000), torch.randn(8000)])
+        >>> tuple(out.last_hidden_state.shape), out.lengths.tolist(), sorted(out)[:2]
+        ((2, 98, 240), [98, 48], ['hidden_state_0', 'hidden_states'])
+    """
+
+    hidden_states: tuple[Tensor, ...]
+    """One `(B, F, D)` tensor for each layer asked for, in the order asked for; rows are exactly 0 beyond their length."""
+    lengths: Tensor
+    """`(B,)` int64, valid frames of each utterance, on the device of the hidden states."""
+    layers: tuple[int, ...]
+    """The index into the upstream's `layer_names` of each hidden state."""
+    layer_names: tuple[str, ...]
+    """The name of each hidden state."""
+    times: Tensor
+    """`(B, F, 2)` seconds, see `frame_times`."""
+    extras: Mapping[str, Any] = field(default_factory=dict)
+    """Tensors that only this family gives, documented by its upstream."""
+
+    @property
+    def last_hidden_state(self) -> Tensor:
+        """`(B, F, D)`, the deepest of the layers asked for: the model's output unless `layers=` stopped it earlier."""
+        return self.hidden_states[self.layers.index(max(self.layers))]
+
+    @property
+    def mask(self) -> Tensor:
+        """`(B, F)` bool, True where a frame is valid."""
+        return frame_mask(self.lengths, self.hidden_states[0].shape[1])
+
+    def frame_times(self) -> Tensor:
+        """`(B, F, 2)` seconds: where the audio that a frame was computed from starts and ends; 0 beyond the length.
+
+        Neighbouring frames overlap where windows do: wav2vec 2.0's frame f covers samples `[320 f, 320 f + 400)`.
+        """
+        return self.times
+
+    def __getitem__(self, key: str) -> Any:
+        if key == "hidden_states":
+            return self.hidden_states
+        if key == "last_hidden_state":
+            return self.last_hidden_state
+        if key == "lengths":
+            return self.lengths
+        for index, state in zip(self.layers, self.hidden_states, strict=True):
+            if key == f"hidden_state_{index}":
+                return state
+        raise KeyError(f"{key!r} is not in this output. It has {', '.join(self)}.")
+
+    def __iter__(self) -> Iterator[str]:
+        yield "hidden_states"
+        yield "last_hidden_state"
+        yield "lengths"
+        for index in dict.fromkeys(self.layers):
+            yield f"hidden_state_{index}"
+
+    def __len__(self) -> int:
+        return 3 + len(set(self.layers))
+
+    # A Mapping compares its values, which tensors do not allow; one output equals only itself.
+    __eq__ = object.__eq__
+    __hash__ = object.__hash__
+
+
+@runtime_checkable
+class Upstream(Protocol):
+    """A speech model with one uniform call. Any object with these attributes is one; nothing need be inherited.
+
+    Example:
+        >>> from hubcore import Upstream, hub
+        >>> isinstance(hub.load("fbank"), Upstream)
+        True
+    """
+
+    sample_rate: int
+    """Samples per second that `forward` expects, in Hz."""
+    num_layers: int
+    """Number of blocks; 0 for a signal transform."""
+    layer_names: tuple[str, ...]
+    """One name for each hidden state."""
+    hidden_sizes: tuple[int, ...]
+    """The width `D` of each hidden state."""
+    frame_stride: int | None
+    """Samples from one frame to the next; None where that depends on the input."""
+    receptive_field: int
+    """Samples that one frame is computed from, before any context of blocks."""
+    min_samples: int
+    """Fewest samples that give a frame."""
+    card: Card | None
+    """The registry's record of the weights, or None."""
+
+    def forward(
+        self,
+        wavs: Sequence[Tensor] | Tensor,
+        lengths: Tensor | Sequence[int] | None = None,
+        *,
+        layers: Sequence[int] | None = None,
+    ) -> UpstreamOutput:
+        """The hidden states of a batch of waveforms, each exactly what it is alone.
+
+        Args:
+            wavs: 1-D float tensors at `sample_rate`, or one `(B, T)` tensor.
+            lengths: `(B,)` samples of each row, with a `(B, T)` tensor.
+            layers: indices into `layer_names` (negative ones count from the end): only these are returned, and no block
+                above the highest one runs. All if None.
+
+        Raises:
+            AudioError: a waveform cannot be used; the message names the item.
+            OptionError: a layer does not exist.
+        """
+        ...
+
+    def __call__(
+        self,
+        wavs: Sequence[Tensor] | Tensor,
+        lengths: Tensor | Sequence[int] | None = None,
+        *,
+        layers: Sequence[int] | None = None,
+    ) -> UpstreamOutput:
+        """`forward`."""
+        ...

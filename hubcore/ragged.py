@@ -1,0 +1,210 @@
+"""Utterances of different lengths, computed together without padding.
+
+Two layouts carry a batch through a model:
+
+* **on a grid**: waveforms end to end in one `(T,)` signal, each starting on a multiple of a stride. Strided windows over
+  the whole signal are then windows over each utterance; those that straddle two utterances are never used.
+* **packed**: the frames of all utterances end to end, `(sum of F_i, D)`, without any gap. Whatever works on single
+  frames (linear layers, layer norm) is one call on this.
+
+Only what a caller receives is padded, with exact zeros. Shapes: `B` batch, `T` samples, `F` frames, `D` dim.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from hubcore.errors import AudioError
+
+
+def check_wavs(
+    wavs: Sequence[Tensor] | Tensor,
+    lengths: Tensor | Sequence[int] | None = None,
+    *,
+    min_samples: int,
+    sample_rate: int,
+) -> list[Tensor]:
+    """The batch as a list of valid 1-D float waveforms, views of the caller's memory wherever possible.
+
+    Args:
+        wavs: 1-D float tensors (or numpy arrays) of any lengths, or one `(B, T)` tensor.
+        lengths: `(B,)` samples of each row, only with a `(B, T)` tensor; all of `T` if None.
+        min_samples: fewest samples that give a frame.
+        sample_rate: named in the messages, in Hz.
+
+    Raises:
+        AudioError: empty batch, wrong rank or dtype, too short, NaN or infinite; it names the item.
+
+    Example:
+        >>> import torch
+        >>> [len(w) for w in check_wavs(torch.zeros(2, 800), [800, 500], min_samples=400, sample_rate=16000)]
+        [800, 500]
+    """
+    rows = _rows(wavs, lengths)
+    if not rows:
+        raise AudioError("the batch is empty. A model needs at least one waveform: pass [wav].")
+    for index, row in enumerate(rows):
+        if row.ndim != 1:
+            raise AudioError(
+                f"item {index} has shape {tuple(row.shape)}. Each waveform must be 1-D, one channel. "
+                "Average or pick channels first; for a (B, T) batch pass the tensor itself, with lengths=."
+            )
+        if not row.is_floating_point():
+            raise AudioError(
+                f"item {index} has dtype {row.dtype}. Samples must be floats, full scale being 1.0. "
+                "Divide integer samples by their full scale (32768 for 16-bit audio)."
+            )
+        if row.shape[0] < min_samples:
+            raise AudioError(
+                f"item {index} has {row.shape[0]} samples ({1000 * row.shape[0] / sample_rate:.1f} ms). One frame needs "
+                f"{min_samples} samples ({1000 * min_samples / sample_rate:.1f} ms at {sample_rate} Hz). "
+                "Leave it out, or pad it yourself if that is what you want."
+            )
+        if row.device != rows[0].device or row.dtype != rows[0].dtype:
+            raise AudioError(
+                f"item {index} is {row.dtype} on {row.device}, but item 0 is {rows[0].dtype} on {rows[0].device}. "
+                "All waveforms of a batch must share dtype and device: convert them with wav.to(...)."
+            )
+    if not bool(torch.stack([row.detach().isfinite().all() for row in rows]).all()):
+        index = next(i for i, row in enumerate(rows) if not bool(row.isfinite().all()))
+        at = int((~rows[index].isfinite()).nonzero()[0])
+        raise AudioError(
+            f"item {index} has the value {float(rows[index][at])} at sample {at}. Every sample must be finite: one bad "
+            "sample would spoil the whole utterance. Check how the audio was decoded or scaled."
+        )
+    return rows
+
+
+def _rows(wavs: Sequence[Tensor] | Tensor, lengths: Tensor | Sequence[int] | None) -> list[Tensor]:
+    if isinstance(wavs, Tensor):
+        if wavs.ndim != 2:
+            raise AudioError(
+                f"the waveforms are one tensor of shape {tuple(wavs.shape)}. A batch is a list of 1-D tensors or one "
+                "(B, T) tensor. For a single waveform pass [wav]."
+            )
+        if lengths is None:
+            return list(wavs.unbind(0))
+        counts = [int(n) for n in (lengths.tolist() if isinstance(lengths, Tensor) else lengths)]
+        if len(counts) != wavs.shape[0] or any(not 0 <= n <= wavs.shape[1] for n in counts):
+            raise AudioError(
+                f"lengths is {counts} for waveforms of shape {tuple(wavs.shape)}. It must hold one number of samples for "
+                f"each of the {wavs.shape[0]} rows, none above {wavs.shape[1]}."
+            )
+        return [row[:n] for row, n in zip(wavs.unbind(0), counts, strict=True)]
+    if lengths is not None:
+        raise AudioError(
+            "lengths came with a list of waveforms. Each of those knows its own length: lengths goes with one (B, T) "
+            "tensor only. Leave it out."
+        )
+    if isinstance(wavs, str | bytes) or not isinstance(wavs, Sequence | np.ndarray):
+        raise AudioError(
+            f"the waveforms are a {type(wavs).__name__}. They must be a list of 1-D float tensors, or one (B, T) tensor; "
+            "files are read with hubcore.audio.load_audio."
+        )
+    rows = []
+    for index, wav in enumerate(wavs):
+        if isinstance(wav, np.ndarray):
+            wav = torch.from_numpy(np.ascontiguousarray(wav))
+        if not isinstance(wav, Tensor):
+            raise AudioError(
+                f"item {index} is a {type(wav).__name__}. Each waveform must be a 1-D float tensor. "
+                "Use torch.as_tensor on a list of numbers, hubcore.audio.load_audio on a file."
+            )
+        rows.append(wav)
+    return rows
+
+
+def pack_on_grid(wavs: Sequence[Tensor], stride: int) -> tuple[Tensor, list[int]]:
+    """Waveforms end to end, each starting on a multiple of `stride`, with zeros between; and where each starts.
+
+    Returns:
+        `(T,)` signal whose length is a multiple of `stride`, and the start of each utterance in units of `stride`.
+
+    Example:
+        >>> import torch
+        >>> signal, starts = pack_on_grid([torch.ones(5), torch.ones(4)], stride=4)
+        >>> signal.tolist(), starts
+        ([1.0, 1.0, 1.0, 1.0, 1.0, 0.0, 0.0, 0.0, 1.0, 1.0, 1.0, 1.0], [0, 2])
+    """
+    pieces: list[Tensor] = []
+    starts: list[int] = []
+    at = 0
+    for wav in wavs:
+        starts.append(at // stride)
+        gap = -len(wav) % stride
+        pieces.append(wav)
+        if gap:
+            pieces.append(wav.new_zeros(gap))
+        at += len(wav) + gap
+    return (pieces[0] if len(pieces) == 1 else torch.cat(pieces)), starts
+
+
+def conv_length(samples: int, layers: Sequence[tuple[int, int]]) -> int:
+    """The number of frames that unpadded convolutions give for `samples` inputs; `layers` is (kernel, stride) each.
+
+    Example:
+        >>> conv_length(16000, [(10, 5), (3, 2), (3, 2), (3, 2), (3, 2), (2, 2), (2, 2)])
+        49
+    """
+    for kernel, stride in layers:
+        samples = (samples - kernel) // stride + 1 if samples >= kernel else 0
+    return samples
+
+
+def receptive_field(layers: Sequence[tuple[int, int]]) -> int:
+    """How many inputs one output of a stack of unpadded convolutions sees; `layers` is (kernel, stride) each.
+
+    Example:
+        >>> receptive_field([(10, 5), (3, 2), (3, 2), (3, 2), (3, 2), (2, 2), (2, 2)])
+        400
+    """
+    field = 1
+    for kernel, stride in reversed(layers):
+        field = (field - 1) * stride + kernel
+    return field
+
+
+def pad_packed(packed: Tensor, lengths: Sequence[int]) -> Tensor:
+    """Packed frames `(sum of F_i, D)` as one `(B, F, D)` tensor, rows exactly zero beyond their length.
+
+    Example:
+        >>> import torch
+        >>> pad_packed(torch.ones(3, 1), [1, 2])[..., 0].tolist()
+        [[1.0, 0.0], [1.0, 1.0]]
+    """
+    if len(set(lengths)) == 1:
+        return packed.reshape(len(lengths), lengths[0], packed.shape[-1])
+    return pad_sequence(packed.split(list(lengths)), batch_first=True)
+
+
+def frame_mask(lengths: Tensor, frames: int) -> Tensor:
+    """`(B, F)` bool, True where a frame is valid.
+
+    Example:
+        >>> import torch
+        >>> frame_mask(torch.tensor([1, 2]), 2).tolist()
+        [[True, False], [True, True]]
+    """
+    return torch.arange(frames, device=lengths.device)[None, :] < lengths[:, None]
+
+
+def regular_frame_times(
+    lengths: Tensor, frames: int, *, stride: int, span: int, sample_rate: int, offset: int = 0
+) -> Tensor:
+    """`(B, F, 2)` float64 seconds, the start and end of frame f: samples `[offset + f * stride, ... + span)`.
+
+    Rows are exactly 0 beyond their length.
+
+    Example:
+        >>> import torch
+        >>> regular_frame_times(torch.tensor([2]), 2, stride=320, span=400, sample_rate=16000)[0].tolist()
+        [[0.0, 0.025], [0.02, 0.045]]
+    """
+    start = torch.arange(frames, device=lengths.device, dtype=torch.float64) * stride + offset
+    times = torch.stack([start, start + span], dim=-1) / sample_rate
+    return times * frame_mask(lengths, frames)[..., None]

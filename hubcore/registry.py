@@ -1,0 +1,293 @@
+"""Names -> cards -> `module:Class`, all of it read as text: nothing is imported until an upstream is used.
+
+Families come from entry points `hubcore.upstreams`, cards from registry files: hubcore's own, those named by entry points
+`hubcore.registries`, and the user's (`HUBCORE_REGISTRY` and the configuration folder). Whatever is broken is recorded in
+`Registry.problems` and harms only its own names. Imports no torch.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import os
+import re
+import threading
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from hubcore.card import Card
+from hubcore.errors import DuplicateUpstreamError, RegistryError, UnknownUpstreamError
+from hubcore.registry_file import read_registry
+
+UPSTREAMS_GROUP = "hubcore.upstreams"
+REGISTRIES_GROUP = "hubcore.registries"
+HOOKS_GROUP = "hubcore"
+_NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}")
+_TARGET = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
+
+
+@dataclass(frozen=True)
+class Family:
+    """One class that runs upstreams, as its distribution's entry point names it; not imported yet."""
+
+    name: str
+    """Entry-point name, such as `wav2vec2`."""
+    target: str
+    """`module:Class`."""
+    distribution: str
+    """The installed distribution that provides it."""
+    version: str
+    """That distribution's version."""
+    missing: str | None = None
+    """What must be installed before it can run, as a command; None if it is complete."""
+
+    @property
+    def module(self) -> str:
+        """The module that holds the class."""
+        return self.target.partition(":")[0]
+
+    @property
+    def class_name(self) -> str:
+        """The class's name."""
+        return self.target.partition(":")[2]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Everything one name leads to: a card, a family, or both."""
+
+    name: str
+    """The card's name, or the family's where it has no card."""
+    owner: str
+    """The distribution, or `user` for a user's own file."""
+    card: Card | None
+    """None for a family without a card of this name."""
+    family: Family | None
+    """None if the card's family is not installed."""
+
+    @property
+    def aliases(self) -> tuple[str, ...]:
+        """Other names of the same entry."""
+        return self.card.aliases if self.card else ()
+
+    @property
+    def unavailable(self) -> str | None:
+        """Why it cannot run here and what to do, or None if it can."""
+        if self.family is None:
+            family = self.card.upstream if self.card else self.name
+            return f"no installed distribution provides the family {family!r}"
+        return self.family.missing
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something broken that discovery found and stepped over."""
+
+    owner: str
+    """The distribution or file that is to blame."""
+    what: str
+    """What is wrong and what to do."""
+
+
+@dataclass
+class Registry:
+    """All names known here, at the moment it was built.
+
+    Example:
+        >>> current_registry().find("fbank").family.target
+        'hubcore_fbank.upstream:FbankUpstream'
+    """
+
+    entries: list[Entry] = field(default_factory=list)
+    """Sorted by name."""
+    problems: list[Problem] = field(default_factory=list)
+    """Everything broken, for `hubcore doctor`."""
+
+    def names(self) -> list[str]:
+        """Every name that `find` accepts: names and aliases, and both `owner:name` forms of a contested one."""
+        owners = self._owners()
+        contested = [f"{entry.owner}:{name}" for name, claims in owners.items() if len(claims) > 1 for entry in claims]
+        return sorted({*owners, *contested})
+
+    def find(self, name: str) -> Entry:
+        """The entry that a name, an alias or `owner:name` means.
+
+        Raises:
+            UnknownUpstreamError: no such name.
+            DuplicateUpstreamError: two distributions claim it.
+        """
+        owner, _, plain = name.rpartition(":")
+        claims = self._owners().get(plain, [])
+        if owner:
+            claims = [entry for entry in claims if entry.owner == owner]
+        if not claims:
+            raise UnknownUpstreamError(name, self.names())
+        if len(claims) > 1:
+            raise DuplicateUpstreamError(plain, sorted(entry.owner for entry in claims))
+        return claims[0]
+
+    def duplicates(self) -> dict[str, list[str]]:
+        """Contested names and their owners."""
+        return {name: sorted(e.owner for e in claims) for name, claims in self._owners().items() if len(claims) > 1}
+
+    def _owners(self) -> dict[str, list[Entry]]:
+        owners: dict[str, list[Entry]] = {}
+        for entry in self.entries:
+            for name in (entry.name, *entry.aliases):
+                claims = owners.setdefault(name, [])
+                # A card explains the family of its own distribution better than the bare entry point does.
+                if entry.card is None and any(claim.owner == entry.owner for claim in claims):
+                    continue
+                claims.append(entry)
+        return owners
+
+
+_lock = threading.Lock()
+_current: dict[tuple[str | None, ...], Registry] = {}
+
+
+def current_registry() -> Registry:
+    """The registry of this environment, built on first use and again when `HUBCORE_REGISTRY` changes."""
+    key = (os.environ.get("HUBCORE_REGISTRY"), os.environ.get("XDG_CONFIG_HOME"))
+    with _lock:
+        if key not in _current:
+            _current[key] = build_registry()
+        return _current[key]
+
+
+def refresh() -> None:
+    """Forgets what was discovered, so that a package installed meanwhile is found."""
+    with _lock:
+        _current.clear()
+
+
+def build_registry() -> Registry:
+    """Reads all entry points and registry files; imports none of what they name."""
+    problems: list[Problem] = []
+    families: list[Family] = []
+    files: list[tuple[str, Path]] = [("hubcore", own_registry_file())]
+    for owner, version, point in entry_points(problems):
+        if point.group == UPSTREAMS_GROUP:
+            target = point.value.partition("[")[0].strip()
+            if not _NAME.fullmatch(point.name) or not _TARGET.fullmatch(target):
+                problems.append(
+                    Problem(owner, f"entry point {point.name!r} = {point.value!r} must be name = module:Class. Mend it.")
+                )
+                continue
+            family = Family(point.name, target, owner, version, _missing(point, target, owner))
+            if family not in families:
+                families.append(family)
+        elif point.group == REGISTRIES_GROUP:
+            located = _package_file(point.value)
+            if located is None:
+                problems.append(
+                    Problem(owner, f"entry point {point.name!r} names {point.value!r}, which is not there. It must be package:file.")
+                )
+            elif (owner, located) not in files:
+                files.append((owner, located))
+    files += [("user", path) for path in user_files(problems)]
+
+    entries: list[Entry] = []
+    for owner, path in files:
+        try:
+            cards, broken = read_registry(path, None if owner == "user" else owner)
+        except RegistryError as error:
+            problems.append(Problem(owner, str(error)))
+            continue
+        problems += [Problem(owner, str(error)) for error in broken]
+        entries += [Entry(card.name, owner, card, _family_of(card.upstream, owner, families)) for card in cards]
+    entries += [Entry(family.name, family.distribution, None, family) for family in families]
+    taken = {(entry.owner, name) for entry in entries if entry.card for name in (entry.name, *entry.aliases)}
+    entries = [entry for entry in entries if entry.card or (entry.owner, entry.name) not in taken]
+    return Registry(sorted(entries, key=lambda entry: (entry.name, entry.owner)), problems)
+
+
+def _family_of(name: str, owner: str, families: Iterable[Family]) -> Family | None:
+    """The family of that name: the card's own distribution's first, then hubcore's, then the only other one."""
+    claims = [family for family in families if family.name == name]
+    for preferred in (owner, "hubcore"):
+        for family in claims:
+            if family.distribution == preferred:
+                return family
+    return claims[0] if len(claims) == 1 else None
+
+
+def entry_points(problems: list[Problem]) -> Iterator[tuple[str, str, importlib.metadata.EntryPoint]]:
+    """(distribution, version, entry point) of our groups; a distribution with unreadable metadata is stepped over."""
+    for distribution in importlib.metadata.distributions():
+        name = "unknown"
+        try:
+            points = [p for p in distribution.entry_points if p.group in (UPSTREAMS_GROUP, REGISTRIES_GROUP, HOOKS_GROUP)]
+            if points:
+                name = str(distribution.metadata["Name"])
+                version = distribution.version
+        except Exception as error:  # whatever broken metadata raises must not hide the other distributions
+            where = getattr(distribution, "_path", name)
+            problems.append(Problem(str(where), f"its metadata cannot be read ({error!r}). Reinstall that distribution."))
+            continue
+        for point in points:
+            yield name, version, point
+
+
+def _missing(point: importlib.metadata.EntryPoint, target: str, owner: str) -> str | None:
+    """The command that installs what an entry point needs and lacks, or None."""
+    try:
+        top = importlib.util.find_spec(target.partition(":")[0].partition(".")[0])
+    except (ImportError, ValueError):
+        top = None
+    if top is None:
+        return f"its package {target.partition('.')[0]!r} is missing: pip install --force-reinstall {owner}"
+    for extra in point.extras:
+        for requirement in importlib.metadata.requires(owner) or ():
+            wanted, _, marker = requirement.partition(";")
+            if re.search(rf"extra\s*==\s*['\"]{re.escape(extra)}['\"]", marker):
+                try:
+                    importlib.metadata.distribution(re.split(r"[\s<>=!~\[(]", wanted.strip(), maxsplit=1)[0])
+                except importlib.metadata.PackageNotFoundError:
+                    return f"pip install '{owner}[{extra}]'"
+    return None
+
+
+def _package_file(value: str) -> Path | None:
+    """The file that `package:file` names, found without importing the package."""
+    package, _, name = value.partition(":")
+    try:
+        spec = importlib.util.find_spec(package.partition(".")[0])
+    except (ImportError, ValueError):
+        return None
+    for root in (spec.submodule_search_locations or ()) if spec else ():
+        path = Path(root, *package.split(".")[1:], name)
+        if name and path.is_file():
+            return path
+    return None
+
+
+def own_registry_file() -> Path:
+    """hubcore's own `registry.yaml`: inside the package when installed from a wheel, else in the checkout beside it."""
+    package = Path(__file__).parent
+    inside = package / "registry.yaml"
+    return inside if inside.is_file() else package.parent / "registry.yaml"
+
+
+def user_files(problems: list[Problem] | None = None) -> list[Path]:
+    """The user's registry files: those in `HUBCORE_REGISTRY`, then `hubcore/*.yaml` in the configuration folder."""
+    files = []
+    for text in filter(None, os.environ.get("HUBCORE_REGISTRY", "").split(os.pathsep)):
+        path = Path(text).expanduser()
+        if path.is_file():
+            files.append(path)
+        elif problems is not None:
+            problems.append(Problem("user", f"HUBCORE_REGISTRY names {text}, which is not a file. Correct or unset it."))
+    config = os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config"
+    return files + sorted(Path(config, "hubcore").glob("*.yaml"))
+
+
+def check_name(name: str) -> bool:
+    """Whether `name` is a legal name: lower-case letters, digits, `_`, `.`, `-`; at most 64 characters.
+
+    Example:
+        >>> check_name("xls_r_300m"), check_name("../x")
+        (True, False)
+    """
+    return bool(_NAME.fullmatch(name))

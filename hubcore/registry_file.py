@@ -1,0 +1,191 @@
+"""Reading one registry file: strict YAML, strict fields, every error with file and line. Imports no torch.
+
+A file says which family runs a checkpoint and never where its code is, so that no file can make anything be imported.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from hubcore.card import Card, Source
+from hubcore.errors import RegistryError, nearest_names
+
+_MAX_BYTES = 1 << 20
+_MAX_DEPTH = 20
+_NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_TEXT_FIELDS = ("upstream", "license", "config", "training_data", "paper", "note")
+_FIELDS = (*_TEXT_FIELDS, "aliases", "sources", "options")
+_SCHEMES = ("https://", "hf://", "package://")
+
+_Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+def read_registry(path: Path, distribution: str | None = None) -> tuple[list[Card], list[RegistryError]]:
+    """The cards of a registry file, and an error for each record that is wrong; the others stay usable.
+
+    Args:
+        path: the YAML file.
+        distribution: recorded in the cards.
+
+    Raises:
+        RegistryError: the file as a whole cannot be read.
+    """
+    root = _compose(path)
+    fields = _mapping(path, root, "the file")
+    version = fields.get("version")
+    if version is None or version.value != "1":
+        raise RegistryError(f"{path}: it does not begin with `version: 1`. That is the only version there is. Add the line.")
+    unknown = set(fields) - {"version", "upstreams"}
+    if unknown or "upstreams" not in fields:
+        bad = sorted(unknown) or "no `upstreams`"
+        raise RegistryError(f"{path}: beside `version` there is {bad}. There must be `upstreams` and nothing else.")
+    records = _mapping(path, fields["upstreams"], "`upstreams`")
+    cards: list[Card] = []
+    broken: list[RegistryError] = []
+    claimed: dict[str, str] = {}
+    for name, node in records.items():
+        try:
+            card = _card(path, name, node, distribution)
+            for label in (card.name, *card.aliases):
+                if label in claimed:
+                    raise _error(path, node, f"{label!r} is already the name of {claimed[label]!r}. Names must be unique")
+                claimed[label] = card.name
+            cards.append(card)
+        except RegistryError as error:
+            broken.append(error)
+    return cards, broken
+
+
+def _compose(path: Path) -> yaml.Node:
+    try:
+        data = path.read_bytes()
+        if len(data) > _MAX_BYTES:
+            raise RegistryError(f"{path}: it has {len(data)} bytes. At most {_MAX_BYTES} are read. Split the file.")
+        text = data.decode("utf-8-sig")
+        # Aliases and merge keys can make a short text explode, so they are refused before anything is built.
+        depth = 0
+        for event in yaml.parse(text, Loader=_Loader):
+            if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
+                line = event.start_mark.line + 1
+                raise RegistryError(f"{path}, line {line}: anchors and aliases are not allowed. Write the value out.")
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if depth > _MAX_DEPTH:
+                line = event.start_mark.line + 1
+                raise RegistryError(f"{path}, line {line}: nested deeper than {_MAX_DEPTH}. Records are flat: mend it.")
+        node = yaml.compose(text, Loader=_Loader)
+    except (OSError, UnicodeDecodeError) as error:
+        raise RegistryError(f"{path}: it cannot be read ({error}). It must be a UTF-8 text file.") from error
+    except (yaml.YAMLError, RecursionError) as error:
+        raise RegistryError(f"{path}: it is not valid YAML ({' '.join(str(error).split())}). Mend that line.") from error
+    if node is None:
+        raise RegistryError(f"{path}: it is empty. A registry begins with `version: 1`. Add it.")
+    return node
+
+
+def _error(path: Path, node: yaml.Node, what: str) -> RegistryError:
+    return RegistryError(f"{path}, line {node.start_mark.line + 1}: {what}.")
+
+
+def _mapping(path: Path, node: yaml.Node, what: str) -> dict[str, yaml.Node]:
+    if not isinstance(node, yaml.MappingNode):
+        raise _error(path, node, f"{what} must be a mapping of names to values, but is not. Mend it")
+    out: dict[str, yaml.Node] = {}
+    for key, value in node.value:
+        if not isinstance(key, yaml.ScalarNode) or key.tag != "tag:yaml.org,2002:str":
+            raise _error(path, key, f"the key {key.value!r} of {what} is not text. Put it in quotes")
+        if key.value in out:
+            raise _error(path, key, f"the key {key.value!r} of {what} stands twice. Remove one")
+        out[key.value] = value
+    return out
+
+
+def _text(path: Path, node: yaml.Node, what: str) -> str:
+    if not isinstance(node, yaml.ScalarNode) or node.tag != "tag:yaml.org,2002:str":
+        raise _error(path, node, f"{what} must be text, but is {getattr(node, 'value', node)!r}. Put it in quotes")
+    return str(node.value)
+
+
+def _card(path: Path, name: str, node: yaml.Node, distribution: str | None) -> Card:
+    if not _NAME.fullmatch(name):
+        raise _error(path, node, f"the name {name!r} may hold a-z, 0-9, _, . and - only, at most 64. Rename it")
+    fields = _mapping(path, node, f"{name!r}")
+    for key in fields:
+        if key not in _FIELDS:
+            near = nearest_names(key, _FIELDS, count=1)
+            hint = f"Did you mean {near[0]!r}?" if near else f"The fields are {', '.join(_FIELDS)}"
+            raise _error(path, fields[key], f"{name!r} has the unknown field {key!r}. {hint}")
+    for key in ("upstream", "license"):
+        if key not in fields:
+            raise _error(path, node, f"{name!r} has no {key!r}. Add it; a licence may be `unknown`, but not absent")
+    text = {
+        key: _text(path, fields[key], f"{key!r} of {name!r}")
+        for key in _TEXT_FIELDS
+        if key in fields and fields[key].tag != "tag:yaml.org,2002:null"
+    }
+    aliases = tuple(_text(path, item, f"an alias of {name!r}") for item in _items(path, fields.get("aliases")))
+    for alias in aliases:
+        if not _NAME.fullmatch(alias):
+            raise _error(path, node, f"the alias {alias!r} may hold a-z, 0-9, _, . and - only. Rename it")
+    options = _plain(path, fields["options"]) if "options" in fields else {}
+    if not isinstance(options, Mapping):
+        raise _error(path, fields["options"], f"'options' of {name!r} must be a mapping. Mend it")
+    return Card(
+        name=name,
+        aliases=aliases,
+        sources=tuple(_source(path, item, name) for item in _items(path, fields.get("sources"))),
+        options=options,
+        file=str(path),
+        line=node.start_mark.line + 1,
+        distribution=distribution,
+        **text,
+    )
+
+
+def _items(path: Path, node: yaml.Node | None) -> list[yaml.Node]:
+    if node is None:
+        return []
+    if not isinstance(node, yaml.SequenceNode):
+        raise _error(path, node, "a list is expected here. Write [a, b]")
+    return list(node.value)
+
+
+def _source(path: Path, node: yaml.Node, name: str) -> Source:
+    fields = _mapping(path, node, f"a source of {name!r}")
+    unknown = set(fields) - {"uri", "sha256", "size"}
+    if unknown or "uri" not in fields:
+        bad = f"has the unknown field {sorted(unknown)[0]!r}" if unknown else "has no uri"
+        raise _error(path, node, f"a source of {name!r} {bad}. The fields are uri, sha256, size")
+    uri = _text(path, fields["uri"], f"the uri of {name!r}")
+    if "://" in uri and not uri.startswith(_SCHEMES) and uri.startswith(("http:", "ftp:", "file:", "data:")):
+        raise _error(path, node, f"the uri {uri!r} of {name!r} must be {', '.join(_SCHEMES)} or a path. Change it")
+    sha256 = size = None
+    if "sha256" in fields and fields["sha256"].tag != "tag:yaml.org,2002:null":
+        sha256 = _text(path, fields["sha256"], f"sha256 of {name!r}")
+        if not _SHA256.fullmatch(sha256):
+            raise _error(path, fields["sha256"], f"sha256 of {name!r} must be 64 hex digits, but is {sha256!r}. Correct it")
+    if "size" in fields and fields["size"].tag != "tag:yaml.org,2002:null":
+        if fields["size"].tag != "tag:yaml.org,2002:int" or not str(fields["size"].value).isdigit():
+            raise _error(path, fields["size"], f"size of {name!r} must be a number of bytes. Correct it")
+        size = int(fields["size"].value)
+    return Source(uri=uri, sha256=sha256, size=size)
+
+
+def _plain(path: Path, node: yaml.Node) -> Any:
+    """Plain data of a node; tags other than YAML's own basic ones are errors."""
+    if isinstance(node, yaml.MappingNode):
+        return {key: _plain(path, value) for key, value in _mapping(path, node, "an option").items()}
+    if isinstance(node, yaml.SequenceNode):
+        return [_plain(path, item) for item in node.value]
+    try:
+        value = yaml.SafeLoader("").construct_object(node)
+    except yaml.YAMLError as error:
+        raise _error(path, node, f"the value {node.value!r} is not plain data. Use text, numbers, true or false") from error
+    if not isinstance(value, str | int | float | bool | None):
+        raise _error(path, node, f"the value {node.value!r} is a {type(value).__name__}. Put it in quotes")
+    return value

@@ -1,0 +1,256 @@
+"""`UpstreamBase`: what most families share. A family writes `__init__` and `forward`; nothing is hidden in between.
+
+A third-party class may inherit it or only satisfy `hubcore.Upstream`. Shapes: `B` batch, `T` samples, `F` frames, `D` dim.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from hubcore.card import Card
+from hubcore.checkpoints.report import LoadReport
+from hubcore.errors import AudioError, OptionError
+from hubcore.protocol import UpstreamOutput
+from hubcore.ragged import check_wavs
+
+AnyUpstream = TypeVar("AnyUpstream", bound="UpstreamBase")
+
+
+class UpstreamBase(nn.Module):
+    """A convenient base of `hubcore.Upstream`: input checks, layer selection, output, loading, saving.
+
+    A subclass sets the attributes of the contract in `__init__` and writes `forward`:
+
+    Example:
+        >>> import torch
+        >>> from hubcore import UpstreamBase
+        >>> from hubcore.ragged import pad_packed, regular_frame_times
+        >>> class LoudnessUpstream(UpstreamBase):
+        ...     def __init__(self):
+        ...         super().__init__(layer_names=("loudness",), hidden_sizes=(1,), frame_stride=160, receptive_field=160)
+        ...     def forward(self, wavs, lengths=None, *, layers=None):
+        ...         wavs = self.check_input(wavs, lengths)
+        ...         layers = self.check_layers(layers)
+        ...         frames = [w[: len(w) // 160 * 160].view(-1, 160).square().mean(1, keepdim=True) for w in wavs]
+        ...         state = pad_packed(torch.cat(frames), [len(f) for f in frames])
+        ...         counts = torch.tensor([len(f) for f in frames])
+        ...         times = regular_frame_times(counts, state.shape[1], stride=160, span=160, sample_rate=16000)
+        ...         return self.make_output([state for _ in layers], counts, layers, times)
+        >>> LoudnessUpstream()([torch.zeros(16000)]).last_hidden_state.shape
+        torch.Size([1, 100, 1])
+    """
+
+    config_class: ClassVar[type[Any] | None] = None
+    """The family's config, a frozen dataclass."""
+    configs: ClassVar[Mapping[str, Any]] = {}
+    """The family's named configs (`CONFIGS`)."""
+
+    def __init__(
+        self,
+        *,
+        layer_names: Sequence[str],
+        hidden_sizes: Sequence[int],
+        frame_stride: int | None,
+        receptive_field: int,
+        min_samples: int | None = None,
+        num_layers: int | None = None,
+        sample_rate: int = 16000,
+    ) -> None:
+        """Attributes of the contract; `min_samples` defaults to `receptive_field`, `num_layers` to one per state but one."""
+        super().__init__()
+        self.sample_rate = sample_rate
+        self.layer_names = tuple(layer_names)
+        self.hidden_sizes = tuple(hidden_sizes)
+        self.num_layers = len(self.layer_names) - 1 if num_layers is None else num_layers
+        self.frame_stride = frame_stride
+        self.receptive_field = receptive_field
+        self.min_samples = receptive_field if min_samples is None else min_samples
+        self.card: Card | None = None
+        self.load_report: LoadReport | None = None
+
+    # Building -------------------------------------------------------------------------------------------------------
+
+    @classmethod
+    def from_config(cls: type[AnyUpstream], config: Any = None, **options: Any) -> AnyUpstream:
+        """A fresh upstream from a config or a named one, with any field of the config overridden by keyword.
+
+        Args:
+            config: a `config_class`, one of the names in `configs`, or None for the first of those.
+            **options: fields of the config, and keywords of the class itself; an unknown one is an error.
+
+        Raises:
+            OptionError: no such named config, or no such option.
+
+        Example:
+            >>> from hubcore_fbank import FbankUpstream
+            >>> FbankUpstream.from_config("fbank", num_mel_bins=40).hidden_sizes
+            (120,)
+        """
+        if config is None:
+            config = next(iter(cls.configs.values()), None)
+        if isinstance(config, str):
+            if config not in cls.configs:
+                raise OptionError(
+                    f"{cls.__name__} has no config called {config!r}. It has {', '.join(cls.configs)}. "
+                    "Use one of these, or pass a config object."
+                )
+            config = cls.configs[config]
+        fields = {f.name for f in dataclasses.fields(cls.config_class)} if cls.config_class else set()
+        check_options(cls, options, known=fields | own_options(cls))
+        changed = {name: value for name, value in options.items() if name in fields}
+        if changed:
+            config = dataclasses.replace(config, **changed)
+        kept = {name: value for name, value in options.items() if name not in fields}
+        return cls(config, **kept) if cls.config_class else cls(**kept)
+
+    @classmethod
+    def from_checkpoint(cls: type[AnyUpstream], source: str | Path, *, config: Any = None, **options: Any) -> AnyUpstream:
+        """An upstream with the weights and the architecture of a checkpoint, in eval mode, on the CPU, in float32.
+
+        Args:
+            source: a path (file or Hugging Face directory), `https://...`, `hf://org/repo[@revision][/file]`, or a
+                registered name. A path that exists wins over a name.
+            config: a config or the name of one, only for a file that does not carry its own.
+            **options: keywords of the class itself; an unknown one is an error.
+
+        Raises:
+            CheckpointError: the file is damaged, unsafe, of another layout or family, or lacks weights.
+            DownloadError: the file could not be obtained.
+            OptionError: no such option.
+        """
+        from hubcore.checkpoints.sources import resolve
+
+        check_options(cls, options, known=own_options(cls.from_file))
+        return cls.from_file(resolve(source), config=config, **options)
+
+    @classmethod
+    def from_file(cls: type[AnyUpstream], path: str | Path, *, config: Any = None, **options: Any) -> AnyUpstream:
+        """`from_checkpoint` for a file that is here already. A family with weights writes this one."""
+        raise OptionError(
+            f"{cls.__name__} computes its features without weights. There is no checkpoint to load. "
+            f"Use {cls.__name__}.from_config(name), the names being {', '.join(cls.configs)}."
+        )
+
+    def save_checkpoint(self, path: str | Path) -> None:
+        """Writes weights and config as one safetensors file that `from_checkpoint` and `hub.load` read back.
+
+        The file appears whole or not at all.
+
+        Raises:
+            OptionError: the class has no weights to save.
+
+        Example:
+            >>> import tempfile, pathlib
+            >>> from hubcore_wav2vec2 import Wav2Vec2Upstream
+            >>> model = Wav2Vec2Upstream.from_checkpoint("wav2vec2_tiny_untrained")
+            >>> path = pathlib.Path(tempfile.mkdtemp()) / "mine.safetensors"
+            >>> model.save_checkpoint(path)
+            >>> Wav2Vec2Upstream.from_checkpoint(path).config == model.config
+            True
+        """
+        from hubcore.checkpoints.native import write_native
+
+        state = self.state_dict()
+        if not state:
+            raise OptionError(f"{type(self).__name__} has no weights. There is nothing to save; keep its config instead.")
+        write_native(path, state, config=getattr(self, "config", None), upstream=type(self).__name__)
+
+    # Running --------------------------------------------------------------------------------------------------------
+
+    def check_input(
+        self, wavs: Sequence[Tensor] | Tensor, lengths: Tensor | Sequence[int] | None = None
+    ) -> list[Tensor]:
+        """The batch as valid 1-D waveforms in the dtype of the weights, or float32 where that is wider.
+
+        Statistics of a waveform are worth 32 bits; a half-precision model narrows them once they are taken. The errors
+        are those of `hubcore.ragged.check_wavs`.
+        """
+        rows = check_wavs(wavs, lengths, min_samples=self.min_samples, sample_rate=self.sample_rate)
+        weight = next(self.parameters(), None)
+        if weight is None:
+            return rows
+        if weight.device != rows[0].device:
+            raise AudioError(
+                f"item 0 is on {rows[0].device}, but the weights are on {weight.device}. Both must be on one device: "
+                f"use wav.to({str(weight.device)!r}) or model.to({str(rows[0].device)!r})."
+            )
+        return [row.to(torch.promote_types(weight.dtype, torch.float32)) for row in rows]
+
+    def check_layers(self, layers: Sequence[int] | None) -> tuple[int, ...]:
+        """`layers` as non-negative indices into `layer_names`, in the order given; all of them if None.
+
+        Raises:
+            OptionError: empty, not integers, or out of range.
+        """
+        count = len(self.layer_names)
+        if layers is None:
+            return tuple(range(count))
+        if isinstance(layers, int | str) or not isinstance(layers, Sequence) or not len(layers):
+            raise OptionError(f"layers is {layers!r}. It must be a non-empty list of indices, such as [0, -1], or None.")
+        chosen = []
+        for layer in layers:
+            if not isinstance(layer, int) or isinstance(layer, bool) or not -count <= layer < count:
+                raise OptionError(
+                    f"layers has {layer!r}. {type(self).__name__} has {count} hidden states, "
+                    f"0 ({self.layer_names[0]}) to {count - 1} ({self.layer_names[-1]}). Choose from -{count} to {count - 1}."
+                )
+            chosen.append(layer % count)
+        return tuple(chosen)
+
+    def make_output(
+        self,
+        hidden_states: Sequence[Tensor],
+        lengths: Tensor,
+        layers: Sequence[int],
+        times: Tensor,
+        extras: Mapping[str, Any] | None = None,
+    ) -> UpstreamOutput:
+        """The output for hidden states `(B, F, D)` of the layers `layers`, `lengths` `(B,)`, `times` `(B, F, 2)`."""
+        return UpstreamOutput(
+            hidden_states=tuple(hidden_states),
+            lengths=lengths,
+            layers=tuple(layers),
+            layer_names=tuple(self.layer_names[i] for i in layers),
+            times=times,
+            extras=dict(extras or {}),
+        )
+
+
+def own_options(function: Callable[..., Any]) -> set[str]:
+    """Names of the keywords that a class or a loader takes beside its config, its model and its path.
+
+    Example:
+        >>> from hubcore_fbank import FbankUpstream
+        >>> own_options(FbankUpstream)
+        set()
+    """
+    parameters = inspect.signature(function).parameters.values()
+    named = {p.name for p in parameters if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)}
+    return named - {"config", "model", "path"}
+
+
+def check_options(cls: type[Any], options: Mapping[str, Any], *, known: set[str]) -> None:
+    """Raises `OptionError` for an option that `cls` does not know, naming the nearest ones."""
+    for name in options:
+        if name not in known:
+            near = difflib.get_close_matches(name, sorted(known), n=3, cutoff=0.5)
+            hint = f"The nearest are {', '.join(near)}." if near else f"It takes {', '.join(sorted(known)) or 'none'}."
+            raise OptionError(f"{cls.__name__} has no option called {name!r}. {hint} `hubcore info` shows the class.")
+
+
+def parameter_count(module: nn.Module) -> int:
+    """The number of weights in a module.
+
+    Example:
+        >>> parameter_count(torch.nn.Linear(2, 3))
+        9
+    """
+    return sum(p.numel() for p in module.parameters())

@@ -1,0 +1,351 @@
+"""Everything this family knows about foreign checkpoints: their configs, their names for our weights, one loader.
+
+Our names are the left column; `RENAMES` says what fairseq (and s3prl, which keeps its names) and transformers call them.
+"""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hubcore.checkpoints import Checkpoint, LoadReport, Rename, check_names, rename
+from hubcore.errors import CheckpointLayoutError
+from hubcore_wav2vec2.config import Wav2Vec2Config
+from hubcore_wav2vec2.model import build_empty
+
+_BLOCK = (
+    (r"self_attn\.([qkv]|out)_proj\.", r"attention\.([qkv]|out)_proj\.", r"attention.\2_proj."),
+    (r"self_attn_layer_norm\.", r"layer_norm\.", "attention_norm."),
+    (r"fc1\.", r"feed_forward\.intermediate_dense\.", "feed_forward.fc1."),
+    (r"fc2\.", r"feed_forward\.output_dense\.", "feed_forward.fc2."),
+    (r"final_layer_norm\.", r"final_layer_norm\.", "feed_forward_norm."),
+)
+
+
+def _swap_taps(weight: Tensor) -> Tensor:
+    """`(C_out, C_in, kernel)` to `FrameConv`'s `(C_out, kernel, C_in)`."""
+    return weight.transpose(1, 2).contiguous()
+
+
+def _block_rows(side: int) -> list[Rename]:
+    rows = []
+    for row in _BLOCK:
+        last = r"\3" if r"\2" in row[2] else r"\2"
+        rows.append(Rename(rf"encoder\.layers\.(\d+)\.{row[side]}(weight|bias)", rf"encoder.blocks.\1.{row[2]}{last}"))
+    return rows
+
+
+_SWAPPED = "convolution taps put before input channels"
+_COMMON = [
+    Rename(r"encoder\.layer_norm\.(weight|bias)", r"encoder.norm.\1"),
+]
+RENAMES: Mapping[str, Sequence[Rename]] = {
+    "fairseq": [
+        Rename(r"feature_extractor\.conv_layers\.(\d+)\.0\.weight", r"extractor.convs.\1.weight", _swap_taps, _SWAPPED),
+        Rename(r"feature_extractor\.conv_layers\.(\d+)\.0\.bias", r"extractor.convs.\1.bias"),
+        Rename(r"feature_extractor\.conv_layers\.(\d+)\.2(?:\.1)?\.(weight|bias)", r"extractor.norms.\1.\2"),
+        Rename(r"layer_norm\.(weight|bias)", r"feature_norm.\1"),
+        Rename(r"post_extract_proj\.(weight|bias)", r"projection.\1"),
+        Rename(r"encoder\.pos_conv\.0\.(weight_g|weight_v|bias)", r"encoder.pos_conv.\1"),
+        Rename(r"encoder\.pos_conv\.0\.parametrizations\.weight\.original0", "encoder.pos_conv.weight_g"),
+        Rename(r"encoder\.pos_conv\.0\.parametrizations\.weight\.original1", "encoder.pos_conv.weight_v"),
+        *_COMMON,
+        *_block_rows(0),
+    ],
+    "transformers": [
+        Rename(r"feature_extractor\.conv_layers\.(\d+)\.conv\.weight", r"extractor.convs.\1.weight", _swap_taps, _SWAPPED),
+        Rename(r"feature_extractor\.conv_layers\.(\d+)\.conv\.bias", r"extractor.convs.\1.bias"),
+        Rename(r"feature_extractor\.conv_layers\.(\d+)\.layer_norm\.(weight|bias)", r"extractor.norms.\1.\2"),
+        Rename(r"feature_projection\.layer_norm\.(weight|bias)", r"feature_norm.\1"),
+        Rename(r"feature_projection\.projection\.(weight|bias)", r"projection.\1"),
+        Rename(r"encoder\.pos_conv_embed\.conv\.(weight_g|weight_v|bias)", r"encoder.pos_conv.\1"),
+        Rename(r"encoder\.pos_conv_embed\.conv\.parametrizations\.weight\.original0", "encoder.pos_conv.weight_g"),
+        Rename(r"encoder\.pos_conv_embed\.conv\.parametrizations\.weight\.original1", "encoder.pos_conv.weight_v"),
+        *_COMMON,
+        *_block_rows(1),
+    ],
+    "hubcore": [Rename(r"model\.(.+)", r"\1")],
+}
+"""Foreign names of the weights of `Wav2Vec2Model`, without the prefix that a fine-tuned model puts before its encoder."""
+
+_FIRST_WEIGHT = {
+    "fairseq": "feature_extractor.conv_layers.0.0.weight",
+    "transformers": "feature_extractor.conv_layers.0.conv.weight",
+    "hubcore": "model.extractor.convs.0.weight",
+}
+
+
+def load_weights(
+    checkpoint: Checkpoint, config: Wav2Vec2Config | None = None
+) -> tuple[Wav2Vec2Config, dict[str, Tensor], LoadReport]:
+    """The config, the state dict of `Wav2Vec2Model` in float32, and the report of a checkpoint.
+
+    Args:
+        checkpoint: an open checkpoint of any layout.
+        config: used only if the checkpoint carries none.
+
+    Raises:
+        CheckpointLayoutError: not a wav2vec 2.0 encoder, or it has no config and none was passed.
+        MissingWeightsError: a tensor is missing or has another shape than the config says.
+    """
+    spelling, prefix = _find_encoder(checkpoint)
+    notes: list[str] = []
+    if checkpoint.config:
+        config = read_config(checkpoint, notes)
+    elif config is None:
+        raise CheckpointLayoutError(
+            f"{checkpoint.path} holds weights without a config. The number of heads and whether waveforms are normalised "
+            "cannot be seen from weights. Put its config.json beside it, or pass config=, such as config='base'."
+        )
+    inside = {name[len(prefix) :]: name for name in checkpoint.tensors if name.startswith(prefix)}
+    known, _ = rename(inside, RENAMES[spelling])
+    with_projection = "projection.weight" in known
+    if config.input_projection != with_projection and config.conv_dim == config.dim:
+        config = dataclasses.replace(config, input_projection=with_projection)
+    if "encoder.pos_conv.weight_v" not in known and "encoder.pos_conv.weight_g" not in known:
+        known = _split_fused_weight(known, inside, spelling)
+    shapes = {name: tuple(value.shape) for name, value in build_empty(config).state_dict().items()}
+    found = {ours: (inside[theirs], _shape(checkpoint, inside[theirs], row)) for ours, (theirs, row) in known.items()}
+    check_names(checkpoint.path, shapes, found)
+    used = {ours: inside[known[ours][0]] for ours in shapes}
+    tensors = checkpoint.read(used.values(), dtype=torch.float32)
+    state: dict[str, Tensor] = {}
+    changed: dict[str, None] = {}
+    for ours, theirs in used.items():
+        row = known[ours][1]
+        state[ours] = row.convert(tensors[theirs]) if row.convert else tensors[theirs]
+        if row.why:
+            changed[row.why] = None
+        if checkpoint.tensors[theirs].dtype != torch.float32:
+            changed[f"{str(checkpoint.tensors[theirs].dtype).removeprefix('torch.')} weights converted to float32"] = None
+    report = LoadReport(
+        source=str(checkpoint.path),
+        layout=checkpoint.layout,
+        used=tuple(sorted(used.values())),
+        ignored=tuple(sorted(set(checkpoint.tensors) - set(used.values()))),
+        converted=tuple(changed),
+        notes=tuple(notes),
+    )
+    return config, state, report
+
+
+def _find_encoder(checkpoint: Checkpoint) -> tuple[str, str]:
+    """Which spelling the file uses, and the prefix before its encoder's names."""
+    for spelling, first in _FIRST_WEIGHT.items():
+        prefixes = [name[: -len(first)] for name in checkpoint.tensors if name.endswith(first)]
+        prefixes = [prefix for prefix in prefixes if not prefix or prefix.endswith(".")]
+        if len(prefixes) > 1:
+            raise CheckpointLayoutError(
+                f"{checkpoint.path} holds {len(prefixes)} encoders, under {', '.join(map(repr, prefixes))}. One is expected. "
+                "Save the one you mean in a file of its own."
+            )
+        if prefixes:
+            return spelling, prefixes[0]
+    some = ", ".join(list(checkpoint.tensors)[:3]) or "no tensors at all"
+    raise CheckpointLayoutError(
+        f"{checkpoint.path} ({checkpoint.layout}) is not a wav2vec 2.0 checkpoint: it has no {_FIRST_WEIGHT['fairseq']} under "
+        f"any spelling known here. It has {some}. Load it with the class of its own family."
+    )
+
+
+def _shape(checkpoint: Checkpoint, name: str, row: Rename) -> tuple[int, ...]:
+    """The shape that a tensor will have once its row has converted it."""
+    shape = checkpoint.tensors[name].shape
+    if row.convert is None:
+        return shape
+    return tuple(row.convert(torch.empty(shape, device="meta")).shape) if len(shape) == 3 else shape
+
+
+def _split_fused_weight(
+    known: dict[str, tuple[str, Rename]], inside: Mapping[str, str], spelling: str
+) -> dict[str, tuple[str, Rename]]:
+    """Adds the two parts of the weight norm where a file holds the finished weight of the position embedding."""
+    fused = {"fairseq": "encoder.pos_conv.0.weight", "transformers": "encoder.pos_conv_embed.conv.weight"}.get(spelling, "")
+    if fused not in inside:
+        return known
+    why = "the position embedding's finished weight split into its weight norm's two parts"
+    return {
+        **known,
+        "encoder.pos_conv.weight_v": (fused, Rename(fused, "", None, why)),
+        "encoder.pos_conv.weight_g": (fused, Rename(fused, "", _norm_of_taps, why)),
+    }
+
+
+def _norm_of_taps(weight: Tensor) -> Tensor:
+    """`(D, D / groups, kernel)` to the norm of each tap, `(1, 1, kernel)`."""
+    return torch.linalg.vector_norm(weight, dim=(0, 1), keepdim=True)
+
+
+# Configs --------------------------------------------------------------------------------------------------------------
+
+
+def read_config(checkpoint: Checkpoint, notes: list[str]) -> Wav2Vec2Config:
+    """The config of a checkpoint in our terms; what had to be assumed is added to `notes`.
+
+    Raises:
+        CheckpointLayoutError: an option that this model code does not have, or a value that makes no sense.
+    """
+    try:
+        if checkpoint.layout.startswith("hubcore"):
+            return _own_config(checkpoint)
+        if checkpoint.layout == "Hugging Face":
+            return _transformers_config(checkpoint, notes)
+        return _fairseq_config(checkpoint, notes)
+    except (TypeError, ValueError, KeyError, SyntaxError, RecursionError, OverflowError) as error:
+        if isinstance(error, CheckpointLayoutError):
+            raise
+        raise CheckpointLayoutError(
+            f"the config in {checkpoint.path} makes no sense: {error}. It must describe a wav2vec 2.0 encoder. "
+            "The file may be damaged or belong to another family."
+        ) from error
+
+
+def _own_config(checkpoint: Checkpoint) -> Wav2Vec2Config:
+    unknown = set(checkpoint.config) - {f.name for f in dataclasses.fields(Wav2Vec2Config)}
+    if unknown:
+        raise ValueError(f"it has the unknown options {', '.join(sorted(unknown))}")
+    return Wav2Vec2Config(**checkpoint.config)
+
+
+def _fairseq_config(checkpoint: Checkpoint, notes: list[str]) -> Wav2Vec2Config:
+    model, task = checkpoint.config, checkpoint.task
+    _demand(checkpoint, "layer_type", model.get("layer_type", "transformer"), ("transformer",))
+    _demand(checkpoint, "activation_fn", model.get("activation_fn", "gelu"), ("gelu",))
+    _demand(checkpoint, "pos_conv_depth", _int(model.get("pos_conv_depth", 1)), (1,))
+    _demand(checkpoint, "extractor_mode", model.get("extractor_mode", "default"), ("default", "layer_norm"))
+    if "normalize" not in task and "normalize" not in model:
+        notes.append("the file does not say whether waveforms are normalised; taken from the extractor's norm")
+    layer_norm = model.get("extractor_mode", "default") == "layer_norm"
+    default = Wav2Vec2Config()
+    return Wav2Vec2Config(
+        conv_layers=parse_conv_layers(model["conv_feature_layers"]) if "conv_feature_layers" in model else default.conv_layers,
+        conv_bias=_bool(model.get("conv_bias", False)),
+        conv_norm="layer" if layer_norm else "group",
+        dim=_int(model.get("encoder_embed_dim", 768)),
+        num_layers=_int(model.get("encoder_layers", 12)),
+        num_heads=_int(model.get("encoder_attention_heads", 12)),
+        ffn_dim=_int(model.get("encoder_ffn_embed_dim", 3072)),
+        pre_norm=_bool(model.get("layer_norm_first", False)),
+        pos_conv_kernel=_int(model.get("conv_pos", 128)),
+        pos_conv_groups=_int(model.get("conv_pos_groups", 16)),
+        normalize=_bool(task.get("normalize", model.get("normalize", layer_norm))),
+        dropout=float(model.get("dropout", 0.1)),
+        attention_dropout=float(model.get("attention_dropout", 0.1)),
+        activation_dropout=float(model.get("activation_dropout", 0.0)),
+        sample_rate=_int(task.get("sample_rate", 16000)),
+    )
+
+
+def _transformers_config(checkpoint: Checkpoint, notes: list[str]) -> Wav2Vec2Config:
+    model, task = checkpoint.config, checkpoint.task
+    _demand(checkpoint, "model_type", model.get("model_type"), ("wav2vec2",))
+    _demand(checkpoint, "hidden_act", model.get("hidden_act", "gelu"), ("gelu",))
+    _demand(checkpoint, "feat_extract_activation", model.get("feat_extract_activation", "gelu"), ("gelu",))
+    _demand(checkpoint, "feat_extract_norm", model.get("feat_extract_norm", "group"), ("group", "layer"))
+    _demand(checkpoint, "layer_norm_eps", float(model.get("layer_norm_eps", 1e-5)), (1e-5,))
+    if model.get("add_adapter") or model.get("adapter_attn_dim"):
+        raise CheckpointLayoutError(
+            f"{checkpoint.path} has adapter layers (add_adapter or adapter_attn_dim). This encoder has none, so its features "
+            "would differ. Load a checkpoint without adapters."
+        )
+    default = Wav2Vec2Config()
+    conv_layers = default.conv_layers
+    if "conv_dim" in model:
+        columns = (model["conv_dim"], model["conv_kernel"], model["conv_stride"])
+        conv_layers = tuple((_int(c), _int(k), _int(s)) for c, k, s in zip(*columns, strict=True))
+    layer_norm = model.get("feat_extract_norm", "group") == "layer"
+    if "do_normalize" not in task:
+        notes.append(
+            "there is no preprocessor_config.json, so whether waveforms are normalised follows the extractor's norm, "
+            f"as in every published checkpoint: {'yes' if layer_norm else 'no'}"
+        )
+    return Wav2Vec2Config(
+        conv_layers=conv_layers,
+        conv_bias=_bool(model.get("conv_bias", False)),
+        conv_norm="layer" if layer_norm else "group",
+        dim=_int(model.get("hidden_size", 768)),
+        num_layers=_int(model.get("num_hidden_layers", 12)),
+        num_heads=_int(model.get("num_attention_heads", 12)),
+        ffn_dim=_int(model.get("intermediate_size", 3072)),
+        pre_norm=_bool(model.get("do_stable_layer_norm", False)),
+        pos_conv_kernel=_int(model.get("num_conv_pos_embeddings", 128)),
+        pos_conv_groups=_int(model.get("num_conv_pos_embedding_groups", 16)),
+        normalize=_bool(task.get("do_normalize", layer_norm)),
+        normalize_eps=1e-7 if "do_normalize" in task else default.normalize_eps,
+        dropout=float(model.get("hidden_dropout", 0.1)),
+        attention_dropout=float(model.get("attention_dropout", 0.1)),
+        activation_dropout=float(model.get("activation_dropout", 0.1)),
+        sample_rate=_int(task.get("sampling_rate", 16000)),
+    )
+
+
+def _demand(checkpoint: Checkpoint, option: str, value: object, allowed: Sequence[object]) -> None:
+    if value not in allowed:
+        raise CheckpointLayoutError(
+            f"{checkpoint.path} has {option}={value!r}. Wav2Vec2Model computes {' or '.join(map(repr, allowed))} only, and "
+            "nothing is approximated. Load it with the class of its own family."
+        )
+
+
+def _int(value: object) -> int:
+    """An integer, also one that an old Namespace holds as a string."""
+    if isinstance(value, str | int) and not isinstance(value, bool):
+        return int(value)
+    raise ValueError(f"{value!r} is not a whole number")
+
+
+def _bool(value: object) -> bool:
+    if isinstance(value, bool):
+        return value
+    if str(value) in ("True", "true", "1", "False", "false", "0", "None"):
+        return str(value) in ("True", "true", "1")
+    raise ValueError(f"{value!r} is neither true nor false")
+
+
+def parse_conv_layers(value: object) -> tuple[tuple[int, int, int], ...]:
+    """fairseq's `conv_feature_layers`, a Python expression of lists, `+` and `*`, read without running it.
+
+    Raises:
+        ValueError: anything else than such an expression.
+
+    Example:
+        >>> parse_conv_layers("[(512, 10, 5)] + [(512, 3, 2)] * 2")
+        ((512, 10, 5), (512, 3, 2), (512, 3, 2))
+    """
+    if isinstance(value, str):
+        if len(value) > 10_000:
+            raise ValueError("conv_feature_layers is too long")
+        value = _expression(ast.parse(value.strip(), mode="eval").body)
+    if not isinstance(value, list | tuple) or not value or len(value) > 64:
+        raise ValueError(f"conv_feature_layers is {value!r:.80}")
+    if any(not isinstance(row, list | tuple) or len(row) != 3 for row in value):
+        raise ValueError("each row of conv_feature_layers must be (channels, kernel, stride)")
+    return tuple((_int(row[0]), _int(row[1]), _int(row[2])) for row in value)
+
+
+def _expression(node: ast.expr) -> Any:
+    if isinstance(node, ast.Constant) and type(node.value) is int and abs(node.value) < 1_000_000:
+        return node.value
+    if isinstance(node, ast.List | ast.Tuple):
+        return [_expression(item) for item in node.elts]
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add | ast.Mult):
+        left, right = _expression(node.left), _expression(node.right)
+        if isinstance(node.op, ast.Add) and isinstance(left, list) and isinstance(right, list):
+            return left + right
+        if isinstance(node.op, ast.Mult) and isinstance(left, list) and isinstance(right, int) and 0 < right <= 64:
+            return left * right
+    raise ValueError("conv_feature_layers may hold lists of whole numbers, + and * only")
+
+
+def read_file(path: Path, config: Wav2Vec2Config | None = None) -> tuple[Wav2Vec2Config, dict[str, Tensor], LoadReport]:
+    """`load_weights` of the checkpoint at `path`."""
+    from hubcore.checkpoints import open_checkpoint
+
+    with open_checkpoint(path) as checkpoint:
+        return load_weights(checkpoint, config)

@@ -1,0 +1,90 @@
+"""`Wav2Vec2Upstream`: wav2vec 2.0 behind the uniform call. Shapes: `B` batch, `T` samples, `F` frames, `D` dim."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from hubcore import UpstreamBase, UpstreamOutput
+from hubcore.errors import OptionError
+from hubcore.ragged import pad_packed, regular_frame_times
+from hubcore_wav2vec2.checkpoint import read_file
+from hubcore_wav2vec2.config import CONFIGS, Wav2Vec2Config
+from hubcore_wav2vec2.model import Wav2Vec2Model, build_empty, build_model
+
+
+class Wav2Vec2Upstream(UpstreamBase):
+    """wav2vec 2.0 (Baevski et al. 2020), XLSR-53 and XLS-R: the input of every block, then the encoder's output.
+
+    Hidden state 0 (`input`) is the projected features with position embedding, layer-normed in post-norm models. Hidden
+    state k (`block_k`) is the output of block k, counted from 1. The last is the encoder's output, which in pre-norm models
+    (`pre_norm`) includes the final layer norm. These are s3prl's `hidden_states`.
+
+    Each utterance's numbers are those it has alone: nothing is padded inside, see `hubcore_wav2vec2.components`.
+
+    Example:
+        >>> import torch
+        >>> from hubcore_wav2vec2 import Wav2Vec2Upstream
+        >>> model = Wav2Vec2Upstream.from_checkpoint("wav2vec2_tiny_untrained")
+        >>> out = model([torch.randn(16000), torch.randn(8000)], layers=[0, -1])
+        >>> [tuple(h.shape) for h in out.hidden_states], out.lengths.tolist()
+        ([(2, 49, 96), (2, 49, 96)], [49, 24])
+    """
+
+    config_class: ClassVar[type[Wav2Vec2Config]] = Wav2Vec2Config
+    configs: ClassVar[Mapping[str, Wav2Vec2Config]] = CONFIGS
+
+    def __init__(self, config: Wav2Vec2Config, model: Wav2Vec2Model | None = None) -> None:
+        """An upstream with fresh weights, or around a `model` that was built elsewhere with the same shapes."""
+        model = build_model(config) if model is None else model
+        blocks = [f"block_{k}" for k in range(1, config.num_layers + 1)]
+        super().__init__(
+            layer_names=("input", *blocks),
+            hidden_sizes=(config.dim,) * (config.num_layers + 1),
+            num_layers=config.num_layers,
+            frame_stride=model.extractor.stride,
+            receptive_field=model.extractor.receptive_field,
+            sample_rate=config.sample_rate,
+        )
+        self.config = config
+        self.model = model
+
+    @classmethod
+    def from_file(cls, path: str | Path, *, config: Wav2Vec2Config | str | None = None) -> Wav2Vec2Upstream:
+        """See `UpstreamBase.from_checkpoint`, for a file that is here already."""
+        if isinstance(config, str):
+            if config not in CONFIGS:
+                raise OptionError(f"there is no config called {config!r}. Wav2Vec2Upstream has {', '.join(CONFIGS)}.")
+            config = CONFIGS[config]
+        config, state, report = read_file(Path(path), config)
+        model = build_empty(config)
+        model.load_state_dict(state, strict=True, assign=True)
+        upstream = cls(config, model)
+        upstream.load_report = report
+        return upstream.eval()
+
+    def forward(
+        self,
+        wavs: Sequence[Tensor] | Tensor,
+        lengths: Tensor | Sequence[int] | None = None,
+        *,
+        layers: Sequence[int] | None = None,
+    ) -> UpstreamOutput:
+        """The hidden states of a batch of waveforms; see `hubcore.Upstream.forward`."""
+        rows = self.check_input(wavs, lengths)
+        chosen = self.check_layers(layers)
+        states, counts = self.model(rows, chosen)
+        padded = [pad_packed(state, counts) for state in states]  # (B, F, D) each
+        frames = torch.tensor(counts, dtype=torch.int64, device=padded[0].device)
+        times = regular_frame_times(
+            frames,
+            padded[0].shape[1],
+            stride=self.model.extractor.stride,
+            span=self.receptive_field,
+            sample_rate=self.sample_rate,
+        )
+        return self.make_output(padded, frames, chosen, times)

@@ -1,0 +1,444 @@
+"""Audio files: every format, rate and channel count that is read, and every damage that must be named."""
+
+from __future__ import annotations
+
+import io
+import logging
+import os
+import struct
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import soxr
+import torch
+
+from hubcore import audio
+from hubcore.audio import AUDIO_EXTENSIONS, find_audio, load_audio, probe
+from hubcore.audio_length import _mpeg_frame, mpeg_samples, shortage
+from hubcore.errors import AudioError, HubcoreError
+
+DATA = Path(__file__).parents[1] / "data"
+SPEECH = sorted((DATA / "speech").glob("*.flac"))
+
+
+@pytest.fixture(autouse=True)
+def forget_what_was_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(audio, "_said", set())
+
+
+def tone(samples: int = 8000, channels: int = 1, rate: int = 16000) -> np.ndarray:
+    """`(samples, channels)` a different low tone in each channel."""
+    time = np.arange(samples)[:, None] / rate
+    return 0.4 * np.sin(2 * np.pi * (200 + 50 * np.arange(channels)) * time)
+
+
+def encode(
+    samples: np.ndarray | None = None, rate: int = 16000, container: str = "WAV", subtype: str | None = None, **options: object
+) -> bytes:
+    buffer = io.BytesIO()
+    soundfile.write(buffer, tone() if samples is None else samples, rate, format=container, subtype=subtype, **options)
+    return buffer.getvalue()
+
+
+# What is read ---------------------------------------------------------------------------------------------------------
+
+EXACT = [("WAV", "PCM_16"), ("WAV", "PCM_24"), ("WAV", "PCM_32"), ("WAV", "FLOAT"), ("WAV", "DOUBLE"), ("WAVEX", "PCM_16"),
+         ("RF64", "PCM_16"), ("W64", "PCM_16"), ("FLAC", "PCM_16"), ("FLAC", "PCM_24"), ("AIFF", "PCM_16"), ("AU", "PCM_16"),
+         ("CAF", "PCM_16"), ("CAF", "ALAC_16"), ("NIST", "PCM_16"), ("VOC", "PCM_16")]  # fmt: skip
+LOSSY = [("WAV", "PCM_U8", 0.01), ("WAV", "ULAW", 0.03), ("WAV", "ALAW", 0.03), ("OGG", "VORBIS", 0.1), ("OGG", "OPUS", 0.2),
+         ("MP3", "MPEG_LAYER_III", 0.1)]  # fmt: skip
+
+
+@pytest.mark.parametrize(("container", "subtype"), EXACT, ids=str)
+@pytest.mark.parametrize("channels", [1, 2])
+def test_lossless_formats_decode_to_the_samples_written(tmp_path: Path, container: str, subtype: str, channels: int) -> None:
+    samples = np.round(tone(channels=channels) * 32768) / 32768
+    path = tmp_path / "sound"
+    path.write_bytes(encode(samples, container=container, subtype=subtype))
+    wav = load_audio(path)
+    assert wav.dtype == torch.float32 and wav.ndim == 1 and wav.is_contiguous()
+    np.testing.assert_allclose(wav.numpy(), samples.mean(1), rtol=0, atol=1e-7)
+    assert probe(path).frames == len(wav) == 8000
+
+
+@pytest.mark.parametrize(("container", "subtype", "tolerance"), LOSSY, ids=[f"{c}-{s}" for c, s, _ in LOSSY])
+def test_lossy_formats_decode_close_to_the_samples_written(
+    tmp_path: Path, container: str, subtype: str, tolerance: float
+) -> None:
+    path = tmp_path / "sound"
+    path.write_bytes(encode(container=container, subtype=subtype))
+    wav = load_audio(path)
+    assert len(wav) == probe(path).frames
+    middle = slice(2000, 6000)
+    np.testing.assert_allclose(wav.numpy()[middle], tone()[middle, 0], rtol=0, atol=tolerance)
+
+
+@pytest.mark.parametrize("rate", [8000, 11025, 16000, 22050, 24000, 32000, 44100, 48000, 96000, 12345])
+@pytest.mark.parametrize("channels", [1, 2, 6])
+def test_any_rate_and_channel_count_becomes_16_khz_mono(tmp_path: Path, rate: int, channels: int) -> None:
+    samples = tone(rate // 2, channels, rate).astype(np.float32)
+    path = tmp_path / "sound.wav"
+    path.write_bytes(encode(samples, rate, subtype="FLOAT"))
+    wav = load_audio(path)
+    info = probe(path)
+    assert (info.sample_rate, info.channels, info.frames) == (rate, channels, rate // 2)
+    assert info.samples_at(16000) == len(wav)
+    assert info.samples_at(rate) == info.frames
+    mono = samples.mean(1, dtype=np.float32)
+    expected = mono if rate == 16000 else soxr.resample(mono, rate, 16000, quality="HQ")
+    np.testing.assert_array_equal(wav.numpy(), expected)
+    ideal = tone(len(wav), channels, 16000).mean(1)
+    middle = slice(1000, len(wav) - 1000)
+    np.testing.assert_allclose(wav.numpy()[middle], ideal[middle], rtol=0, atol=2e-3)
+
+
+def test_integers_are_divided_by_their_full_scale(tmp_path: Path) -> None:
+    path = tmp_path / "sound.wav"
+    soundfile.write(path, np.array([-32768, 0, 16384, 32767], dtype=np.int16), 16000)
+    assert load_audio(path).tolist() == [-1.0, 0.0, 0.5, 32767 / 32768]
+
+
+def test_floats_above_full_scale_are_kept(tmp_path: Path) -> None:
+    path = tmp_path / "sound.wav"
+    path.write_bytes(encode(np.array([3.0, -2.0]), subtype="FLOAT"))
+    assert load_audio(path).tolist() == [3.0, -2.0]
+
+
+def test_the_content_decides_not_the_ending(tmp_path: Path) -> None:
+    for name in ("sound.mp3", "sound.raw", "sound.txt", "sound"):
+        (tmp_path / name).write_bytes(encode(container="FLAC"))
+        assert len(load_audio(tmp_path / name)) == 8000
+        assert probe(tmp_path / name).format == "FLAC"
+
+
+@pytest.mark.parametrize("name", ["ünï çödé.wav", "日本語.wav", "with space.wav", "-dash.wav", os.fsdecode(b"caf\xe9.wav")])
+def test_any_file_name_works(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    try:
+        path.write_bytes(encode())
+    except (OSError, UnicodeError):
+        pytest.skip("this file system does not take such a name")
+    assert len(load_audio(path)) == probe(path).frames == 8000
+    path.write_bytes(b"")
+    with pytest.raises(AudioError) as caught:
+        load_audio(path)
+    str(caught.value).encode("utf-8")
+
+
+def test_the_speech_clips_are_16_khz_mono(caplog: pytest.LogCaptureFixture) -> None:
+    assert len(SPEECH) == 10
+    for path in SPEECH:
+        wav = load_audio(path)
+        assert 2 <= len(wav) / 16000 <= 5
+        assert 0.3 < float(wav.abs().max()) < 1
+        assert probe(path).frames == len(wav)
+    assert caplog.records == []
+
+
+def test_the_frozen_utterances_have_the_documented_lengths() -> None:
+    assert [len(load_audio(DATA / "gold" / f"u{i}.wav")) for i in range(3)] == [11237, 30411, 51203]
+
+
+def test_a_wav_written_as_a_stream_is_read_to_its_end(tmp_path: Path) -> None:
+    for size in (0xFFFFFFFF, 0x7FFFFFFF, 0x7FFF0000):
+        data = bytearray(encode())
+        data[40:44] = struct.pack("<I", size)
+        path = tmp_path / "sound.wav"
+        path.write_bytes(bytes(data))
+        assert len(load_audio(path)) == 8000
+
+
+def test_bytes_after_the_samples_are_no_damage(tmp_path: Path) -> None:
+    path = tmp_path / "sound.wav"
+    path.write_bytes(encode() + b"LIST" + struct.pack("<I", 4) + b"INFO")
+    assert len(load_audio(path)) == 8000
+
+
+def without_index(data: bytes) -> bytes:
+    """An MP3 without its first frame, the one that states the length."""
+    assert b"Info" in data[:64] or b"Xing" in data[:64]
+    length, _ = _mpeg_frame(data[:4]) or (0, 0)
+    return data[length:]
+
+
+@pytest.mark.parametrize("mode", ["CONSTANT", "VARIABLE"])
+def test_an_mp3_without_a_length_record_is_counted(tmp_path: Path, mode: str) -> None:
+    speech = np.concatenate([load_audio(path).numpy() for path in SPEECH[:3]])
+    path = tmp_path / "sound.mp3"
+    path.write_bytes(without_index(encode(speech, container="MP3", bitrate_mode=mode, compression_level=0.5)))
+    with open(path, "rb") as file:
+        assert mpeg_samples(file) == probe(path).frames
+    assert 0 <= probe(path).frames - len(speech) < 4 * 1152
+    assert abs(len(load_audio(path)) - probe(path).frames) <= 2 * 1152
+
+
+# What is said ---------------------------------------------------------------------------------------------------------
+
+
+def test_resampling_and_averaging_are_said_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for name, rate in (("a", 8000), ("b", 8000), ("c", 44100)):
+        (tmp_path / f"{name}.wav").write_bytes(encode(tone(4000, 2, rate), rate))
+    for name in "aabbcc":
+        load_audio(tmp_path / f"{name}.wav")
+    messages = [record.getMessage() for record in caplog.records]
+    assert {(record.name, record.levelno) for record in caplog.records} == {("hubcore.audio", logging.WARNING)}
+    assert [message.split(";")[0] for message in messages] == [
+        "averaging 2 channels to one",
+        "resampling 8000 Hz to 16000 Hz (soxr HQ)",
+        "resampling 44100 Hz to 16000 Hz (soxr HQ)",
+    ]
+    assert all(name in message for name, message in zip(("a.wav", "a.wav", "c.wav"), messages, strict=True))
+
+
+def test_no_torchaudio_is_imported() -> None:
+    code = "import sys, hubcore.audio; print([m for m in sys.modules if m.startswith('torchaudio')])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+# What is refused ------------------------------------------------------------------------------------------------------
+
+
+def cut(share: float, container: str = "WAV", subtype: str | None = None) -> Callable[[], bytes]:
+    def make() -> bytes:
+        data = encode(container=container, subtype=subtype)
+        return data[: int(len(data) * share)]
+
+    return make
+
+
+def patched(at: int, value: bytes, container: str = "WAV", subtype: str | None = None) -> Callable[[], bytes]:
+    def make() -> bytes:
+        data = bytearray(encode(container=container, subtype=subtype))
+        data[at : at + len(value)] = value
+        return bytes(data)
+
+    return make
+
+
+def with_value(value: float, subtype: str = "FLOAT", channels: int = 1) -> Callable[[], bytes]:
+    def make() -> bytes:
+        samples = tone(channels=channels)
+        samples[123] = value
+        return encode(samples, subtype=subtype)
+
+    return make
+
+
+def opposite_infinities() -> bytes:
+    samples = tone(channels=2)
+    samples[123] = np.inf, -np.inf
+    return encode(samples, subtype="FLOAT")
+
+
+def flac_of_length(frames: int) -> Callable[[], bytes]:
+    """A FLAC file whose header states another length; 0 means that it states none."""
+
+    def make() -> bytes:
+        data = bytearray(encode(container="FLAC"))
+        data[21] = data[21] & 0xF0 | frames >> 32 & 15
+        data[22:26] = struct.pack(">I", frames & 0xFFFFFFFF)
+        return bytes(data)
+
+    return make
+
+
+def png() -> bytes:
+    return b"\x89PNG\r\n\x1a\n" + bytes(500)
+
+
+DAMAGED: dict[str, tuple[Callable[[], bytes], str]] = {
+    "empty.wav": (lambda: b"", "empty"),
+    "empty.flac": (lambda: b"", "empty"),
+    "one_byte.wav": (lambda: b"R", "cannot be opened as audio"),
+    "zeros.wav": (lambda: bytes(4096), "cannot be opened as audio"),
+    "text.wav": (lambda: b"404 Not Found\n" * 50, "cannot be opened as audio"),
+    "html.mp3": (lambda: b"<!DOCTYPE html><html><body>gone</body></html>" * 20, "cannot be opened as audio"),
+    "json.flac": (lambda: b'{"error": "not found"}', "cannot be opened as audio"),
+    "png.wav": (png, "cannot be opened as audio"),
+    "lfs_pointer.flac": (lambda: b"version https://git-lfs.github.com/spec/v1\noid sha256:00\n", "cannot be opened"),
+    "pickle.wav": (lambda: b"\x80\x02}q\x00.", "cannot be opened as audio"),
+    "no_samples.wav": (lambda: encode(np.zeros((0, 1))), "no samples"),
+    "no_samples_float.wav": (lambda: encode(np.zeros((0, 1)), subtype="FLOAT"), "no samples"),
+    "no_samples.aiff": (lambda: encode(np.zeros((0, 1)), container="AIFF"), "no samples"),
+    "header_only.wav": (lambda: encode()[:44], "cut off"),
+    "half_a_header.wav": (lambda: encode()[:20], "cannot be opened as audio"),
+    "riff_tag_only.wav": (lambda: encode()[:4], "cannot be opened as audio"),
+    "flac_tag_only.flac": (lambda: b"fLaC", "cannot be opened as audio"),
+    "ogg_tag_only.ogg": (lambda: b"OggS", "cut off"),
+    "cut_99.wav": (cut(0.99), "cut off"),
+    "cut_50.wav": (cut(0.5), "cut off"),
+    "cut_float.wav": (cut(0.7, subtype="FLOAT"), "cut off"),
+    "cut_adpcm.wav": (cut(0.7, subtype="MS_ADPCM"), "cut off"),
+    "cut_last_byte.wav": (lambda: encode()[:-1], "cut off"),
+    "cut.wavex": (cut(0.5, "WAVEX"), "cut off"),
+    "cut.rf64": (cut(0.5, "RF64"), "cut off"),
+    "cut.w64": (cut(0.5, "W64"), "cut off"),
+    "cut.aiff": (cut(0.5, "AIFF"), "cut off"),
+    "cut.au": (cut(0.5, "AU"), "cut off"),
+    "cut.caf": (cut(0.99, "CAF"), "cut off"),
+    "cut_early.caf": (cut(0.5, "CAF"), "cut off"),
+    "cut.sph": (cut(0.5, "NIST"), "cut off"),
+    "cut_99.flac": (cut(0.99, "FLAC"), "damaged"),
+    "cut_50.flac": (cut(0.5, "FLAC"), "damaged"),
+    "cut_99.ogg": (cut(0.99, "OGG", "VORBIS"), "cut off"),
+    "cut_50.ogg": (cut(0.5, "OGG", "VORBIS"), "cut off"),
+    "cut_99.opus": (cut(0.99, "OGG", "OPUS"), "cut off"),
+    "cut_90.mp3": (cut(0.9, "MP3"), "cut off"),
+    "cut_70.mp3": (cut(0.7, "MP3"), "cut off"),
+    "cut_20.mp3": (cut(0.2, "MP3"), "no audio could be found in it"),
+    "promises_more.wav": (patched(40, struct.pack("<I", 16000 + 2)), "cut off"),
+    "promises_more.flac": (flac_of_length(8005), "damaged"),
+    "promises_gigabytes.flac": (flac_of_length(2**36 - 1), "damaged"),
+    "states_no_length.flac": (flac_of_length(0), "does not state its length"),
+    "flipped.flac": (patched(3000, bytes(40), "FLAC"), "damaged"),
+    "rate_1_hz.wav": (lambda: encode(rate=1), "sample rate of 1 Hz"),
+    "rate_900_hz.wav": (lambda: encode(rate=900), "sample rate of 900 Hz"),
+    "no_channels.wav": (patched(22, b"\x00\x00"), "cannot be opened as audio"),
+    "unknown_codec.wav": (patched(20, b"\x99\x99"), "cannot be opened as audio"),
+    "nan.wav": (with_value(np.nan), "not finite"),
+    "inf.wav": (with_value(np.inf), "not finite"),
+    "minus_inf.wav": (with_value(-np.inf), "not finite"),
+    "nan_double.wav": (with_value(np.nan, "DOUBLE"), "not finite"),
+    "nan_stereo.wav": (with_value(np.nan, channels=2), "not finite"),
+    "beyond_float32.wav": (with_value(1e300, "DOUBLE"), "not finite"),
+    "opposite_infinities.wav": (opposite_infinities, "not finite"),
+}  # fmt: skip
+
+
+def test_there_are_more_than_thirty_kinds_of_damage() -> None:
+    assert len(DAMAGED) > 30
+
+
+@pytest.mark.parametrize("name", sorted(DAMAGED))
+def test_a_damaged_file_is_an_audio_error_that_names_it(tmp_path: Path, name: str) -> None:
+    make, expected = DAMAGED[name]
+    path = tmp_path / name
+    path.write_bytes(make())
+    descriptors = len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else 0
+    with pytest.raises(AudioError, match=expected) as caught:
+        load_audio(path)
+    message = str(caught.value)
+    assert str(path) in message
+    assert message.count(". ") >= 2, "what happened, what is true, what to do"
+    assert os.listdir(tmp_path) == [name]
+    if descriptors:
+        assert len(os.listdir("/proc/self/fd")) == descriptors
+
+
+@pytest.mark.parametrize("name", [name for name in sorted(DAMAGED) if DAMAGED[name][1] not in ("not finite", "damaged")])
+def test_probe_finds_the_damage_that_a_header_shows(tmp_path: Path, name: str) -> None:
+    make, expected = DAMAGED[name]
+    path = tmp_path / name
+    path.write_bytes(make())
+    if name.endswith(".mp3") and expected == "cut off":
+        assert probe(path).frames == 8000
+        return
+    with pytest.raises(AudioError, match=expected):
+        probe(path)
+
+
+def test_a_missing_file_a_folder_and_a_pipe_are_named(tmp_path: Path) -> None:
+    with pytest.raises(AudioError, match=r"gone\.wav does not exist"):
+        load_audio(tmp_path / "gone.wav")
+    with pytest.raises(AudioError, match="is a folder"):
+        load_audio(tmp_path)
+    with pytest.raises(AudioError, match="not a regular file"):
+        load_audio("/dev/null")
+    with pytest.raises(AudioError, match="cannot be opened"):
+        load_audio(tmp_path / ("n" * 300 + ".wav"))
+    with pytest.raises(AudioError, match="cannot be opened"):
+        load_audio("nul\0byte.wav")
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may read everything")
+def test_an_unreadable_file_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "secret.wav"
+    path.write_bytes(encode())
+    path.chmod(0)
+    with pytest.raises(AudioError, match=r"secret\.wav cannot be opened"):
+        load_audio(path)
+
+
+@pytest.mark.parametrize("rate", [0, -16000, 10, 10**7])
+def test_an_impossible_target_rate_is_refused(rate: int) -> None:
+    with pytest.raises(AudioError, match="sample_rate is"):
+        load_audio(SPEECH[0], rate)
+
+
+def test_an_mp3_that_the_decoder_would_shorten_is_refused(tmp_path: Path) -> None:
+    speech = np.concatenate([load_audio(path).numpy() for path in SPEECH[:3]])
+    path = tmp_path / "sound.mp3"
+    path.write_bytes(without_index(encode(speech, container="MP3")))
+    assert len(soundfile.read(path)[0]) < 0.8 * len(speech), "the premise: libsndfile alone drops the end in silence"
+    with pytest.raises(AudioError, match="cut off"):
+        load_audio(path)
+
+
+def test_random_bytes_never_raise_anything_else(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    originals = [encode(tone(500)), encode(tone(500), container="FLAC"), encode(tone(500), container="OGG"),
+                 encode(tone(500), container="AIFF"), encode(tone(500), container="CAF")]  # fmt: skip
+    path = tmp_path / "sound"
+    refused = 0
+    for round_ in range(400):
+        data = bytearray(originals[round_ % len(originals)])
+        for at in random.integers(0, min(len(data), 200), size=6):
+            data[at] = random.integers(0, 256)
+        path.write_bytes(bytes(data))
+        try:
+            assert bool(load_audio(path).isfinite().all())
+        except HubcoreError as error:
+            assert isinstance(error, AudioError) and str(path) in str(error)
+            refused += 1
+    assert refused > 50
+
+
+@pytest.mark.parametrize("header", [b"RIFF\x00\x00\x00\x00WAVE", b"FORM\x00\x00\x00\x00AIFF", b"caff\x00\x01\x00\x00",
+                                    b"NIST_1A\n", b"NIST_1A\n   1024\nsample_count -i many\n", b".snd", b"RF64", b""])  # fmt: skip
+def test_shortage_does_not_judge_a_header_without_a_length(header: bytes) -> None:
+    assert shortage(io.BytesIO(header)) is None
+
+
+# What is found --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def corpus(tmp_path: Path) -> Iterator[Path]:
+    for name in ("b/2.wav", "b/1.flac", "a.WAV", "c.d/e.f.mp3", ".hidden/x.wav", "b/.y.wav", "notes.txt", "wav", "b/z.npy"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    yield tmp_path
+
+
+def test_folders_are_searched_in_a_fixed_order(corpus: Path) -> None:
+    names = [path.relative_to(corpus).as_posix() for path in find_audio([corpus])]
+    assert names == ["a.WAV", "b/1.flac", "b/2.wav", "c.d/e.f.mp3"]
+
+
+def test_files_are_taken_as_they_are_and_never_twice(corpus: Path) -> None:
+    paths = find_audio([corpus / "notes.txt", corpus / "b", corpus / "b" / "2.wav", str(corpus / "b" / "..")])
+    assert [path.name for path in paths] == ["notes.txt", "1.flac", "2.wav", "a.WAV", "e.f.mp3"]
+
+
+def test_links_are_followed_and_loops_end(corpus: Path) -> None:
+    (corpus / "b" / "up").symlink_to(corpus)
+    elsewhere = corpus / "c.d" / "linked"
+    elsewhere.symlink_to(corpus / "b")
+    assert len(find_audio([corpus])) == 4
+
+
+def test_a_missing_path_and_a_folder_without_audio_are_errors(tmp_path: Path) -> None:
+    with pytest.raises(AudioError, match="nowhere does not exist"):
+        find_audio([tmp_path / "nowhere"])
+    (tmp_path / "notes.txt").touch()
+    with pytest.raises(AudioError, match="folder without an audio file"):
+        find_audio([tmp_path])
+
+
+def test_every_extension_is_lower_case_and_without_a_dot() -> None:
+    assert all(ending == ending.lower().lstrip(".") for ending in AUDIO_EXTENSIONS)
