@@ -25,6 +25,7 @@ from torch import Tensor
 
 from hubcore.audio_length import mpeg_samples, shortage
 from hubcore.errors import AudioError
+from hubcore.text import printable
 
 _EXTENSIONS = "aif aifc aiff au caf flac mp3 nist oga ogg opus rf64 snd sph voc w64 wav wave wavex"
 AUDIO_EXTENSIONS = frozenset(_EXTENSIONS.split())
@@ -172,17 +173,6 @@ def find_audio(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
     return list(found.values())
 
 
-def printable(path: str | os.PathLike[str]) -> str:
-    r"""A path as text that any terminal takes, with bytes that are not UTF-8 written out.
-
-    Example:
-        >>> import os
-        >>> printable(os.fsdecode(b"caf\xe9.wav"))
-        'caf\\udce9.wav'
-    """
-    return os.fspath(path).encode("utf-8", "backslashreplace").decode("utf-8")
-
-
 def _walk(folder: Path) -> Iterator[Path]:
     seen: set[str] = set()
     for root, folders, files in os.walk(folder, followlinks=True):
@@ -215,8 +205,8 @@ def _opened(path: str | os.PathLike[str]) -> Iterator[tuple[soundfile.SoundFile,
             if missing:
                 raise _cut_off(name, missing) from error
             raise AudioError(
-                f"{name} cannot be opened as audio: {_reason(error)} Its content is not a format that libsndfile reads, "
-                "or its header is damaged. Convert it to WAV or FLAC, or leave it out."
+                f"{name} cannot be opened as audio: {_reason(error)} Its content is not a format that libsndfile "
+                "reads, or its header is damaged. Convert it to WAV or FLAC, or leave it out."
             ) from error
         with sound:
             frames, exact = sound.frames, True
@@ -238,7 +228,7 @@ def _open_regular(path: str | os.PathLike[str], name: str) -> BinaryIO:
             raise AudioError(f"{name} is a folder. One file is needed here. Name a file, or list it with find_audio.")
         if not stat.S_ISREG(mode):
             raise AudioError(f"{name} is not a regular file. Its length cannot be known. Copy it into a file first.")
-        return open(path, "rb")  # noqa: SIM115 - the caller's `with` closes it
+        return open(path, "rb")
     except FileNotFoundError as error:
         raise AudioError(f"{name} does not exist. Nothing was read. Check the spelling and the folder.") from error
     except (OSError, ValueError) as error:
@@ -285,7 +275,7 @@ def _decode(sound: soundfile.SoundFile, info: AudioInfo, exact: bool) -> NDArray
                 blocks.append(block[:, 0] if info.channels == 1 else block.mean(axis=1, dtype=np.float32))
     except (soundfile.SoundFileError, RuntimeError, ValueError) as error:
         raise AudioError(
-            f"{info.path} is damaged: decoding stopped after sample {count} of {info.frames}. {_reason(error)} "
+            f"{info.path} is damaged: its {info.frames} samples could not all be decoded. {_reason(error)} "
             "What is left would not be the utterance recorded. Fetch or make it again."
         ) from error
     # A count of MPEG frames may differ from what is decoded by a first frame that refers to audio before the file.

@@ -11,6 +11,7 @@ from hubcore.checkpoints.records import GlobalName, Opaque
 from hubcore.checkpoints.tensor_ref import PLAIN_DTYPES, StorageRef, TensorRef, damaged, unsafe
 
 MAX_COPIED = 16 << 20  # bytes that calls may duplicate
+MAX_TENSORS = 50_000  # ten times what the largest speech model and its optimizer state have
 MAX_KEY = 4096  # characters; equal keys are compared character by character, over and over
 # Keys that are neither text nor bytes: Python hashes them predictably, so that they can be made to collide. Tuples can
 # even share a whole hash, which makes each meeting of two of them dearer.
@@ -25,6 +26,7 @@ class Calls:
     def __init__(self) -> None:
         self._copies_left = MAX_COPIED
         self._odd_keys_left = MAX_ODD_KEYS
+        self._tensors_left = MAX_TENSORS
         self._used_as: dict[str, torch.dtype] = {}
 
     def result(self, function: GlobalName, args: tuple[Any, ...]) -> object:
@@ -109,6 +111,9 @@ class Calls:
         )
         if lazy:
             raise unsafe("it holds a conjugated, negated or otherwise lazy tensor; only plain dense tensors are read")
+        self._tensors_left -= 1
+        if self._tensors_left < 0:
+            raise unsafe(f"it names more than {MAX_TENSORS} tensors")
         if type(shape) is not tuple or type(stride) is not tuple:
             raise damaged("its pickle gives a tensor a shape that is no tuple")
         if self._used_as.setdefault(storage.key, dtype) is not dtype:

@@ -297,7 +297,7 @@ def _stack_global(machine: _Machine) -> None:
 
 
 def _persistent(machine: _Machine) -> None:
-    machine.stack.append(machine.persistent_load(machine.stack.pop()))
+    machine.contain(machine.persistent_load(machine.stack.pop()))
 
 
 def _frozen_set(machine: _Machine) -> None:

@@ -52,7 +52,7 @@ class ZipIndex:
         try:
             start, size, count = self._find_directory()
             records = self._read_directory(start, size, count)
-        except (struct.error, UnicodeDecodeError) as error:
+        except struct.error as error:
             raise damaged("its zip directory is malformed") from error
         ordered = sorted(records.values(), key=lambda record: record.header)
         for record, following in itertools.pairwise(ordered):
@@ -203,9 +203,10 @@ def _without_root(records: dict[bytes, _Record]) -> tuple[str, dict[str, _Record
     roots: set[str] = set()
     below: dict[str, _Record] = {}
     for raw_name, record in records.items():
-        root, slash, name = raw_name.decode("utf-8").partition("/")
+        # A byte that is no UTF-8 becomes a character that is not printable.
+        root, slash, name = raw_name.decode("utf-8", "surrogateescape").partition("/")
         parts = [root, *name.split("/")]
-        if not slash or any(part in ("", ".", "..") for part in parts) or "\\" in name or not name.isprintable():
+        if not slash or any(part in ("", ".", "..") for part in parts) or "\\" in name or not (root + name).isprintable():
             raise unsafe(f"its zip archive has a record with the odd name {raw_name!r}")
         roots.add(root)
         below[name] = record

@@ -8,6 +8,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -35,9 +37,7 @@ def check_layer_selection(upstream: Upstream, *, tolerance: float = BATCH_TOLERA
         _expect_selection(upstream(wavs, layers=(-1,)), everything, [-1], tolerance)
 
 
-def _expect_selection(
-    output: UpstreamOutput, everything: UpstreamOutput, layers: Sequence[int], tolerance: float
-) -> None:
+def _expect_selection(output: UpstreamOutput, everything: UpstreamOutput, layers: Sequence[int], tolerance: float) -> None:
     asked = tuple(layer % len(everything.hidden_states) for layer in layers)
     if len(output.hidden_states) != len(asked) or tuple(output.layers) != asked:
         raise AssertionError(
@@ -90,7 +90,7 @@ def check_layers_stop_early(upstream: Upstream) -> None:
                     f"but layer {layer} is the {f'output of block {layer}' if layer else 'input of block 1'}."
                 )
     elif full:
-        for layer, (made, more) in enumerate(zip(calls, calls[1:], strict=False)):
+        for layer, (made, more) in enumerate(pairwise(calls)):
             if len(made) >= len(more):
                 raise AssertionError(
                     f"layers=[{layer}] made {len(made)} calls of submodules and layers=[{layer + 1}] made {len(more)}: "
@@ -102,7 +102,7 @@ def check_layers_stop_early(upstream: Upstream) -> None:
 def _recorded(upstream: nn.Module) -> Iterator[list[nn.Module]]:
     calls: list[nn.Module] = []
 
-    def record(module: nn.Module, inputs: object, output: object) -> None:
+    def record(module: nn.Module, _inputs: object, _output: object) -> None:
         calls.append(module)
 
     handles = [module.register_forward_hook(record) for module in upstream.modules() if module is not upstream]
@@ -133,15 +133,14 @@ def check_bad_layers(upstream: Upstream) -> None:
     wavs = clips(upstream, (5,))
     with evaluating(upstream), torch.no_grad():
         for layers in ([count], [-count - 1], [0, count + 7], []):
-            _expect_raises(OptionError, lambda layers=layers: upstream(wavs, layers=layers), f"layers={layers}")
+            _expect_raises(OptionError, partial(upstream, wavs, layers=layers), f"layers={layers}")
 
 
 def check_unknown_keyword(upstream: Upstream) -> None:
     """A keyword that the upstream does not know is an error, never ignored."""
-    call: Callable[..., object] = upstream
-    wavs = clips(upstream, (5,))
+    call: Callable[..., object] = partial(upstream, clips(upstream, (5,)))
     with evaluating(upstream), torch.no_grad():
-        _expect_raises((TypeError, HubcoreError), lambda: call(wavs, no_such_option=1), "the keyword no_such_option")
+        _expect_raises((TypeError, HubcoreError), partial(call, no_such_option=1), "the keyword no_such_option")
 
 
 def check_rejects_short(upstream: Upstream) -> None:
@@ -172,7 +171,7 @@ def check_rejects_shape(upstream: Upstream) -> None:
             ("a bare 1-D tensor", wav),
             ("a (B, 1, T) tensor", wav[None, None]),
         ):
-            _expect_raises(AudioError, lambda wavs=wavs: upstream(wavs), name)
+            _expect_raises(AudioError, partial(upstream, wavs), name)
 
 
 def check_rejects_dtype(upstream: Upstream) -> None:
@@ -193,15 +192,15 @@ def check_rejects_lengths(upstream: Upstream) -> None:
             ("a length beyond T", [count, count, count, count + 1]),
             ("a negative length", [count, count, count, -1]),
         ):
-            _expect_raises(AudioError, lambda lengths=lengths: upstream(wavs, torch.tensor(lengths)), name)
+            _expect_raises(AudioError, partial(upstream, wavs, torch.tensor(lengths)), name)
         short = torch.tensor([count, count, count, upstream.min_samples - 1])
-        _expect_named(lambda: upstream(wavs, short), "a row shorter than min_samples")
+        _expect_named(partial(upstream, wavs, short), "a row shorter than min_samples")
 
 
 def _expect_item_error(upstream: Upstream, bad: Tensor, what: str) -> None:
     batch = [*clips(upstream, (6, 4, 5)), bad]
     with evaluating(upstream), torch.no_grad():
-        _expect_named(lambda: upstream(batch), f"{what} as item {BAD_ITEM} of a batch")
+        _expect_named(partial(upstream, batch), f"{what} as item {BAD_ITEM} of a batch")
 
 
 def _expect_named(call: Callable[[], object], what: str) -> None:
@@ -210,9 +209,7 @@ def _expect_named(call: Callable[[], object], what: str) -> None:
         raise AssertionError(f"{what}: the AudioError does not name item {BAD_ITEM}. It says: {error}")
 
 
-def _expect_raises(
-    expected: type[Exception] | tuple[type[Exception], ...], call: Callable[[], object], what: str
-) -> Exception:
+def _expect_raises(expected: type[Exception] | tuple[type[Exception], ...], call: Callable[[], object], what: str) -> Exception:
     kinds = expected if isinstance(expected, tuple) else (expected,)
     names = " or ".join(kind.__name__ for kind in kinds)
     try:

@@ -29,7 +29,10 @@ def check_min_samples(upstream: Upstream) -> None:
     """`min_samples` samples give a frame with finite values; one sample fewer is an `AudioError`."""
     fewest = upstream.min_samples
     with evaluating(upstream), torch.no_grad():
-        output = upstream([clip(upstream, fewest)])
+        try:
+            output = upstream([clip(upstream, fewest)])
+        except AudioError as error:
+            raise AssertionError(f"min_samples is {fewest}, but a clip of {fewest} samples is refused: {error}") from error
         if int(output.lengths[0]) < 1:
             raise AssertionError(f"min_samples is {fewest}, but {fewest} samples give no frame.")
         expect_finite(output, what=f"a clip of min_samples ({fewest} samples)")

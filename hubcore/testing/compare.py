@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import torch
 from torch import Tensor, nn
 
 from hubcore.protocol import Upstream, UpstreamOutput
@@ -103,6 +102,7 @@ def difference(actual: Tensor, reference: Tensor, *, tolerance: float) -> str:
     """What differs between two `(F, D)` tensors, as a sentence; empty if they agree.
 
     Example:
+        >>> import torch
         >>> difference(torch.tensor([[1.0, 2.5]]), torch.tensor([[1.0, 2.0]]), tolerance=1e-5)
         'differs by 0.5 at frame 0, dim 1: 0.25 of its largest value 2, allowed is 1e-05.'
         >>> difference(torch.ones(3, 2), torch.ones(3, 2), tolerance=0)
@@ -125,9 +125,7 @@ def difference(actual: Tensor, reference: Tensor, *, tolerance: float) -> str:
     frame, dim = divmod(int(gap.argmax()), gap.shape[-1])
     relative = worst / scale if scale else float("inf")
     allowed = f"allowed is {tolerance:g}" if tolerance else "equal bits are expected"
-    return (
-        f"differs by {worst:.3g} at frame {frame}, dim {dim}: {relative:.2g} of its largest value {scale:.3g}, {allowed}."
-    )
+    return f"differs by {worst:.3g} at frame {frame}, dim {dim}: {relative:.2g} of its largest value {scale:.3g}, {allowed}."
 
 
 def expect_finite(output: UpstreamOutput, *, what: str) -> None:

@@ -22,11 +22,11 @@ def check_featurizer(upstream: Upstream, *, tolerance: float = BATCH_TOLERANCE) 
         with torch.no_grad():
             output = upstream(wavs)
         if len(set(upstream.hidden_sizes)) == 1:
-            featurizer = Featurizer(upstream)
+            featurizer = Featurizer(upstream, upstream_device=output.lengths.device)
             expected = torch.stack(output.hidden_states).mean(dim=0)
         else:
             _expect_refusal(upstream, wavs, output)
-            featurizer = Featurizer(upstream, feature_selection="last_hidden_state")
+            featurizer = Featurizer(upstream, "last_hidden_state", upstream_device=output.lengths.device)
             expected = output.last_hidden_state
     features = featurizer(wavs, output)
     if not isinstance(features, list) or len(features) != len(wavs):
@@ -62,7 +62,7 @@ def _expect_trainable(featurizer: Featurizer, features: list[Tensor]) -> None:
     for frames in features:
         probe = torch.randn(frames.shape, generator=generator, device="cpu")
         terms.append((frames * probe.to(frames.device, frames.dtype)).sum())
-    torch.stack(terms).sum().backward()
+    torch.autograd.backward(torch.stack(terms).sum())
     if weights.grad is None or not bool(weights.grad.isfinite().all()):
         raise AssertionError("the featurizer's weights receive no finite gradient.")
     # The softmax of a single weight is 1 whatever the weight is.

@@ -71,6 +71,5 @@ def clips(upstream: Upstream, steps: Sequence[int] = (12, 5, 19), *, seed: int =
     """One waveform for each of `steps`, about that many frames longer than the shortest possible, off the frame grid."""
     unit = frame_unit(upstream)
     return [
-        clip(upstream, upstream.min_samples + step * unit + 3 * index, seed=seed + index)
-        for index, step in enumerate(steps)
+        clip(upstream, upstream.min_samples + step * unit + 3 * index, seed=seed + index) for index, step in enumerate(steps)
     ]

@@ -73,7 +73,7 @@ def check_inference_mode(upstream: Upstream) -> None:
         with torch.no_grad():
             expect_same_output(inferred, copied(wavs), what="a call in inference mode, compared with one outside")
         try:
-            _probe_loss(copied([wav.clone().requires_grad_() for wav in wavs])).backward()
+            torch.autograd.backward(_probe_loss(copied([wav.clone().requires_grad_() for wav in wavs])))
         except Exception as error:
             raise AssertionError(f"training after a call in inference mode raised {type(error).__name__}: {error}") from error
 
@@ -96,13 +96,14 @@ def check_train_mode_layers(upstream: Upstream) -> None:
             for k in range(1, len(output.hidden_states)):
                 if k not in same and _repeats(output, k):
                     raise AssertionError(
-                        f"call {call} in train mode: {layer_title(output, k)} is an exact copy of the layer before it, so "
-                        "a block was skipped. Layer drop must be 0 unless a pre-training loop asks for it."
+                        f"call {call} in train mode: {layer_title(output, k)} is an exact copy of the layer before it "
+                        "for an utterance, so a block was skipped. Layer drop must be 0 unless a pre-training loop asks for it."
                     )
 
 
 def _repeats(output: UpstreamOutput, k: int) -> bool:
-    return torch.equal(output.hidden_states[k], output.hidden_states[k - 1])
+    rows = range(len(output.lengths))
+    return any(torch.equal(*valid_frames(output, row)[k - 1 : k + 1]) for row in rows)
 
 
 def check_device_follows_input(upstream: Upstream) -> None:
@@ -167,9 +168,11 @@ def _probe_loss(output: UpstreamOutput) -> Tensor:
     return torch.stack(terms).sum()
 
 
-def _gradients(upstream: nn.Module) -> Iterator[tuple[str, Tensor | None]]:
+def _gradients(upstream: Upstream) -> Iterator[tuple[str, Tensor | None]]:
     """The name and the gradient of each parameter, of a copy in train mode whose parameters may all learn."""
     trained = copy.deepcopy(upstream)
+    if not isinstance(trained, nn.Module):
+        return
     for parameter in trained.parameters():
         parameter.requires_grad_(parameter.is_floating_point())
         parameter.grad = None
@@ -178,7 +181,7 @@ def _gradients(upstream: nn.Module) -> Iterator[tuple[str, Tensor | None]]:
         loss = _probe_loss(trained(clips(trained)))
         if not loss.requires_grad:
             raise AssertionError("the output is cut off from the parameters: it carries no gradient at all.")
-        loss.backward()
+        torch.autograd.backward(loss)
     for name, parameter in trained.named_parameters():
         if parameter.requires_grad:
             yield name, parameter.grad
@@ -211,7 +214,7 @@ def _expect_waveform_gradient(upstream: Upstream) -> None:
             raise AssertionError(f"with waveforms that require a gradient the call raised: {error}") from error
         if not loss.requires_grad:
             raise AssertionError("the output is cut off from the waveforms: it carries no gradient.")
-        loss.backward()
+        torch.autograd.backward(loss)
     for item, wav in enumerate(wavs):
         if wav.grad is None or not bool(wav.grad.isfinite().all()):
             raise AssertionError(f"the gradient of waveform {item} is {'missing' if wav.grad is None else 'not finite'}.")
@@ -272,7 +275,7 @@ def check_pickling(upstream: Upstream) -> None:
 def _pickled(upstream: Upstream) -> Upstream:
     try:
         # Safe although it is pickle: these bytes were made on this line, from an object of this process.
-        duplicate: Upstream = pickle.loads(pickle.dumps(upstream))
+        duplicate: Upstream = pickle.loads(pickle.dumps(upstream))  # noqa: S301
     except Exception as error:
         raise AssertionError(f"pickling raised {type(error).__name__}: {error}") from error
     return duplicate

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeGuard, TypeVar, cast
 
 from torch import nn
 
@@ -60,7 +60,7 @@ def parametrize_with_checks(
         def with_upstream(*args: Any, upstream: _Source, **kwargs: Any) -> Any:
             return test(*args, upstream=upstream.make(), **kwargs)
 
-        return pytest.mark.parametrize(("upstream", "check"), parameters)(with_upstream)
+        return cast("Test", pytest.mark.parametrize(("upstream", "check"), parameters)(with_upstream))
 
     return decorate
 
@@ -87,10 +87,10 @@ class _Source:
             return hub.load(self.item)
         if _is_upstream(self.item):
             return self.item
-        return self.item()
+        return cast("Callable[[], Upstream]", self.item)()
 
 
-def _is_upstream(item: object) -> bool:
+def _is_upstream(item: object) -> TypeGuard[Upstream]:
     # A broken upstream must reach the checks as an upstream, so one method is enough to be taken for one.
     return not isinstance(item, type) and (isinstance(item, nn.Module) or hasattr(item, "forward"))
 

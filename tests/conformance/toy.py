@@ -82,7 +82,5 @@ class ToyUpstream(UpstreamBase):
         counts = [len(layers[0]) for layers in states]
         lengths = torch.tensor(counts, device=rows[0].device)
         hidden = [pad_packed(torch.cat([layers[k] for layers in states]), counts) for k in chosen]
-        times = regular_frame_times(
-            lengths, max(counts), stride=STRIDE, span=KERNEL, sample_rate=self.sample_rate
-        )
+        times = regular_frame_times(lengths, max(counts), stride=STRIDE, span=KERNEL, sample_rate=self.sample_rate)
         return self.make_output(hidden, lengths, chosen, times)

@@ -399,7 +399,7 @@ def test_random_bytes_never_raise_anything_else(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("header", [b"RIFF\x00\x00\x00\x00WAVE", b"FORM\x00\x00\x00\x00AIFF", b"caff\x00\x01\x00\x00",
-                                    b"NIST_1A\n", b"NIST_1A\n   1024\nsample_count -i many\n", b".snd", b"RF64", b""])  # fmt: skip
+                                    b"NIST_1A\n   1024\nsample_count -i many\n", b".snd", b"RF64", b""])  # fmt: skip
 def test_shortage_does_not_judge_a_header_without_a_length(header: bytes) -> None:
     assert shortage(io.BytesIO(header)) is None
 

@@ -15,10 +15,7 @@ from torch.nn.functional import pad
 
 
 def window_function(name: str, length: int, dtype: torch.dtype) -> Tensor:
-    """`(N,)` weights of a frame's samples.
-
-    Args:
-        name: `povey`, `hamming`, `hanning`, `blackman` (the symmetric ones of Kaldi), `rectangular`, or `hann_periodic`.
+    """`(N,)` weights of the samples of a frame of `length`, by one of the names in `hubcore_fbank.config.WINDOWS`.
 
     Example:
         >>> window_function("povey", 5, torch.float32)[[0, 2, 4]].tolist()
@@ -34,9 +31,7 @@ def window_function(name: str, length: int, dtype: torch.dtype) -> Tensor:
     return hann.pow(0.85) if name == "povey" else hann
 
 
-def mel_filters(
-    count: int, num_fft: int, sample_rate: int, low_hz: float, high_hz: float, dtype: torch.dtype
-) -> Tensor:
+def mel_filters(count: int, num_fft: int, sample_rate: int, low_hz: float, high_hz: float, dtype: torch.dtype) -> Tensor:
     """`(K, M)` triangular filters whose sides are straight on the mel axis, as Kaldi's.
 
     The bin at half the sample rate belongs to no filter.
@@ -126,6 +121,18 @@ def shape_frames(frames: Tensor, window: Tensor, preemphasis: float, width: int)
     return torch.cat([first, rest, rest.new_zeros(len(rest), fill)], dim=1)
 
 
+def power_spectrum(frames: Tensor) -> Tensor:
+    """`(F, K)` squared magnitudes of the Fourier transforms of frames, from 0 Hz to half the sample rate.
+
+    Example:
+        >>> power_spectrum(torch.tensor([[1.0, 0.0, -1.0, 0.0]])).tolist()
+        [[0.0, 4.0, 0.0]]
+    """
+    # A complex abs() takes a careful square root, several times slower than all else here, only to be squared again.
+    parts = torch.view_as_real(torch.fft.rfft(frames)).square()
+    return parts[..., 0] + parts[..., 1]
+
+
 def deltas(features: Tensor, window: int) -> Tensor:
     """`(F, D)` slopes over time of `(F, D)`: a line fitted to `window` frames around each, end frames repeated.
 
@@ -136,9 +143,7 @@ def deltas(features: Tensor, window: int) -> Tensor:
     reach, frames = window // 2, len(features)
     padded = torch.cat([features[:1].expand(reach, -1), features, features[-1:].expand(reach, -1)])
     # Differences first: a column that does not change then has a slope of exactly 0.
-    spans = [
-        padded[reach + k : reach + k + frames] - padded[reach - k : reach - k + frames] for k in range(1, reach + 1)
-    ]
+    spans = [padded[reach + k : reach + k + frames] - padded[reach - k : reach - k + frames] for k in range(1, reach + 1)]
     slope = spans[0]
     for k, span in enumerate(spans[1:], start=2):
         slope = slope + k * span

@@ -24,6 +24,7 @@ from hubcore_fbank.components import (
     mel_filters_in_hertz,
     mirror_edges,
     normalize_columns,
+    power_spectrum,
     shape_frames,
     window_function,
 )
@@ -100,7 +101,9 @@ class FbankUpstream(UpstreamBase):
             if dtype.itemsize < 4:
                 wavs = [wav.float() for wav in wavs]
             features = [self.over_time(frames) for frames in self.frame_features(wavs)]
-        state = pad_sequence(features, batch_first=True).to(dtype)  # (B, F, D)
+        # Without ragged.pad_packed, which would first need them end to end: one copy less, none for a single utterance.
+        state = pad_sequence(features, batch_first=True) if len(features) > 1 else features[0][None]
+        state = state.to(dtype)  # (B, F, D)
         counts = torch.tensor([len(rows) for rows in features], device=state.device)
         times = regular_frame_times(
             counts,
@@ -126,9 +129,7 @@ class FbankUpstream(UpstreamBase):
         at_once = _FRAMES_AT_ONCE.get(signal.device.type, _FRAMES_AT_ONCE_ELSEWHERE)
         packed = torch.cat([self._compute(part) for part in torch.split(windows, at_once)])
         ends = [*starts[1:], len(packed)]
-        sizes = [
-            n for start, end, count in zip(starts, ends, counts, strict=True) for n in (count, end - start - count)
-        ]
+        sizes = [n for start, end, count in zip(starts, ends, counts, strict=True) for n in (count, end - start - count)]
         return list(torch.split(packed, sizes)[::2])
 
     def over_time(self, features: Tensor) -> Tensor:
@@ -153,9 +154,7 @@ class FbankUpstream(UpstreamBase):
         if config.remove_dc_offset:
             frames = frames - frames.mean(dim=1, keepdim=True)
         shaped = shape_frames(frames, constants.window, config.preemphasis, config.num_fft)
-        spectrum = torch.fft.rfft(shaped).abs()  # (F, K)
-        if config.power == 2:
-            spectrum = spectrum.square()
+        spectrum = power_spectrum(shaped) if config.power == 2 else torch.fft.rfft(shaped).abs()  # (F, K)
         energies = spectrum if constants.filters is None else spectrum @ constants.filters
         features = self._log(energies, config.log_floor) if config.use_log else energies
         if constants.cepstra is not None:

@@ -1,0 +1,169 @@
+"""`hubcore extract PATH...`: the features of audio files, written to a folder."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from hubcore.cli.table import format_bytes, format_duration, format_table
+from hubcore.text import printable
+
+if TYPE_CHECKING:
+    from hubcore.card import Card
+    from hubcore.extract import Progress, Summary
+
+_ROWS_SHOWN = 40
+"""The final table stops here; the manifest has every row."""
+_LINE_EVERY = 10.0
+"""Seconds between two lines of progress where there is no terminal."""
+
+
+_EXAMPLE = """\b
+Example:
+  hubcore extract recordings/ --upstream fbank --out features/
+  hubcore extract a.wav b.flac -u wav2vec2_base_960 --layers 9 --dtype float16 -o layer9/"""
+
+
+@click.command(epilog=_EXAMPLE)
+@click.argument("paths", nargs=-1, required=True, metavar="PATH...")
+@click.option("--upstream", "-u", "name", required=True, metavar="NAME", help="A name of `hubcore list`.")
+@click.option("--out", "-o", required=True, metavar="DIR", help="The folder for the features; created if need be.")
+@click.option("--checkpoint", "-c", metavar="C", help="Your own weights: a path, https://... or hf://...")
+@click.option("--layers", default="all", show_default=True, metavar="all|last|K|K,K", help="Hidden states to write.")
+@click.option("--dtype", type=click.Choice(["float32", "float16"]), default="float32", show_default=True, help="Stored type.")
+@click.option(
+    "--batch-seconds",
+    type=click.FloatRange(min=0, min_open=True),
+    default=60.0,
+    show_default=True,
+    metavar="N",
+    help="Audio computed at once.",
+)
+@click.option("--device", default="cpu", show_default=True, help="Where to compute, such as cuda:0.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+def command(
+    paths: tuple[str, ...],
+    name: str,
+    out: str,
+    checkpoint: str | None,
+    layers: str,
+    dtype: str,
+    batch_seconds: float,
+    device: str,
+    as_json: bool,
+) -> None:
+    """Write the features of audio files and of folders of them (PATH...) to one .npy file each.
+
+    all gives arrays of (layers, frames, width), one layer (last, 9) gives (frames, width), several (0,6,12) are stacked.
+    manifest.jsonl in the output folder has one row for each finished file. The same command goes on after an
+    interruption. A file that cannot be used harms no other: it is listed at the end and in failures.jsonl, and the exit
+    code is 1.
+    """
+    from hubcore import hub
+    from hubcore.extract import extract
+
+    upstream = _moved(hub.load(name, checkpoint=checkpoint), device)
+    try:
+        with _Reporter(quiet=as_json) as reporter:
+            summary = extract(
+                paths, upstream, out, layers=layers, dtype=dtype, batch_seconds=batch_seconds, device=device, report=reporter
+            )
+    except KeyboardInterrupt:
+        click.echo("what is finished is kept; run the same command again to go on", err=True)
+        raise
+    _print(summary, upstream.card, as_json)
+    if summary.failures:
+        click.get_current_context().exit(1)
+
+
+def _moved(upstream: Any, device: str) -> Any:
+    """The upstream on the device that the user asked for."""
+    import torch
+
+    try:
+        torch.empty(0, device=device)
+        return upstream.to(device) if isinstance(upstream, torch.nn.Module) else upstream
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise click.BadParameter(f"{device!r} cannot be used here: {reason}", param_hint="--device") from error
+
+
+class _Reporter:
+    """Progress on standard error: a bar on a terminal, now and then a line elsewhere."""
+
+    def __init__(self, *, quiet: bool) -> None:
+        self._quiet = quiet
+        self._bar: Any = None
+        self._said = time.monotonic()
+
+    def __enter__(self) -> _Reporter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+    def __call__(self, progress: Progress) -> None:
+        if self._quiet:
+            return
+        if progress.seconds_done == 0:
+            size = "" if progress.bytes_expected is None else f", about {format_bytes(progress.bytes_expected)} to write"
+            click.echo(f"{progress.total} utterances, {format_duration(progress.seconds_total)}{size}", err=True)
+        if sys.stderr.isatty():
+            self._draw(progress)
+        elif time.monotonic() - self._said >= _LINE_EVERY:
+            self._said = time.monotonic()
+            click.echo(f"{progress.done} of {progress.total}, {progress.failed} failed", err=True)
+
+    def _draw(self, progress: Progress) -> None:
+        if self._bar is None:
+            from tqdm import tqdm
+
+            self._bar = tqdm(total=progress.total, unit="utt", file=sys.stderr, dynamic_ncols=True, leave=False)
+        self._bar.set_postfix_str(f"{progress.failed} failed", refresh=False)
+        self._bar.update(progress.done - self._bar.n)
+
+
+def _print(summary: Summary, card: Card | None, as_json: bool) -> None:
+    if as_json:
+        result = {
+            "folder": str(summary.folder),
+            "written": list(summary.rows),
+            "skipped": summary.skipped,
+            "failed": [vars(failure) for failure in summary.failures],
+            "audio_seconds": round(summary.audio_seconds, 3),
+            "wall_seconds": round(summary.wall_seconds, 3),
+            "speed": round(summary.speed, 2),
+        }
+        click.echo(json.dumps(result, indent=2))
+        return
+    if summary.rows:
+        rows = [
+            (row["file"], f"{row['seconds']:.2f}", row["frames"], _layers(row["layers"]), row["shape"][-1])
+            for row in summary.rows[:_ROWS_SHOWN]
+        ]
+        headers = ["file", "seconds", "frames", "layers", "width"]
+        click.echo(format_table(headers, rows, right=("seconds", "frames", "width")))
+        if len(summary.rows) > _ROWS_SHOWN:
+            click.echo(f"... and {len(summary.rows) - _ROWS_SHOWN} more, all of them in manifest.jsonl")
+    frames = sum(row["frames"] for row in summary.rows)
+    click.echo(
+        f"{len(summary.rows)} written to {printable(summary.folder)}, {summary.skipped} done before, "
+        f"{len(summary.failures)} failed; {format_duration(summary.audio_seconds)} of audio, {frames} frames, "
+        f"in {summary.wall_seconds:.1f} s ({summary.speed:.1f} x real time)"
+    )
+    if card is not None and card.note and "untrained" in card.note.lower():
+        click.echo(f"note: {card.note}")
+    for failure in summary.failures:
+        click.echo(f"failed: {printable(failure.error)}", err=True)
+
+
+def _layers(indices: list[int]) -> str:
+    """Indices as `0-12`, or with commas where they are not a run."""
+    if len(indices) > 2 and indices == list(range(indices[0], indices[-1] + 1)):
+        return f"{indices[0]}-{indices[-1]}"
+    return ",".join(map(str, indices))

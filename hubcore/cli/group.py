@@ -1,0 +1,90 @@
+"""`main`, the click group: finds commands lazily, prints errors for people, sets exit codes."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import sys
+import traceback
+from typing import Any
+
+import click
+
+import hubcore
+from hubcore.errors import HubcoreError
+from hubcore.text import printable
+
+COMMANDS = ("list", "info", "extract", "fetch", "doctor")
+"""The built-in commands, in the order of `--help`; each is `command` in the module of its name beside this one."""
+
+
+class LazyGroup(click.Group):
+    """A click group whose built-in commands are modules imported on use, and whose others come from plugins."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+        """The built-in commands, then the plugins'."""
+        self._add_plugin_commands()
+        return [*COMMANDS, *sorted(name for name in self.commands if name not in COMMANDS)]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command of this name; plugins are asked only if it is not built in, so that none can replace one."""
+        if cmd_name in COMMANDS:
+            command = importlib.import_module(f"hubcore.cli.{cmd_name}").command
+            if not isinstance(command, click.Command):
+                raise TypeError(f"hubcore.cli.{cmd_name}.command is not a click command")
+            return command
+        self._add_plugin_commands()
+        return super().get_command(ctx, cmd_name)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Runs a command; an error that hubcore raised on purpose becomes one line and exit code 2."""
+        handler = _EchoHandler()
+        logger = logging.getLogger("hubcore")
+        logger.addHandler(handler)
+        propagates, logger.propagate = logger.propagate, False
+        try:
+            return super().invoke(ctx)
+        except HubcoreError as error:
+            if ctx.params.get("debug"):
+                click.echo(traceback.format_exc(), err=True, nl=False)
+            click.echo(f"hubcore: error: {printable(str(error))}", err=True)
+            ctx.exit(2)
+        except KeyboardInterrupt:
+            click.echo("hubcore: interrupted", err=True)
+            ctx.exit(130)
+        finally:
+            logger.propagate = propagates
+            logger.removeHandler(handler)
+
+    def _add_plugin_commands(self) -> None:
+        from hubcore.hooks import plugin_commands
+
+        plugin_commands(self)
+
+
+class _EchoHandler(logging.Handler):
+    """Log records as lines on standard error, where no progress bar is broken by them."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        # Only a run that shows a bar has imported tqdm; its lock keeps the bar below what is printed.
+        tqdm = sys.modules.get("tqdm")
+        text = f"hubcore: {printable(record.getMessage())}"
+        if tqdm is not None:
+            with tqdm.tqdm.external_write_mode(file=sys.stderr):
+                click.echo(text, err=True)
+        else:
+            click.echo(text, err=True)
+
+
+_EXAMPLE = """\b
+Example:
+  hubcore list
+  hubcore info fbank
+  hubcore extract recordings/ --upstream fbank --out features/"""
+
+
+@click.group(cls=LazyGroup, epilog=_EXAMPLE, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(hubcore.__version__, prog_name="hubcore", message="%(prog)s %(version)s")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+def main(debug: bool) -> None:
+    """Self-supervised speech upstreams by name: find them, fetch them, extract their features."""

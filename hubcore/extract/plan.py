@@ -1,0 +1,226 @@
+"""What a bulk extraction will do: which utterances, under which names, which layers, in which batches."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from hubcore.audio import find_audio, probe
+from hubcore.errors import AudioError, ExtractionError, OptionError
+from hubcore.text import printable
+
+
+@dataclass(frozen=True)
+class Utterance:
+    """One audio file to be computed."""
+
+    name: str
+    """Its name in the manifest: the path below the folder it was found in, without the ending."""
+    path: Path
+    """The file."""
+    samples: int
+    """Its length at the upstream's rate, as the header says."""
+    seconds: float
+    """Its duration."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """One utterance that could not be computed, and why."""
+
+    utterance: str
+    """Its name."""
+    source: str
+    """Its file."""
+    error: str
+    """The message, which names the file."""
+
+
+@dataclass(frozen=True)
+class LayerChoice:
+    """Which hidden states are written, and whether they share one array.
+
+    Example:
+        >>> choose_layers("all", ("in", "out")), choose_layers("last", ("in", "out"))
+        (LayerChoice(indices=(0, 1), stacked=True), LayerChoice(indices=(1,), stacked=False))
+    """
+
+    indices: tuple[int, ...]
+    """Indices into the upstream's `layer_names`."""
+    stacked: bool
+    """True for `(L, F, D)`, False for `(F, D)`."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The batches to compute, longest utterances first, and what is known to fail before anything is computed."""
+
+    batches: tuple[tuple[Utterance, ...], ...]
+    """Utterances of similar length, computed together."""
+    failures: tuple[Failure, ...] = ()
+    """Files whose header already rules them out."""
+
+    @property
+    def utterances(self) -> int:
+        """How many will be computed."""
+        return sum(map(len, self.batches))
+
+    @property
+    def seconds(self) -> float:
+        """The duration of them all."""
+        return sum(item.seconds for batch in self.batches for item in batch)
+
+
+def choose_layers(choice: str | int | Sequence[int], layer_names: Sequence[str]) -> LayerChoice:
+    """The layers that `choice` means: `"all"`, `"last"`, one index or several (`9`, `"9"`, `[0, 6]`, `"0,6,12"`).
+
+    Args:
+        choice: negative indices count from the end.
+        layer_names: those of the upstream.
+
+    Raises:
+        OptionError: not such a choice, or a layer that does not exist or comes twice.
+
+    Example:
+        >>> choose_layers("0,-1", ("in", "middle", "out")).indices
+        (0, 2)
+    """
+    count = len(layer_names)
+    if choice == "all":
+        return LayerChoice(tuple(range(count)), stacked=True)
+    if choice == "last":
+        return LayerChoice((count - 1,), stacked=False)
+    try:
+        if isinstance(choice, str):
+            given = [int(part) for part in choice.split(",")]
+        else:
+            given = [choice] if isinstance(choice, int) else [int(index) for index in choice]
+    except (TypeError, ValueError):
+        given = []
+    if not given:
+        raise OptionError(
+            f"layers is {choice!r}. It must be all, last, one index such as 9, or several such as 0,6,12. "
+            f"This upstream has the layers 0 to {count - 1}."
+        )
+    for index in given:
+        if not -count <= index < count:
+            raise OptionError(
+                f"layers asks for layer {index}. This upstream has {count} hidden states, 0 ({layer_names[0]}) to "
+                f"{count - 1} ({layer_names[-1]}). Choose from -{count} to {count - 1}."
+            )
+    indices = tuple(index % count for index in given)
+    if len(set(indices)) < len(indices):
+        raise OptionError(f"layers is {choice!r}, which names a layer twice. Each layer is written once. Drop the repetition.")
+    single = isinstance(choice, int) or (isinstance(choice, str) and "," not in choice)
+    return LayerChoice(indices, stacked=not single)
+
+
+def name_utterances(paths: Iterable[str | os.PathLike[str]]) -> dict[str, Path]:
+    """The audio files of `paths` by utterance name: the path below its folder without the ending, `/` between folders.
+
+    Files that would share a name all get the next longer one: with the ending (`a.wav`, `a.flac`), then below the name of
+    the folder that was given (`train/a`, `dev/a`), then both.
+
+    Raises:
+        AudioError: a path does not exist, or a folder holds no audio file.
+        ExtractionError: two files share even the longest name.
+
+    Example:
+        >>> import tempfile, pathlib
+        >>> root = pathlib.Path(tempfile.mkdtemp())
+        >>> (root / "anna").mkdir()
+        >>> for name in ("anna/1.wav", "2.flac", "2.wav"):
+        ...     (root / name).touch()
+        >>> sorted(name_utterances([root]))
+        ['2.flac', '2.wav', 'anna/1']
+    """
+    choices: dict[Path, tuple[str, ...]] = {}
+    seen: set[str] = set()
+    for given in paths:
+        root = Path(given)
+        for path in find_audio([root]):
+            real = os.path.realpath(path)
+            if real not in seen:
+                seen.add(real)
+                choices[path] = _possible_names(root, path)
+    levels = dict.fromkeys(choices, 0)
+    while True:
+        named: dict[str, list[Path]] = {}
+        for path, level in levels.items():
+            named.setdefault(choices[path][level], []).append(path)
+        shared = {name: files for name, files in named.items() if len(files) > 1}
+        if not shared:
+            return {name: files[0] for name, files in named.items()}
+        for name, files in shared.items():
+            if any(levels[path] + 1 == len(choices[path]) for path in files):
+                raise ExtractionError(
+                    f"{printable(files[0])} and {printable(files[1])} would both be the utterance {printable(name)!r}. "
+                    "A name must mean one file. Pass the folder that holds both, or extract them into two folders."
+                )
+            levels.update((path, levels[path] + 1) for path in files)
+
+
+def _possible_names(root: Path, path: Path) -> tuple[str, ...]:
+    """Names of a file found at or below `root`, the shortest first."""
+    folder = root if root.is_dir() else root.parent
+    relative = path.relative_to(folder)
+    short, long = relative.with_suffix("").as_posix(), relative.as_posix()
+    above = os.path.basename(os.path.realpath(folder)) or "root"
+    return short, long, f"{above}/{short}", f"{above}/{long}"
+
+
+def make_plan(
+    named: Mapping[str, Path], *, sample_rate: int, min_samples: int, batch_seconds: float
+) -> Plan:
+    """The plan for the files of `named`, made from their headers alone.
+
+    Utterances are sorted by length, longest first, so that what does not fit into memory shows at once; a batch holds
+    at most `batch_seconds` of audio, or a single longer utterance.
+
+    Example:
+        >>> import soundfile, tempfile, pathlib
+        >>> root = pathlib.Path(tempfile.mkdtemp())
+        >>> for name, length in (("a", 8000), ("b", 16000), ("c", 12000)):
+        ...     soundfile.write(root / f"{name}.wav", [0.0] * length, 16000)
+        >>> plan = make_plan(name_utterances([root]), sample_rate=16000, min_samples=400, batch_seconds=1.5)
+        >>> [[item.name for item in batch] for batch in plan.batches]
+        [['b'], ['c', 'a']]
+    """
+    utterances: list[Utterance] = []
+    failures: list[Failure] = []
+    for name, path in named.items():
+        try:
+            info = probe(path)
+            item = Utterance(name, path, info.samples_at(sample_rate), info.seconds)
+            check_length(path, item.samples, sample_rate=sample_rate, min_samples=min_samples)
+        except AudioError as error:
+            failures.append(Failure(name, source_of(path), str(error)))
+        else:
+            utterances.append(item)
+    utterances.sort(key=lambda item: (-item.samples, item.name))
+    batches: list[list[Utterance]] = []
+    room = 0.0
+    for item in utterances:
+        if not batches or item.samples > room:
+            batches.append([])
+            room = batch_seconds * sample_rate
+        batches[-1].append(item)
+        room -= item.samples
+    return Plan(tuple(map(tuple, batches)), tuple(failures))
+
+
+def check_length(path: Path, samples: int, *, sample_rate: int, min_samples: int) -> None:
+    """Raises `AudioError`, naming the file, if it is too short for one frame."""
+    if samples < min_samples:
+        raise AudioError(
+            f"{printable(path)} has {samples} samples at {sample_rate} Hz ({1000 * samples / sample_rate:.1f} ms). One "
+            f"frame needs {min_samples} samples ({1000 * min_samples / sample_rate:.1f} ms). Leave it out, or pad it "
+            "yourself."
+        )
+
+
+def source_of(path: Path) -> str:
+    """A file as the manifest names it: its absolute path."""
+    return os.path.abspath(path)

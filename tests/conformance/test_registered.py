@@ -1,0 +1,44 @@
+"""Every upstream of this repository that needs no download keeps the whole contract."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from hubcore.testing import parametrize_with_checks
+from hubcore_wav2vec2 import CONFIGS, Wav2Vec2Upstream
+
+SMALL = replace(CONFIGS["tiny"], num_layers=2, dropout=0.1, attention_dropout=0.1, activation_dropout=0.1)
+# Softmax does not see what is added to all scores of a query alike, so a key bias has no influence but through rounding.
+KEY_BIAS = "softmax is blind to a constant added to all keys' scores, so the true gradient of the key bias is zero"
+
+
+def group_norm_post_norm() -> Wav2Vec2Upstream:
+    return Wav2Vec2Upstream(SMALL)
+
+
+def layer_norm_pre_norm_normalize() -> Wav2Vec2Upstream:
+    return Wav2Vec2Upstream(replace(SMALL, conv_norm="layer", conv_bias=True, pre_norm=True, normalize=True))
+
+
+def as_many_blocks_as_convolutions() -> Wav2Vec2Upstream:
+    convolutions = ((32, 10, 5), (32, 8, 4))
+    return Wav2Vec2Upstream(replace(SMALL, conv_layers=convolutions, input_projection=False, dim=32, pos_conv_kernel=9))
+
+
+@parametrize_with_checks(["fbank", "fbank_no_cmvn", "mfcc", "spectrogram", "mel", "linear"])
+def test_signal_upstream(upstream: Any, check: Any) -> None:
+    check(upstream)
+
+
+@parametrize_with_checks(
+    [
+        "wav2vec2_tiny_untrained",
+        group_norm_post_norm,
+        layer_norm_pre_norm_normalize,
+        as_many_blocks_as_convolutions,
+    ],
+    exempt={"gradients_nonzero:*.k_proj.bias": KEY_BIAS},
+)
+def test_wav2vec2(upstream: Any, check: Any) -> None:
+    check(upstream)

@@ -1,0 +1,422 @@
+"""The commands, run in this process and as a process of their own."""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import pytest
+import soundfile
+from click.testing import CliRunner, Result
+
+import hubcore
+from hubcore import hooks, hub
+from hubcore.cli import main
+from hubcore.cli.group import COMMANDS
+from hubcore.errors import DownloadError
+from hubcore.extract import MANIFEST_KEYS, run
+from hubcore.registry import Problem, Registry, current_registry
+
+DATA = Path(__file__).parents[2] / "data"
+CALL = [sys.executable, "-c", "from hubcore.cli import main; main(prog_name='hubcore')"]
+
+
+@pytest.fixture(autouse=True)
+def own_registry_only(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("HUBCORE_REGISTRY", raising=False)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    monkeypatch.setenv("HUBCORE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("HUBCORE_OFFLINE", "1")
+
+
+def call(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(main, [str(argument) for argument in arguments], prog_name="hubcore")
+
+
+def process(*arguments: str | Path, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    environment = {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": os.pathsep.join(filter(None, map(os.path.abspath, sys.path))),
+    }
+    return subprocess.run([*CALL, *map(str, arguments)], capture_output=True, text=True, cwd=cwd, env=environment, timeout=120)
+
+
+@pytest.fixture
+def corpus(tmp_path: Path) -> Path:
+    """The ten clips, and eight files that cannot be used."""
+    root = tmp_path / "audio"
+    root.mkdir()
+    for path in (DATA / "speech").glob("*.flac"):
+        (root / path.name).write_bytes(path.read_bytes())
+    whole = (root / "en_1.flac").read_bytes()
+    (root / "truncated.flac").write_bytes(whole[: len(whole) // 2])
+    (root / "corrupt.flac").write_bytes(whole[:20000] + bytes(500) + whole[20500:])
+    wav = (DATA / "gold" / "u1.wav").read_bytes()
+    (root / "truncated.wav").write_bytes(wav[:-5000])
+    (root / "empty.wav").touch()
+    (root / "text.mp3").write_text("<html>404</html>" * 100)
+    soundfile.write(root / "nan.wav", np.full(16000, np.nan), 16000, subtype="FLOAT")
+    soundfile.write(root / "short.wav", np.zeros(100), 16000)
+    soundfile.write(root / "no_samples.wav", np.zeros(0), 16000)
+    return root
+
+
+BAD = {"truncated.flac", "corrupt.flac", "truncated.wav", "empty.wav", "text.mp3", "nan.wav", "short.wav", "no_samples.wav"}
+
+
+# The group ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_help_with_an_example(name: str) -> None:
+    result = call(name, "--help")
+    assert result.exit_code == 0
+    assert f"Example:\n    hubcore {name}" in result.output
+
+
+def test_help_lists_every_command_with_an_example() -> None:
+    result = call("--help")
+    assert result.exit_code == 0 and "Example:\n" in result.output
+    commands = [line.split()[0] for line in result.output.partition("Commands:\n")[2].splitlines() if line.startswith("  ")]
+    assert commands[: len(COMMANDS)] == list(COMMANDS)
+
+
+def test_version() -> None:
+    result = call("--version")
+    assert (result.exit_code, result.output) == (0, f"hubcore {hubcore.__version__}\n")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["nonsense"], ["--nonsense"], ["extract"], ["extract", "x.wav"], ["info"], ["fetch"], ["list", "extra"],
+     ["extract", "x", "-u", "fbank", "-o", "y", "--dtype", "int8"],
+     ["extract", "x", "-u", "fbank", "-o", "y", "--batch-seconds", "0"]],
+)  # fmt: skip
+def test_bad_usage_is_exit_code_2(arguments: list[str]) -> None:
+    result = call(*arguments)
+    assert result.exit_code == 2 and "Usage: hubcore" in result.output
+
+
+def test_an_error_is_one_line_and_debug_shows_the_traceback() -> None:
+    plain = call("info", "fbnk")
+    assert plain.exit_code == 2
+    assert plain.output.startswith("hubcore: error: no upstream is called 'fbnk'. The nearest names are fbank")
+    assert len(plain.output.splitlines()) == 1
+    debug = call("--debug", "info", "fbnk")
+    assert debug.exit_code == 2
+    assert "Traceback (most recent call last)" in debug.output and plain.output in debug.output
+
+
+def test_plugins_add_commands_and_cannot_replace_built_in_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    def add(cli: click.Group) -> None:
+        cli.add_command(click.Command("greet", callback=lambda: click.echo("hello")))
+        cli.add_command(click.Command("list", callback=lambda: click.echo("mine")))
+
+    monkeypatch.setattr(hooks, "plugin_commands", add)
+    monkeypatch.setattr(main, "commands", {})
+    assert call("greet").output == "hello\n"
+    assert "fbank" in call("list").output
+    assert call("--help").output.count("  list ") == 1
+
+
+def test_plugins_are_not_asked_for_a_built_in_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hooks, "plugin_commands", lambda cli: pytest.fail("asked"))
+    assert call("list").exit_code == 0
+
+
+# list, info, fetch, doctor --------------------------------------------------------------------------------------------
+
+
+def test_list_shows_name_family_class_and_availability() -> None:
+    lines = call("list").output.splitlines()
+    assert lines[0].split() == ["name", "family", "class", "available", "note"]
+    fbank = next(line for line in lines if line.startswith("fbank "))
+    assert fbank.split()[:4] == ["fbank", "fbank", "hubcore_fbank.upstream:FbankUpstream", "yes"]
+    assert [line.split()[0] for line in lines[2:]] == [entry.name for entry in current_registry().entries]
+
+
+def test_list_json_is_the_same_for_programs() -> None:
+    rows = {row["name"]: row for row in json.loads(call("list", "--json").output)}
+    assert rows["wav2vec2_base_960"]["aliases"] == ["wav2vec2"]
+    assert rows["wav2vec2_base_960"]["class"] == "hubcore_wav2vec2.upstream:Wav2Vec2Upstream"
+    assert rows["fbank"]["available"] is True and rows["fbank"]["duplicate_of"] is None
+    assert {name for row in rows.values() for name in (row["name"], *row["aliases"])} == set(hub.list())
+
+
+def test_list_marks_what_is_unavailable_or_contested(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    user = tmp_path / "user.yaml"
+    card = "  {name}: {{upstream: {family}, license: MIT}}\n"
+    user.write_text(
+        "version: 1\nupstreams:\n" + card.format(name="fbank", family="fbank") + card.format(name="whale", family="whale")
+    )
+    monkeypatch.setenv("HUBCORE_REGISTRY", str(user))
+    result = call("list")
+    assert result.exit_code == 0
+    lines = {line.split()[0]: line for line in result.output.splitlines()[2:]}
+    assert "duplicate: claimed by hubcore and user" in lines["hubcore:fbank"]
+    assert "duplicate: claimed by hubcore and user" in lines["user:fbank"]
+    assert " no " in lines["whale"] and "unavailable: no installed distribution provides the family 'whale'" in lines["whale"]
+    assert "mfcc" in lines
+    doctor = call("doctor")
+    assert doctor.exit_code == 1
+    assert "fbank is claimed by hubcore and user. Use hubcore:fbank or user:fbank" in doctor.output
+    assert "whale" in doctor.output
+
+
+def test_list_imports_no_torch_and_no_plugin() -> None:
+    code = (
+        "import sys; from hubcore.cli import main; main(['list'], standalone_mode=False); "
+        "names = ('torch', 'numpy', 'soundfile', 'tqdm', 'pluggy', 'hubcore_fbank', 'hubcore_wav2vec2'); "
+        "print([name for name in names if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_list_takes_less_than_half_a_second() -> None:
+    times = []
+    for _ in range(5):
+        began = time.perf_counter()
+        assert process("list").returncode == 0
+        times.append(time.perf_counter() - began)
+    assert min(times) < 0.5
+
+
+def test_help_imports_no_torch() -> None:
+    code = (
+        "import sys; from hubcore.cli import main\n"
+        "try: main(['--help'])\n"
+        "except SystemExit: pass\n"
+        "print('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "False"
+
+
+def test_info_shows_class_and_line() -> None:
+    text = call("info", "fbank").output
+    assert "hubcore_fbank.upstream:FbankUpstream" in text and "upstream.py:" in text
+    data = json.loads(call("info", "fbank", "--json").output)
+    assert data["name"] == "fbank" and data["class_path"] == "hubcore_fbank.upstream:FbankUpstream"
+
+
+def test_fetch_says_where_a_file_is() -> None:
+    result = call("fetch", "fbank", "wav2vec2_tiny_untrained")
+    assert result.exit_code == 0
+    fbank, tiny = result.output.splitlines()
+    assert fbank == "fbank: needs no weights"
+    assert Path(tiny.partition(": ")[2]).is_file()
+
+
+def test_fetch_goes_on_after_a_failure(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def fetch(name: str) -> Path | None:
+        if name == "bad":
+            raise DownloadError("bad cannot be had. It is gone. Ask for it.")
+        return None
+
+    monkeypatch.setattr(hub, "fetch", fetch)
+    result = call("fetch", "bad", "fbank")
+    assert result.exit_code == 1
+    assert "hubcore: error: bad: bad cannot be had." in result.output and "fbank: needs no weights" in result.output
+    assert "1 of 2 could not be fetched" in result.output
+    assert call("fetch", "bad").exit_code == 2
+
+
+def test_doctor_finds_nothing_wrong_here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("hubcore.registry.current_registry", lambda: Registry(entries=current_registry().entries))
+    result = call("doctor")
+    assert result.exit_code == 0, result.output
+    for expected in ("hubcore", "torch", "libsndfile", str(tmp_path / "cache"), "offline", "no problem found"):
+        assert expected in result.output
+
+
+def test_doctor_names_what_is_broken(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    broken = Registry(problems=[Problem("acme-speech", "its metadata cannot be read. Reinstall it.")])
+    monkeypatch.setattr("hubcore.registry.current_registry", lambda: broken)
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("HUBCORE_CACHE", str(tmp_path / "file"))
+    result = call("doctor")
+    assert result.exit_code == 1
+    assert "- acme-speech: its metadata cannot be read. Reinstall it." in result.output
+    assert "cannot be written. Set HUBCORE_CACHE" in result.output
+
+
+# extract --------------------------------------------------------------------------------------------------------------
+
+
+def test_extract_ends_with_a_table_and_totals(tmp_path: Path) -> None:
+    result = call("extract", DATA / "speech", "-u", "fbank", "-o", tmp_path / "out", "--layers", "last")
+    assert result.exit_code == 0, result.output
+    lines = result.output.splitlines()
+    header = lines.index(next(line for line in lines if line.startswith("file ")))
+    assert lines[header].split() == ["file", "seconds", "frames", "layers", "width"]
+    assert lines[header + 2].split() == ["features/es_1.npy", "3.66", "364", "0", "240"]
+    assert len(lines) - header == 13
+    assert lines[-1].startswith(f"10 written to {tmp_path / 'out'}, 0 done before, 0 failed; 30.0 s of audio, 2979 frames, in ")
+    assert lines[-1].endswith(" x real time)")
+    assert np.load(tmp_path / "out" / "features" / "es_1.npy").shape == (364, 240)
+
+
+@pytest.mark.parametrize(
+    ("layers", "shape"),
+    [("all", (4, 364, 96)), ("last", (364, 96)), ("1", (364, 96)), ("0,2", (2, 364, 96)), ("-1", (364, 96))],
+)
+def test_extract_writes_the_layers_asked_for(tmp_path: Path, layers: str, shape: tuple[int, ...]) -> None:
+    out = tmp_path / "out"
+    clip = DATA / "speech" / "es_1.flac"
+    result = call("extract", clip, "-u", "wav2vec2_tiny_untrained", "-o", out, "--layers", layers, "--dtype", "float16")
+    assert result.exit_code == 0, result.output
+    array = np.load(out / "features" / "es_1.npy")
+    assert array.ndim == len(shape) and array.dtype == np.float16
+    model = hub.load("wav2vec2_tiny_untrained")
+    assert array.shape[-1] == model.hidden_sizes[-1]
+    assert array.shape[:-2] == ((len(model.layer_names),) if layers == "all" else shape[:-2])
+    assert "note: UNTRAINED" in result.output
+
+
+def test_extract_lists_bad_files_and_computes_the_others(corpus: Path, tmp_path: Path) -> None:
+    out, clean = tmp_path / "out", tmp_path / "clean"
+    result = process("extract", corpus, "--upstream", "fbank", "--out", out)
+    assert result.returncode == 1
+    assert "10 written" in result.stdout and "8 failed" in result.stdout
+    failed = [line for line in result.stderr.splitlines() if line.startswith("failed: ")]
+    assert {Path(line.split()[1].rstrip(":")).name for line in failed} == BAD
+    assert "Traceback" not in result.stderr
+    failures = [json.loads(line) for line in (out / "failures.jsonl").read_text().splitlines()]
+    assert {Path(row["source"]).name for row in failures} == BAD
+    assert call("extract", DATA / "speech", "-u", "fbank", "-o", clean).exit_code == 0
+    written = sorted(path.name for path in (out / "features").iterdir())
+    assert written == sorted(path.with_suffix(".npy").name for path in (DATA / "speech").glob("*.flac"))
+    for name in written:
+        assert (out / "features" / name).read_bytes() == (clean / "features" / name).read_bytes()
+    assert sorted(path.name for path in out.iterdir()) == ["failures.jsonl", "features", "manifest.jsonl"]
+
+
+def test_extract_json_is_the_manifest_and_the_failures(corpus: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    result = process("extract", corpus, "-u", "fbank", "-o", out, "--json")
+    assert (result.returncode, result.stderr) == (1, "")
+    data = json.loads(result.stdout)
+    assert data["written"] == [json.loads(line) for line in (out / "manifest.jsonl").read_text().splitlines()]
+    assert all(tuple(row) == MANIFEST_KEYS for row in data["written"])
+    assert {Path(failure["source"]).name for failure in data["failed"]} == BAD
+    assert data["skipped"] == 0 and data["audio_seconds"] == pytest.approx(29.99, abs=0.1) and data["speed"] > 0
+
+
+def test_extract_goes_on_where_it_stopped(corpus: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    arguments = ("extract", corpus, "-u", "fbank", "-o", out, "--json")
+    first = json.loads(call(*arguments).output)
+    manifest = (out / "manifest.jsonl").read_bytes().splitlines(keepends=True)
+    (out / "manifest.jsonl").write_bytes(b"".join(manifest[:6]) + manifest[6][:30])
+    again = json.loads(call(*arguments).output)
+    assert (len(first["written"]), len(again["written"]), again["skipped"]) == (10, 4, 6)
+    assert (out / "manifest.jsonl").read_bytes() == b"".join(manifest)
+    assert len(json.loads(call(*arguments).output)["failed"]) == 8
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [(["--layers", "last"], "layers is"), (["--dtype", "float16"], "dtype is"), (["-u", "mfcc"], "upstream is 'fbank' there")],
+)
+def test_extract_does_not_mix_two_kinds_of_features(tmp_path: Path, changed: list[str], said: str) -> None:
+    arguments: list[str | Path] = ["extract", DATA / "gold" / "u0.wav", "-u", "fbank", "-o", tmp_path / "out"]
+    assert call(*arguments).exit_code == 0
+    result = call(*arguments, *changed)
+    assert result.exit_code == 2 and result.output.startswith("hubcore: error: ") and said in result.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["gone.wav", "-u", "fbank"], "gone.wav does not exist"),
+        (["-u", "fbnk"], "no upstream is called 'fbnk'"),
+        (["-u", "fbank", "--layers", "7"], "layer 7"),
+        (["-u", "wav2vec2_base_960", "-c", "gone.pt"], "gone.pt"),
+        (["-u", "fbank", "--device", "nonsense"], "'nonsense' cannot be used here"),
+    ],
+)
+def test_extract_with_bad_input_is_exit_code_2(tmp_path: Path, arguments: list[str], said: str) -> None:
+    result = call("extract", DATA / "gold" / "u0.wav", "-o", tmp_path / "out", *arguments)
+    assert result.exit_code == 2 and said in result.output and "Traceback" not in result.output
+    assert not list(tmp_path.glob("out/features/*"))
+
+
+def test_extract_says_what_it_resampled(tmp_path: Path) -> None:
+    for name in "ab":
+        soundfile.write(tmp_path / f"{name}.wav", np.sin(np.arange(16000) / 9)[:, None].repeat(2, 1), 8000)
+    result = process("extract", tmp_path, "-u", "fbank", "-o", tmp_path / "out")
+    assert result.returncode == 0
+    assert result.stderr.count("hubcore: resampling 8000 Hz to 16000 Hz") == 1
+    assert result.stderr.count("hubcore: averaging 2 channels to one") == 1
+
+
+def test_extract_interrupted_exits_130_and_can_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    arguments = ("extract", DATA / "speech", "-u", "fbank", "-o", tmp_path / "out", "--batch-seconds", "7")
+    run_batch, calls = run.run_batch, []
+
+    def interrupted(*given: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        return run_batch(*given)
+
+    monkeypatch.setattr(run, "run_batch", interrupted)
+    result = call(*arguments)
+    assert result.exit_code == 130 and "Traceback" not in result.output
+    assert "run the same command again" in result.output
+    monkeypatch.undo()
+    result = call(*arguments)
+    assert result.exit_code == 0 and "7 written" in result.output and "3 done before" in result.output
+
+
+def test_extract_takes_any_file_name(tmp_path: Path) -> None:
+    names = ["ünï 日本.wav", os.fsdecode(b"caf\xe9.wav"), os.fsdecode(b"bad\xff.wav")]
+    try:
+        for name in names:
+            (tmp_path / name).write_bytes((DATA / "gold" / "u0.wav").read_bytes() if "bad" not in name else b"")
+    except (OSError, UnicodeError):
+        pytest.skip("this file system does not take such a name")
+    result = process("extract", tmp_path, "-u", "fbank", "-o", tmp_path / "out")
+    assert result.returncode == 1 and "Traceback" not in result.stderr
+    assert "2 written" in result.stdout and "1 failed" in result.stdout
+
+
+def test_a_long_table_is_cut(tmp_path: Path) -> None:
+    for index in range(45):
+        soundfile.write(tmp_path / f"{index:02}.wav", np.zeros(800), 16000)
+    result = call("extract", tmp_path, "-u", "fbank", "-o", tmp_path / "out")
+    assert "... and 5 more, all of them in manifest.jsonl" in result.output and "45 written" in result.output
+    assert result.output.count(".npy") == 40
+
+
+def test_a_bar_is_drawn_only_on_a_terminal(tmp_path: Path) -> None:
+    pty, fcntl, termios = (pytest.importorskip(name) for name in ("pty", "fcntl", "termios"))
+    assert "/10" not in process("extract", DATA / "speech", "-u", "fbank", "-o", tmp_path / "1").stderr
+    parent, child = pty.openpty()
+    fcntl.ioctl(child, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    done = subprocess.run(
+        [*CALL, "extract", str(DATA / "speech"), "-u", "fbank", "-o", str(tmp_path / "2")],
+        stdout=subprocess.PIPE,
+        stderr=child,
+        timeout=120,
+    )
+    os.close(child)
+    drawn = b""
+    try:
+        while block := os.read(parent, 65536):
+            drawn += block
+    except OSError:
+        pass
+    os.close(parent)
+    assert done.returncode == 0 and b"10 utterances" in drawn and b"0/10" in drawn
+    assert b"10 written" in done.stdout and b"0/10" not in done.stdout

@@ -1,0 +1,121 @@
+"""Names, layers and batches of a bulk extraction."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hubcore.errors import AudioError, ExtractionError, OptionError
+from hubcore.extract import LayerChoice, choose_layers, make_plan, name_utterances
+
+NAMES = tuple(f"layer{i}" for i in range(13))
+
+
+@pytest.mark.parametrize(
+    ("choice", "expected"),
+    [
+        ("all", LayerChoice(tuple(range(13)), True)),
+        ("last", LayerChoice((12,), False)),
+        ("9", LayerChoice((9,), False)),
+        (9, LayerChoice((9,), False)),
+        ("-1", LayerChoice((12,), False)),
+        ("0,6,12", LayerChoice((0, 6, 12), True)),
+        ("12,0", LayerChoice((12, 0), True)),
+        (" 0, 6", LayerChoice((0, 6), True)),
+        ([3], LayerChoice((3,), True)),
+        ((0, -1), LayerChoice((0, 12), True)),
+    ],
+)
+def test_layers_that_can_be_chosen(choice: str | int | list[int], expected: LayerChoice) -> None:
+    assert choose_layers(choice, NAMES) == expected
+
+
+@pytest.mark.parametrize("choice", ["", "first", "1,", "1;2", "1.5", "0-12", [], None, "13", "-14", 13, "0,99", "3,3", "0,-13"])
+def test_layers_that_cannot_be_chosen(choice: object) -> None:
+    with pytest.raises(OptionError, match="layer"):
+        choose_layers(choice, NAMES)  # type: ignore[arg-type]
+
+
+def test_a_layer_that_does_not_exist_says_which_do() -> None:
+    with pytest.raises(OptionError, match=r"layer 13.*13 hidden states, 0 \(layer0\) to 12 \(layer12\)"):
+        choose_layers("13", NAMES)
+
+
+def touch(root: Path, *names: str) -> None:
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+
+
+def test_names_are_paths_below_the_folder_without_the_ending(tmp_path: Path) -> None:
+    touch(tmp_path, "a.wav", "x/b.flac", "x.y/c.d.mp3", "TIMIT/SA1.WAV", "TIMIT/SA1.WAV.wav")
+    assert list(name_utterances([tmp_path])) == ["a", "TIMIT/SA1", "TIMIT/SA1.WAV", "x/b", "x.y/c.d"]
+    assert list(name_utterances([tmp_path / "x", tmp_path / "x.y" / "c.d.mp3"])) == ["b", "c.d"]
+
+
+def test_a_file_named_twice_is_one_utterance(tmp_path: Path) -> None:
+    touch(tmp_path, "x/a.wav")
+    assert list(name_utterances([tmp_path, tmp_path / "x", tmp_path / "x" / "a.wav"])) == ["x/a"]
+
+
+def test_two_files_of_one_name_get_longer_names(tmp_path: Path) -> None:
+    touch(tmp_path, "one/a.wav", "one/a.flac", "one/b.wav", "two/b.wav", "two/c.wav", "two/d/a.wav")
+    both = name_utterances([tmp_path / "one", tmp_path / "two"])
+    assert {name: path.relative_to(tmp_path).as_posix() for name, path in both.items()} == {
+        "a.wav": "one/a.wav",
+        "a.flac": "one/a.flac",
+        "one/b": "one/b.wav",
+        "two/b": "two/b.wav",
+        "c": "two/c.wav",
+        "d/a": "two/d/a.wav",
+    }
+    assert name_utterances([tmp_path / "two", tmp_path / "one"]) == both, "whatever the order"
+    files = [tmp_path / "one" / "b.wav", tmp_path / "two" / "b.wav"]
+    assert list(name_utterances(files)) == ["one/b", "two/b"]
+
+
+def test_two_files_that_share_every_name_are_both_named(tmp_path: Path) -> None:
+    touch(tmp_path, "one/x/a.wav", "two/x/a.wav")
+    with pytest.raises(ExtractionError) as caught:
+        name_utterances([tmp_path / "one" / "x", tmp_path / "two" / "x"])
+    assert all(str(tmp_path / name) in str(caught.value) for name in ("one/x/a.wav", "two/x/a.wav"))
+    assert list(name_utterances([tmp_path])) == ["one/x/a", "two/x/a"]
+
+
+def test_a_path_that_is_missing_is_named(tmp_path: Path) -> None:
+    with pytest.raises(AudioError, match="nowhere does not exist"):
+        name_utterances([tmp_path / "nowhere"])
+
+
+def test_what_a_header_rules_out_fails_before_anything_is_computed(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "good.wav", np.zeros(800), 16000)
+    soundfile.write(tmp_path / "short.wav", np.zeros(399), 16000)
+    soundfile.write(tmp_path / "enough_at_8k.wav", np.zeros(200), 8000)
+    (tmp_path / "empty.wav").touch()
+    plan = make_plan(name_utterances([tmp_path]), sample_rate=16000, min_samples=400, batch_seconds=60)
+    assert [item.name for item in plan.batches[0]] == ["good", "enough_at_8k"]
+    assert {failure.utterance for failure in plan.failures} == {"short", "empty"}
+    messages = {failure.utterance: failure.error for failure in plan.failures}
+    assert str(tmp_path / "short.wav") in messages["short"]
+    assert "399 samples at 16000 Hz (24.9 ms)" in messages["short"] and "400 samples" in messages["short"]
+    assert plan.utterances == 2 and plan.seconds == pytest.approx(0.075)
+
+
+@settings(max_examples=25, deadline=None)
+@given(lengths=st.lists(st.integers(400, 20000), min_size=1, max_size=12), cap=st.floats(0.01, 3))
+def test_batches_hold_every_utterance_once_under_the_cap(
+    lengths: list[int], cap: float, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    root = tmp_path_factory.mktemp("audio")
+    for index, length in enumerate(lengths):
+        soundfile.write(root / f"{index:02}.wav", np.zeros(length), 16000)
+    plan = make_plan(name_utterances([root]), sample_rate=16000, min_samples=400, batch_seconds=cap)
+    flat = [item for batch in plan.batches for item in batch]
+    assert sorted(item.name for item in flat) == [f"{index:02}" for index in range(len(lengths))]
+    assert [item.samples for item in flat] == sorted(lengths, reverse=True)
+    assert all(len(batch) == 1 or sum(item.samples for item in batch) <= cap * 16000 for batch in plan.batches)

@@ -1,0 +1,543 @@
+"""Bulk extraction with a toy upstream: what is written, what fails, and how a run goes on."""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from torch import Tensor
+
+import hubcore
+from hubcore import Card, UpstreamBase, UpstreamOutput
+from hubcore.audio import load_audio
+from hubcore.checkpoints.report import LoadReport
+from hubcore.errors import AudioError, ExtractionError, OptionError
+from hubcore.extract import MANIFEST_KEYS, Manifest, NpyWriter, Progress, Summary, extract
+from hubcore.extract import writers as writers_module
+from hubcore.ragged import pad_packed, regular_frame_times
+
+DATA = Path(__file__).parents[2] / "data"
+
+
+class ToyUpstream(UpstreamBase):
+    """Three layers of width 2: mean and peak of each 10 ms, times 1, 10 and 100."""
+
+    def __init__(self, widths: Sequence[int] = (2, 2, 2), scale: float = 1.0) -> None:
+        super().__init__(
+            layer_names=("one", "ten", "hundred"), hidden_sizes=widths, frame_stride=160, receptive_field=160, min_samples=400
+        )
+        self.scale = scale
+        self.calls: list[tuple[int, tuple[int, ...]]] = []
+        self.card = Card(name="toy_card", upstream="toy", license="none needed", note="an untrained toy")
+
+    def forward(
+        self,
+        wavs: Sequence[Tensor] | Tensor,
+        lengths: Tensor | Sequence[int] | None = None,
+        *,
+        layers: Sequence[int] | None = None,
+    ) -> UpstreamOutput:
+        rows = self.check_input(wavs, lengths)
+        chosen = self.check_layers(layers)
+        self.calls.append((len(rows), chosen))
+        frames = [row[: len(row) // 160 * 160].view(-1, 160) for row in rows]
+        counts = torch.tensor([len(frame) for frame in frames])
+        packed = torch.cat([torch.stack([f.mean(1), f.abs().amax(1)], dim=1) for f in frames]) * self.scale
+        state = pad_packed(packed, counts.tolist())
+        times = regular_frame_times(counts, state.shape[1], stride=160, span=160, sample_rate=16000)
+        return self.make_output([state * 10**layer for layer in chosen], counts, chosen, times)
+
+
+def toy(**options: Any) -> ToyUpstream:
+    return ToyUpstream(**options).eval()
+
+
+@pytest.fixture
+def corpus(tmp_path: Path) -> Path:
+    """Five readable files of different lengths, one of them in a folder."""
+    random = np.random.default_rng(0)
+    root = tmp_path / "audio"
+    (root / "inner").mkdir(parents=True)
+    for name, samples in (("a.wav", 8000), ("b.flac", 12000), ("c.wav", 4000), ("d.wav", 16000), ("inner/e.wav", 500)):
+        soundfile.write(root / name, random.uniform(-0.5, 0.5, samples), 16000)
+    return root
+
+
+def manifest_rows(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "manifest.jsonl").read_text().splitlines()]
+
+
+def failure_rows(folder: Path) -> list[dict[str, Any]]:
+    path = folder / "failures.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def expected(path: Path, layers: Sequence[int]) -> np.ndarray:
+    with torch.inference_mode():
+        output = toy()([load_audio(path)], layers=layers)
+    return torch.stack([state[0] for state in output.hidden_states]).numpy()
+
+
+# What is written ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("layers", "indices", "stacked"),
+    [("all", (0, 1, 2), True), ("last", (2,), False), ("1", (1,), False), ("0,2", (0, 2), True), ("2,0", (2, 0), True)],
+)
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_arrays_hold_what_the_upstream_gives_alone(
+    corpus: Path, tmp_path: Path, layers: str, indices: tuple[int, ...], stacked: bool, dtype: str
+) -> None:
+    out = tmp_path / "out"
+    summary = extract([corpus], toy(), out, layers=layers, dtype=dtype, batch_seconds=1.5)
+    assert [row["utterance"] for row in summary.rows] == ["d", "b", "a", "c", "inner/e"]
+    assert (summary.skipped, summary.failures) == (0, ())
+    for path in corpus.rglob("*.*"):
+        name = path.relative_to(corpus).with_suffix("").as_posix()
+        array = np.load(out / "features" / f"{name}.npy")
+        alone = expected(path, indices)
+        assert array.dtype == dtype and array.ndim == (3 if stacked else 2)
+        np.testing.assert_array_equal(array, (alone if stacked else alone[0]).astype(dtype))
+
+
+def test_manifest_rows_are_complete_and_true(corpus: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    summary = extract([corpus], toy(), out, layers="0,2", dtype="float16")
+    rows = manifest_rows(out)
+    assert rows == list(summary.rows)
+    assert sorted(row["utterance"] for row in rows) == ["a", "b", "c", "d", "inner/e"]
+    for row in rows:
+        assert tuple(row) == MANIFEST_KEYS
+        info = soundfile.info(row["source"])
+        assert os.path.isabs(row["source"])
+        assert row["seconds"] == pytest.approx(info.duration)
+        array = np.load(out / row["file"])
+        assert (list(array.shape), array.dtype) == (row["shape"], row["dtype"])
+        assert row["shape"] == [2, row["frames"], 2] and row["frames"] == info.frames // 160
+        assert row["layers"] == [0, 2]
+        assert (row["upstream"], row["checkpoint_sha256"], row["hubcore_version"]) == ("toy_card", None, hubcore.__version__)
+        assert (row["frame_stride"], row["sample_rate"]) == (160, 16000)
+    assert sorted(tree(out)) == sorted(["manifest.jsonl", *(row["file"] for row in rows)])
+
+
+def test_a_class_without_a_card_is_named_by_its_class(corpus: Path, tmp_path: Path) -> None:
+    upstream = toy()
+    upstream.card = None
+    assert {row["upstream"] for row in extract([corpus], upstream, tmp_path / "out").rows} == {"ToyUpstream"}
+
+
+def test_the_checkpoint_is_recorded_by_its_sha256(corpus: Path, tmp_path: Path) -> None:
+    upstream = toy()
+    upstream.load_report = LoadReport(source="x.pt", layout="toy", sha256="ab" * 32)
+    assert extract([corpus], upstream, tmp_path / "1").rows[0]["checkpoint_sha256"] == "ab" * 32
+    weights = tmp_path / "weights.pt"
+    weights.write_bytes(b"weights")
+    upstream.load_report = LoadReport(source=str(weights), layout="toy")
+    assert extract([corpus], upstream, tmp_path / "2").rows[0]["checkpoint_sha256"] == hashlib.sha256(b"weights").hexdigest()
+
+
+def test_only_the_layers_asked_for_are_computed_in_batches_under_the_cap(corpus: Path, tmp_path: Path) -> None:
+    upstream = toy()
+    extract([corpus], upstream, tmp_path / "out", layers="1", batch_seconds=1.5)
+    assert upstream.calls == [(1, (1,)), (3, (1,)), (1, (1,))]
+
+
+def test_other_rates_are_resampled(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.wav", np.sin(np.arange(8000) / 9), 8000)
+    (row,) = extract([tmp_path / "a.wav"], toy(), tmp_path / "out").rows
+    assert (row["seconds"], row["frames"]) == (1.0, 100)
+
+
+def test_speech_in_five_languages(tmp_path: Path) -> None:
+    summary = extract([DATA / "speech"], toy(), tmp_path, layers="last")
+    assert len(summary.rows) == 10 and not summary.failures
+    assert summary.audio_seconds == pytest.approx(29.99, abs=0.1)
+    assert summary.speed > 1
+
+
+def test_progress_is_reported_from_nothing_to_everything(corpus: Path, tmp_path: Path) -> None:
+    (corpus / "empty.wav").touch()
+    seen: list[Progress] = []
+    summary = extract([corpus], toy(), tmp_path / "out", batch_seconds=1.0, report=seen.append)
+    assert (seen[0].done, seen[0].failed, seen[0].seconds_done) == (1, 1, 0)
+    assert (seen[-1].done, seen[-1].total) == (6, 6)
+    assert seen[-1].seconds_done == pytest.approx(seen[-1].seconds_total) == pytest.approx(40500 / 16000)
+    assert [progress.done for progress in seen] == sorted({progress.done for progress in seen})
+    written = sum(path.stat().st_size for path in (tmp_path / "out").rglob("*.npy"))
+    assert len(summary.rows) == 5 and seen[0].bytes_expected == pytest.approx(written, rel=0.05)
+
+
+# What fails -----------------------------------------------------------------------------------------------------------
+
+
+def add_bad_files(root: Path) -> set[str]:
+    soundfile.write(root / "short.wav", np.zeros(399), 16000)
+    soundfile.write(root / "nan.wav", np.full(8000, np.nan), 16000, subtype="FLOAT")
+    (root / "empty.wav").touch()
+    (root / "text.wav").write_text("not audio")
+    whole = (root / "d.wav").read_bytes()
+    (root / "cut.wav").write_bytes(whole[: len(whole) // 2])
+    whole = (root / "b.flac").read_bytes()
+    (root / "cut.flac.flac").write_bytes(whole[:-500])
+    return {"short.wav", "nan.wav", "empty.wav", "text.wav", "cut.wav", "cut.flac.flac"}
+
+
+def test_bad_files_are_listed_and_harm_no_other(corpus: Path, tmp_path: Path) -> None:
+    alone = extract([corpus], toy(), tmp_path / "alone")
+    bad = add_bad_files(corpus)
+    out = tmp_path / "out"
+    summary = extract([corpus], toy(), out)
+    assert {Path(failure.source).name for failure in summary.failures} == bad
+    assert all(str(Path(failure.source)) in failure.error for failure in summary.failures)
+    assert failure_rows(out) == [dataclasses.asdict(failure) for failure in summary.failures]
+    assert [row["utterance"] for row in summary.rows] == [row["utterance"] for row in alone.rows]
+    features = {name: data for name, data in tree(out).items() if name.endswith(".npy")}
+    assert features == {name: data for name, data in tree(tmp_path / "alone").items() if name.endswith(".npy")}
+
+
+class FragileUpstream(ToyUpstream):
+    """Fails for any batch that has a loud utterance, as a model that runs out of memory would."""
+
+    def forward(self, wavs: Any, lengths: Any = None, *, layers: Any = None) -> UpstreamOutput:
+        self.calls.append((len(wavs), ()))
+        if any(float(wav.abs().max()) > 0.9 for wav in wavs):
+            raise RuntimeError("out of memory")
+        return super().forward(wavs, lengths, layers=layers)
+
+
+def test_a_batch_that_fails_is_retried_one_by_one(corpus: Path, tmp_path: Path) -> None:
+    soundfile.write(corpus / "loud.wav", np.full(6000, 0.95), 16000)
+    upstream = FragileUpstream().eval()
+    summary = extract([corpus], upstream, tmp_path / "out")
+    assert len(summary.rows) == 5
+    (failure,) = summary.failures
+    assert failure.error == f"{corpus / 'loud.wav'}: RuntimeError: out of memory"
+    attempts = [size for size, layers in upstream.calls if layers == ()]
+    assert attempts == [6, 1, 1, 1, 1, 1, 1]
+    assert not (tmp_path / "out" / "features" / "loud.npy").exists()
+
+
+def test_an_audio_error_of_the_model_names_the_file(tmp_path: Path) -> None:
+    class NoFrames(ToyUpstream):
+        def forward(self, wavs: Any, lengths: Any = None, *, layers: Any = None) -> UpstreamOutput:
+            output = super().forward(wavs, lengths, layers=layers)
+            return dataclasses.replace(output, lengths=torch.zeros_like(output.lengths))
+
+    soundfile.write(tmp_path / "a.wav", np.zeros(800), 16000)
+    summary = extract([tmp_path / "a.wav"], NoFrames().eval(), tmp_path / "out")
+    assert summary.failures[0].error.startswith(f"{tmp_path / 'a.wav'}: it gives no frame.")
+
+
+@pytest.mark.parametrize(
+    ("scale", "dtype", "said"), [(1e4, "float16", "beyond the 65504 of float16"), (1e38, "float32", "finite")]
+)
+def test_values_that_cannot_be_stored_fail(corpus: Path, tmp_path: Path, scale: float, dtype: str, said: str) -> None:
+    soundfile.write(corpus / "silent.wav", np.zeros(800), 16000)
+    summary = extract([corpus], toy(scale=scale), tmp_path / "out", dtype=dtype)
+    assert [row["utterance"] for row in summary.rows] == ["silent"]
+    assert len(summary.failures) == 5 and all(said in failure.error for failure in summary.failures)
+
+
+@pytest.mark.parametrize(
+    ("options", "kind", "said"),
+    [
+        ({"layers": "7"}, OptionError, "layer 7"),
+        ({"dtype": "int8"}, OptionError, "float32 or float16"),
+        ({"batch_seconds": 0}, OptionError, "above 0"),
+        ({"batch_seconds": float("nan")}, OptionError, "above 0"),
+    ],
+)
+def test_impossible_options_leave_nothing_behind(
+    corpus: Path, tmp_path: Path, options: dict[str, Any], kind: type[Exception], said: str
+) -> None:
+    with pytest.raises(kind, match=said):
+        extract([corpus], toy(), tmp_path / "out", **options)
+    assert not (tmp_path / "out").exists()
+
+
+def test_layers_of_different_width_do_not_stack(corpus: Path, tmp_path: Path) -> None:
+    upstream = toy(widths=(2, 3, 2))
+    with pytest.raises(ExtractionError, match=r"widths 2, 3, 2.*one by one"):
+        extract([corpus], upstream, tmp_path / "out")
+    assert len(extract([corpus], upstream, tmp_path / "out", layers="0,2").rows) == 5
+
+
+def test_train_mode_is_refused(corpus: Path, tmp_path: Path) -> None:
+    with pytest.raises(ExtractionError, match=r"train mode.*eval\(\)"):
+        extract([corpus], toy().train(), tmp_path / "out")
+
+
+def test_a_missing_path_stops_before_anything_is_written(corpus: Path, tmp_path: Path) -> None:
+    with pytest.raises(AudioError, match="gone"):
+        extract([corpus, tmp_path / "gone"], toy(), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+# How it goes on -------------------------------------------------------------------------------------------------------
+
+
+def test_what_is_done_is_not_done_again(corpus: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    first = extract([corpus], toy(), out)
+    before = tree(out)
+    upstream = toy()
+    again = extract([corpus], upstream, out)
+    assert (len(first.rows), len(again.rows), again.skipped, upstream.calls) == (5, 0, 5, [])
+    assert tree(out) == before
+    soundfile.write(corpus / "new.wav", np.zeros(800), 16000)
+    more = extract([corpus], toy(), out)
+    assert ([row["utterance"] for row in more.rows], more.skipped) == (["new"], 5)
+
+
+def test_a_failure_is_tried_again_and_forgotten_once_mended(corpus: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    (corpus / "x.wav").touch()
+    assert len(extract([corpus], toy(), out).failures) == 1
+    assert len(extract([corpus], toy(), out).failures) == len(failure_rows(out)) == 1
+    soundfile.write(corpus / "x.wav", np.zeros(800), 16000)
+    summary = extract([corpus], toy(), out)
+    assert [row["utterance"] for row in summary.rows] == ["x"] and not summary.failures
+    assert not (out / "failures.jsonl").exists()
+
+
+@pytest.mark.parametrize("damage", ["removed", "truncated", "emptied"])
+def test_a_feature_file_that_is_not_whole_is_made_again(corpus: Path, tmp_path: Path, damage: str) -> None:
+    out = tmp_path / "out"
+    extract([corpus], toy(), out)
+    before = tree(out)
+    victim = out / "features" / "a.npy"
+    if damage == "removed":
+        victim.unlink()
+    else:
+        victim.write_bytes(victim.read_bytes()[: 100 if damage == "truncated" else 0])
+    summary = extract([corpus], toy(), out)
+    assert ([row["utterance"] for row in summary.rows], summary.skipped) == (["a"], 4)
+    assert {name: data for name, data in tree(out).items() if name != "manifest.jsonl"} == {
+        name: data for name, data in before.items() if name != "manifest.jsonl"
+    }
+    names = [row["utterance"] for row in manifest_rows(out)]
+    assert sorted(names) == ["a", "b", "c", "d", "inner/e"], "no row twice"
+
+
+def test_a_torn_last_line_is_no_row(corpus: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    extract([corpus], toy(), out)
+    before = tree(out)
+    manifest = out / "manifest.jsonl"
+    manifest.write_bytes(manifest.read_bytes()[:-7])
+    summary = extract([corpus], toy(), out)
+    assert [row["utterance"] for row in summary.rows] == ["inner/e"]
+    assert tree(out) == before
+
+
+@pytest.mark.parametrize("line", ["not json", "[]", '{"utterance": "a"}', "null", ""])
+def test_a_manifest_that_is_none_is_an_error(corpus: Path, tmp_path: Path, line: str) -> None:
+    out = tmp_path / "out"
+    extract([corpus], toy(), out)
+    manifest = out / "manifest.jsonl"
+    manifest.write_text(f"{line}\n" + manifest.read_text())
+    before = tree(out)
+    with pytest.raises(ExtractionError, match=r"manifest\.jsonl, line 1"):
+        extract([corpus], toy(), out)
+    assert tree(out) == before
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"layers": "last"}, r"layers is 0,1,2 \(one array\) there and 2 \(a single layer\) here"),
+        ({"layers": "0,1"}, "layers is 0,1,2"),
+        ({"dtype": "float16"}, "dtype is 'float32' there and 'float16' here"),
+    ],
+)
+def test_a_folder_made_otherwise_is_not_added_to(corpus: Path, tmp_path: Path, options: dict[str, Any], said: str) -> None:
+    out = tmp_path / "out"
+    extract([corpus], toy(), out)
+    before = tree(out)
+    with pytest.raises(ExtractionError, match=said):
+        extract([corpus], toy(), out, **options)
+    assert tree(out) == before
+
+
+def test_a_folder_of_another_upstream_or_checkpoint_is_not_added_to(corpus: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    extract([corpus], toy(), out)
+    other = toy()
+    other.card = Card(name="other", upstream="toy", license="none needed")
+    with pytest.raises(ExtractionError, match="upstream is 'toy_card' there and 'other' here"):
+        extract([corpus], other, out)
+    other = toy()
+    other.load_report = LoadReport(source="x.pt", layout="toy", sha256="ab" * 32)
+    with pytest.raises(ExtractionError, match="checkpoint_sha256 is None there"):
+        extract([corpus], other, out)
+
+
+def test_one_layer_alone_and_one_layer_stacked_are_different(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.wav", np.zeros(800), 16000)
+    extract([tmp_path / "a.wav"], toy(), tmp_path / "out", layers=[1])
+    with pytest.raises(ExtractionError, match="layers is"):
+        extract([tmp_path / "a.wav"], toy(), tmp_path / "out", layers=1)
+
+
+def test_a_name_that_meant_another_file_is_an_error(corpus: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    extract([corpus], toy(), out)
+    soundfile.write(tmp_path / "a.wav", np.zeros(800), 16000)
+    with pytest.raises(ExtractionError, match=r"'a' of .* was made from"):
+        extract([tmp_path / "a.wav"], toy(), out)
+
+
+def test_ctrl_c_leaves_a_state_that_goes_on(corpus: Path, tmp_path: Path) -> None:
+    class Interrupted(ToyUpstream):
+        def forward(self, wavs: Any, lengths: Any = None, *, layers: Any = None) -> UpstreamOutput:
+            if len(self.calls) == 2:
+                raise KeyboardInterrupt
+            return super().forward(wavs, lengths, layers=layers)
+
+    clean = tmp_path / "clean"
+    extract([corpus], toy(), clean, batch_seconds=0.6)
+    out = tmp_path / "out"
+    with pytest.raises(KeyboardInterrupt):
+        extract([corpus], Interrupted().eval(), out, batch_seconds=0.6)
+    assert len(manifest_rows(out)) == 2
+    assert not (out / ".partial").exists()
+    summary = extract([corpus], toy(), out, batch_seconds=0.6)
+    assert (len(summary.rows), summary.skipped) == (3, 2)
+    assert tree(out) == tree(clean)
+
+
+SLOW_RUN = """
+import sys, time
+from pathlib import Path
+sys.path[:0] = {path!r}
+from test_run import toy, extract
+import hubcore.extract.writers as writers
+save = writers.np.save
+def slow(stream, *args, **options):
+    stream.write(b"x" * 10); stream.flush(); time.sleep(0.03); stream.seek(0)
+    save(stream, *args, **options); stream.flush(); time.sleep(0.03)
+writers.np.save = slow
+print("ready", flush=True)
+extract([Path(sys.argv[1])], toy(), Path(sys.argv[2]), batch_seconds=1.0)
+"""
+
+
+def test_kill_9_at_any_moment_then_a_run_gives_what_one_clean_run_gives(tmp_path: Path) -> None:
+    root = tmp_path / "audio"
+    root.mkdir()
+    random = np.random.default_rng(1)
+    for index in range(12):
+        soundfile.write(root / f"{index:02}.wav", random.uniform(-0.5, 0.5, 3000 + 500 * index), 16000)
+    clean, out = tmp_path / "clean", tmp_path / "out"
+    extract([root], toy(), clean, batch_seconds=1.0)
+    script = tmp_path / "slow.py"
+    script.write_text(SLOW_RUN.format(path=[str(Path(__file__).parent), *sys.path]))
+    kills = 0
+    for delay in (0.0, 0.15, 0.3):
+        process = subprocess.Popen(
+            [sys.executable, str(script), str(root), str(out)],
+            stdout=subprocess.PIPE,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )
+        assert process.stdout is not None and process.stdout.readline() == b"ready\n"
+        time.sleep(delay)
+        kills += process.poll() is None
+        process.kill()
+        process.wait()
+        process.stdout.close()
+        assert process.returncode == -signal.SIGKILL
+        for path in out.glob("features/*.npy"):
+            assert path.read_bytes() == (clean / path.relative_to(out)).read_bytes(), "never half-written"
+        if (out / "manifest.jsonl").exists():
+            rows = Manifest(out).read()
+            assert all((out / row["file"]).is_file() for row in rows.values())
+    assert kills == 3
+    extract([root], toy(), out, batch_seconds=1.0)
+    finished, wanted = tree(out), tree(clean)
+    assert sorted(finished.pop("manifest.jsonl").splitlines()) == sorted(wanted.pop("manifest.jsonl").splitlines())
+    assert finished == wanted
+
+
+def test_two_runs_into_one_folder_do_not_mix(corpus: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+
+    class Nested(ToyUpstream):
+        def forward(self, wavs: Any, lengths: Any = None, *, layers: Any = None) -> UpstreamOutput:
+            with pytest.raises(ExtractionError, match="another extraction"):
+                extract([corpus], toy(), out)
+            return super().forward(wavs, lengths, layers=layers)
+
+    assert len(extract([corpus], Nested().eval(), out).rows) == 5
+
+
+# When the disk refuses ------------------------------------------------------------------------------------------------
+
+
+def test_a_full_disk_is_an_extraction_error_and_leaves_nothing_half_written(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    save, calls = np.save, []
+
+    def full(stream: Any, array: Any, **options: Any) -> None:
+        calls.append(1)
+        if len(calls) == 3:
+            stream.write(b"half")
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        save(stream, array, **options)
+
+    monkeypatch.setattr(writers_module.np, "save", full)
+    with pytest.raises(ExtractionError, match=r"No space left on device.*same command again"):
+        extract([corpus], toy(), out, batch_seconds=0.6)
+    assert len(manifest_rows(out)) == 2 and len(list(out.rglob("*.npy"))) == 2
+    assert not (out / ".partial").exists()
+    monkeypatch.undo()
+    assert extract([corpus], toy(), out).skipped == 2
+
+
+def test_an_output_path_that_is_a_file_is_an_extraction_error(corpus: Path, tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("mine")
+    with pytest.raises(ExtractionError, match="out cannot be used"):
+        extract([corpus], toy(), tmp_path / "out")
+    assert (tmp_path / "out").read_text() == "mine"
+
+
+def test_a_feature_path_that_is_a_folder_is_an_extraction_error(corpus: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    (out / "features" / "a.npy" / "x").mkdir(parents=True)
+    with pytest.raises(ExtractionError, match=r"a\.npy cannot be written"):
+        extract([corpus], toy(), out)
+    assert not (out / ".partial").exists()
+
+
+def test_the_writer_removes_what_a_killed_run_left(tmp_path: Path) -> None:
+    (tmp_path / ".partial").mkdir()
+    (tmp_path / ".partial" / "1.npy").write_bytes(b"half")
+    writer = NpyWriter(tmp_path)
+    assert not (tmp_path / ".partial").exists()
+    file = writer.write("a", np.zeros((2, 3), np.float32))
+    assert writer.holds(file, (2, 3), "float32")
+    assert not writer.holds(file, (3, 3), "float32") and not writer.holds("features/b.npy", (2, 3), "float32")
+
+
+def test_a_summary_of_nothing_divides_by_nothing() -> None:
+    assert Summary(Path("x"), (), 0, (), 0.0).speed == 0.0

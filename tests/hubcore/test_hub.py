@@ -1,0 +1,149 @@
+"""The hub's verbs, names and messages."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import hubcore
+from gold import gold_file, gold_wavs
+from hubcore import Featurizer, hub
+from hubcore.errors import (
+    CheckpointError,
+    DownloadError,
+    OfflineError,
+    OptionError,
+    UnknownUpstreamError,
+)
+from paths import REPOSITORY
+
+
+def run_python(script: str) -> str:
+    done = subprocess.run([sys.executable, "-W", "error", "-c", script], capture_output=True, text=True, cwd=REPOSITORY, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def test_the_public_surface_is_what_it_says() -> None:
+    assert sorted(hubcore.__all__) == dir(hubcore)[: len(hubcore.__all__)] or set(hubcore.__all__) < set(dir(hubcore))
+    for name in hubcore.__all__:
+        assert getattr(hubcore, name).__doc__, f"{name} has no docstring"
+    with pytest.raises(AttributeError, match="it has Card, Featurizer"):
+        hubcore.no_such_name  # noqa: B018
+
+
+def test_listing_imports_neither_torch_nor_a_plugin() -> None:
+    script = "import sys; from hubcore import hub; assert 'fbank' in hub.list(); print([m for m in sys.modules if m == 'torch' or m.startswith('hubcore_')])"
+    assert run_python(script) == "[]"
+
+
+def test_info_imports_no_torch_and_points_at_the_class() -> None:
+    script = "import sys; from hubcore import hub; info = hub.info('wav2vec2'); print('torch' in sys.modules, info.file, info.line)"
+    imported, file, line = run_python(script).split()
+    assert imported == "False"
+    assert Path(file).read_text().splitlines()[int(line) - 1].startswith("class Wav2Vec2Upstream(")
+
+
+def test_info_prints_a_whole_card() -> None:
+    text = str(hub.info("wav2vec2"))
+    for part in ("Wav2Vec2Upstream", "upstream.py:", "wav2vec_small.pt", "c66c39eaed1b", "MIT", "arxiv.org", "dim=768", "hubcore fetch"):
+        assert part in text, part
+    assert hub.info("wav2vec2").to_dict()["card"]["sources"][1]["size"] == 950500491
+
+
+def test_a_misspelt_name_gets_the_nearest_ones() -> None:
+    with pytest.raises(UnknownUpstreamError, match="wav2vec2_base_960") as caught:
+        hub.load("wav2vec2_bse")
+    assert caught.value.nearest[0] == "wav2vec2_base_960"
+    with pytest.raises(UnknownUpstreamError, match="wav2vec2_base_960"):
+        hub.wav2vec2_bse()
+    assert not hasattr(hub, "wav2vec2_bse")
+
+
+def test_names_are_attributes_as_in_s3prl() -> None:
+    assert type(hub.fbank()).__name__ == "FbankUpstream"
+    model = getattr(hub, "wav2vec2")(checkpoint=gold_file("fairseq_tiny_w2v2_ctc.pt"))  # noqa: B009
+    assert type(model).__name__ == "Wav2Vec2Upstream"
+    assert "fbank" in dir(hub)
+
+
+def test_the_seeds_calls_run_as_written() -> None:
+    wav, device = gold_wavs()[0], "cpu"
+    model = hub.load("wav2vec2_tiny_untrained")
+    featurizer = Featurizer(upstream=model, feature_selection="hidden_states", upstream_device=device, layer_selection=None)
+    feature = featurizer([wav], model([wav]))
+    assert [tuple(f.shape) for f in feature] == [(34, 96)]
+
+
+def test_a_loaded_upstream_knows_its_origin_and_is_in_eval_mode() -> None:
+    model = hub.load("wav2vec2_tiny_untrained")
+    assert model.card.name == "wav2vec2_tiny_untrained"
+    assert model.card.file.endswith("registry.yaml")
+    assert not model.training
+    own = hub.load("wav2vec2", checkpoint=gold_file("fairseq_tiny_w2v2_ctc.pt"))
+    assert own.card is None  # the weights are the caller's, not those of the card
+
+
+def test_unknown_options_are_errors_with_a_hint() -> None:
+    with pytest.raises(OptionError, match="num_mel_bins"):
+        hub.load("fbank", num_mel_bin=40)
+    with pytest.raises(OptionError, match="no option called 'layer'"):
+        hub.load("wav2vec2_tiny_untrained", layer=3)
+
+
+@pytest.mark.parametrize("source", ["nowhere.pt", "./nowhere", "no/such/file", "", "a\0b"])
+def test_a_path_that_is_not_there(source: str) -> None:
+    with pytest.raises(CheckpointError):
+        hub.load("wav2vec2", checkpoint=source)
+
+
+def test_a_path_given_as_a_name_explains_itself() -> None:
+    with pytest.raises(CheckpointError, match="checkpoint='my/model.pt'"):
+        hub.load("my/model.pt")
+
+
+def test_weights_that_do_not_fit_their_card_are_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "r.yaml").write_text(
+        f"version: 1\nupstreams:\n  wrong:\n    upstream: wav2vec2\n    config: base\n    license: unknown\n"
+        f"    sources:\n      - uri: {gold_file('fairseq_tiny_w2v2_ctc.pt')}\n"
+    )
+    monkeypatch.setenv("HUBCORE_REGISTRY", str(tmp_path / "r.yaml"))
+    with pytest.raises(CheckpointError, match=r"not of the config 'base': .*dim must be 768, but is 48"):
+        hub.load("wrong")
+
+
+def test_offline_and_not_cached_names_file_and_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HUBCORE_OFFLINE", "1")
+    with pytest.raises(OfflineError, match=r"wav2vec_small\.pt[\s\S]*hubcore fetch wav2vec2_base_960"):
+        hub.load("wav2vec2_base_960")
+
+
+def test_fetch_gives_the_file() -> None:
+    assert hub.fetch("fbank") is None
+    path = hub.fetch("wav2vec2_tiny_untrained")
+    assert path is not None
+    assert path.is_file()
+    with pytest.raises(DownloadError, match="nothing here can fetch"):
+        hub.fetch("s3://bucket/file")
+
+
+def test_the_first_party_classes_work_without_the_hub() -> None:
+    script = """
+import sys
+from hubcore_wav2vec2 import CONFIGS, Wav2Vec2Upstream
+class Mine(Wav2Vec2Upstream):
+    pass
+print(type(Mine(CONFIGS["tiny"])).__name__, "hubcore.hub" in sys.modules)
+"""
+    assert run_python(script) == "Mine False"
+
+
+def test_two_loads_are_independent() -> None:
+    a, b = hub.load("wav2vec2_tiny_untrained"), hub.load("wav2vec2_tiny_untrained")
+    with torch.no_grad():
+        a.model.feature_norm.weight.zero_()
+    assert b.model.feature_norm.weight.abs().sum() > 0
