@@ -83,7 +83,7 @@ def load(name: str, checkpoint: str | os.PathLike[str] | None = None, **options:
     from hubcore.loading import build_upstream
 
     entry = current_registry().find(_checked(name))
-    upstream = build_upstream(entry, checkpoint, options)
+    upstream: Upstream = build_upstream(entry, checkpoint, options)
     current_hooks().upstream_loaded(upstream, entry.card)
     return upstream
 
@@ -106,7 +106,7 @@ def fetch(name: str) -> Path | None:
 def _checked(name: str) -> str:
     if not isinstance(name, str):
         raise OptionError(f"the name is a {type(name).__name__}. It must be a text such as 'fbank'; hub.list() has them all.")
-    if os.sep in name and "://" not in name or name.endswith((".pt", ".pth", ".ckpt", ".safetensors")):
+    if (os.sep in name and "://" not in name) or name.endswith((".pt", ".pth", ".ckpt", ".safetensors")):
         raise CheckpointError(
             f"{name!r} looks like a file, but hub.load takes the name of an upstream. The class must be known before the "
             f"file is opened. Use hub.load('wav2vec2', checkpoint={name!r}), or Wav2Vec2Upstream.from_checkpoint({name!r})."

@@ -193,9 +193,7 @@ def frame_mask(lengths: Tensor, frames: int) -> Tensor:
     return torch.arange(frames, device=lengths.device)[None, :] < lengths[:, None]
 
 
-def regular_frame_times(
-    lengths: Tensor, frames: int, *, stride: int, span: int, sample_rate: int, offset: int = 0
-) -> Tensor:
+def regular_frame_times(lengths: Tensor, frames: int, *, stride: int, span: int, sample_rate: int, offset: int = 0) -> Tensor:
     """`(B, F, 2)` float64 seconds, the start and end of frame f: samples `[offset + f * stride, ... + span)`.
 
     Rows are exactly 0 beyond their length.

@@ -182,7 +182,9 @@ def build_registry() -> Registry:
             located = _package_file(point.value)
             if located is None:
                 problems.append(
-                    Problem(owner, f"entry point {point.name!r} names {point.value!r}, which is not there. It must be package:file.")
+                    Problem(
+                        owner, f"entry point {point.name!r} names {point.value!r}, which is not there. It must be package:file."
+                    )
                 )
             elif (owner, located) not in files:
                 files.append((owner, located))
@@ -264,7 +266,7 @@ def _package_file(value: str) -> Path | None:
 
 
 def own_registry_file() -> Path:
-    """hubcore's own `registry.yaml`: inside the package when installed from a wheel, else in the checkout beside it."""
+    """Hubcore's own `registry.yaml`: inside the package when installed from a wheel, else in the checkout beside it."""
     package = Path(__file__).parent
     inside = package / "registry.yaml"
     return inside if inside.is_file() else package.parent / "registry.yaml"

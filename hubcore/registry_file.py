@@ -72,12 +72,10 @@ def _compose(path: Path) -> yaml.Node:
         depth = 0
         for event in yaml.parse(text, Loader=_Loader):
             if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
-                line = event.start_mark.line + 1
-                raise RegistryError(f"{path}, line {line}: anchors and aliases are not allowed. Write the value out.")
+                raise RegistryError(f"{path}, line {_line(event)}: anchors and aliases are not allowed. Write the value out.")
             depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
             if depth > _MAX_DEPTH:
-                line = event.start_mark.line + 1
-                raise RegistryError(f"{path}, line {line}: nested deeper than {_MAX_DEPTH}. Records are flat: mend it.")
+                raise RegistryError(f"{path}, line {_line(event)}: nested deeper than {_MAX_DEPTH}. Records are flat: mend it.")
         node = yaml.compose(text, Loader=_Loader)
     except (OSError, UnicodeDecodeError) as error:
         raise RegistryError(f"{path}: it cannot be read ({error}). It must be a UTF-8 text file.") from error
@@ -88,8 +86,12 @@ def _compose(path: Path) -> yaml.Node:
     return node
 
 
+def _line(place: yaml.Event | yaml.Node) -> int:
+    return place.start_mark.line + 1 if place.start_mark else 1
+
+
 def _error(path: Path, node: yaml.Node, what: str) -> RegistryError:
-    return RegistryError(f"{path}, line {node.start_mark.line + 1}: {what}.")
+    return RegistryError(f"{path}, line {_line(node)}: {what}.")
 
 
 def _mapping(path: Path, node: yaml.Node, what: str) -> dict[str, yaml.Node]:
@@ -141,7 +143,7 @@ def _card(path: Path, name: str, node: yaml.Node, distribution: str | None) -> C
         sources=tuple(_source(path, item, name) for item in _items(path, fields.get("sources"))),
         options=options,
         file=str(path),
-        line=node.start_mark.line + 1,
+        line=_line(node),
         distribution=distribution,
         **text,
     )

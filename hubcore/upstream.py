@@ -41,7 +41,7 @@ class UpstreamBase(nn.Module):
         ...         layers = self.check_layers(layers)
         ...         frames = [w[: len(w) // 160 * 160].view(-1, 160).square().mean(1, keepdim=True) for w in wavs]
         ...         state = pad_packed(torch.cat(frames), [len(f) for f in frames])
-        ...         counts = torch.tensor([len(f) for f in frames])
+        ...         counts = torch.tensor([len(f) for f in frames], device=state.device)
         ...         times = regular_frame_times(counts, state.shape[1], stride=160, span=160, sample_rate=16000)
         ...         return self.make_output([state for _ in layers], counts, layers, times)
         >>> LoudnessUpstream()([torch.zeros(16000)]).last_hidden_state.shape
@@ -109,7 +109,8 @@ class UpstreamBase(nn.Module):
         if changed:
             config = dataclasses.replace(config, **changed)
         kept = {name: value for name, value in options.items() if name not in fields}
-        return cls(config, **kept) if cls.config_class else cls(**kept)
+        construct: Callable[..., AnyUpstream] = cls
+        return construct(config, **kept) if cls.config_class else construct(**kept)
 
     @classmethod
     def from_checkpoint(cls: type[AnyUpstream], source: str | Path, *, config: Any = None, **options: Any) -> AnyUpstream:
@@ -129,11 +130,12 @@ class UpstreamBase(nn.Module):
         from hubcore.checkpoints.sources import resolve
 
         check_options(cls, options, known=own_options(cls.from_file))
-        return cls.from_file(resolve(source), config=config, **options)
+        from_file: Callable[..., AnyUpstream] = cls.from_file
+        return from_file(resolve(source), config=config, **options)
 
     @classmethod
-    def from_file(cls: type[AnyUpstream], path: str | Path, *, config: Any = None, **options: Any) -> AnyUpstream:
-        """`from_checkpoint` for a file that is here already. A family with weights writes this one."""
+    def from_file(cls: type[AnyUpstream], path: str | Path, *, config: Any = None) -> AnyUpstream:
+        """`from_checkpoint` for a file that is here already. A family with weights writes this one, with its own options."""
         raise OptionError(
             f"{cls.__name__} computes its features without weights. There is no checkpoint to load. "
             f"Use {cls.__name__}.from_config(name), the names being {', '.join(cls.configs)}."
@@ -165,9 +167,7 @@ class UpstreamBase(nn.Module):
 
     # Running --------------------------------------------------------------------------------------------------------
 
-    def check_input(
-        self, wavs: Sequence[Tensor] | Tensor, lengths: Tensor | Sequence[int] | None = None
-    ) -> list[Tensor]:
+    def check_input(self, wavs: Sequence[Tensor] | Tensor, lengths: Tensor | Sequence[int] | None = None) -> list[Tensor]:
         """The batch as valid 1-D waveforms in the dtype of the weights, or float32 where that is wider.
 
         Statistics of a waveform are worth 32 bits; a half-precision model narrows them once they are taken. The errors

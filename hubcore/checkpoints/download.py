@@ -61,24 +61,27 @@ def download(url: str, cache_dir: Path, offline: bool) -> Path:
         handle, name = tempfile.mkstemp(prefix=".", suffix=".part", dir=path.parent)
         temporary = Path(name)
         try:
-            with os.fdopen(handle, "wb") as file:
+            os.close(handle)
+            with temporary.open("wb") as file:
                 digest = _transfer(httpx, url, file)
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(temporary, path)
             write_stamp(path, url, digest)
             return path
-        except _TryAgain as error:
+        except _TransientError as error:
             last = error
             _log.warning("%s: %s; trying again", url, error)
         except OSError as error:
-            raise DownloadError(f"{path} cannot be written ({error}). Free some space or set HUBCORE_CACHE elsewhere.") from error
+            raise DownloadError(
+                f"{path} cannot be written ({error}). Free some space or set HUBCORE_CACHE elsewhere."
+            ) from error
         finally:
             temporary.unlink(missing_ok=True)
     raise DownloadError(f"{url} failed {_TRIES} times, last because {last}. Check the network, or try again later.") from last
 
 
-class _TryAgain(Exception):
+class _TransientError(Exception):
     """A failure that may pass."""
 
 
@@ -107,14 +110,14 @@ def _transfer(httpx: Any, url: str, file: Any) -> str:
                         continue
                     return _body(response, url, file)
     except httpx.TransportError as error:
-        raise _TryAgain(f"{type(error).__name__}: {error}") from error
+        raise _TransientError(f"{type(error).__name__}: {error}") from error
     raise DownloadError(f"{url} redirects more than {_REDIRECTS} times. Something is wrong there; use another source.")
 
 
 def _body(response: Any, url: str, file: Any) -> str:
     status = response.status_code
     if status in _RETRIED:
-        raise _TryAgain(f"the server answered {status}")
+        raise _TransientError(f"the server answered {status}")
     if status != 200:
         raise DownloadError(f"{url} answered {status}. The file is gone, renamed or not public. Check the address.")
     if response.headers.get("Content-Encoding", "identity") not in ("identity", ""):
@@ -133,7 +136,7 @@ def _body(response: Any, url: str, file: Any) -> str:
             received += len(block)
             bar.update(len(block))
     if total is not None and received != total:
-        raise _TryAgain(f"{received} of {total} bytes came")
+        raise _TransientError(f"{received} of {total} bytes came")
     for start, kind in _PAGES:
         if head.lstrip().lower().startswith(start):
             raise DownloadError(

@@ -75,9 +75,7 @@ class Checkpoint:
     def __enter__(self) -> Checkpoint:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
 
 
@@ -285,13 +283,13 @@ class Rename:
 
 
 def rename(names: Iterable[str], table: Iterable[Rename]) -> tuple[dict[str, tuple[str, Rename]], list[str]]:
-    """Our name for each foreign one, and the foreign names that no row of the table knows.
+    r"""Our name for each foreign one, and the foreign names that no row of the table knows.
 
     Returns:
         Our name -> (foreign name, row), and the names left over, in order.
 
     Example:
-        >>> known, left = rename(["fc1.weight", "head.bias"], [Rename(r"fc1\\.(.+)", r"up.\\1")])
+        >>> known, left = rename(["fc1.weight", "head.bias"], [Rename(r"fc1\.(.+)", r"up.\1")])
         >>> {ours: theirs for ours, (theirs, _) in known.items()}, left
         ({'up.weight': 'fc1.weight'}, ['head.bias'])
     """

@@ -70,6 +70,9 @@ class Calls:
         self._copied(len(text) + 33)
         return text.encode("latin-1")
 
+    def _empty_bytes(self) -> bytes:
+        return b""
+
     def _size(self, values: Any = ()) -> tuple[Any, ...]:
         return tuple(self._make_list(values))
 
@@ -189,5 +192,6 @@ _BUILDERS: dict[str, Callable[..., object]] = {
 for _module in ("builtins", "__builtin__"):
     _BUILDERS[f"{_module}.dict"] = Calls._ordered_dict
     _BUILDERS[f"{_module}.list"] = Calls._make_list
+    _BUILDERS[f"{_module}.bytes"] = Calls._empty_bytes  # how protocol 2 spells b""; others go through _codecs.encode
     _BUILDERS[f"{_module}.tuple"] = Calls._size
 _TENSOR_FUNCTIONS = frozenset(name for name in _BUILDERS if name.startswith("torch._utils._rebuild"))

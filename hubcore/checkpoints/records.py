@@ -9,7 +9,7 @@ from typing import Any
 from hubcore.checkpoints.tensor_ref import unsafe
 
 MAX_DEPTH = 100  # of nested lists, tuples and dicts
-MAX_EXPANDED = 2_000_000  # values met by a walk that does not notice sharing
+MAX_EXPANDED = 1_000_000  # values met by a walk that does not notice sharing
 
 _CONTAINERS = frozenset((dict, list, tuple))
 
@@ -92,16 +92,14 @@ def check_walk(root: object) -> None:
             children = node.values() if kind is dict else node
             if id(node) not in open_now:
                 open_now.add(id(node))
-                inner = [
-                    child
-                    for child in children
-                    if (type(child) in _CONTAINERS or type(child) is Opaque) and id(child) not in weights
-                ]
-                if any(id(child) in open_now for child in inner):
+                if len(children) > MAX_EXPANDED:
+                    raise unsafe(f"its pickle has a list, tuple or dict of {len(children)} values")
+                inner = {id(child): child for child in children if type(child) in _CONTAINERS or type(child) is Opaque}
+                if not open_now.isdisjoint(inner):
                     raise unsafe("its pickle has a list, tuple or dict that contains itself")
                 if len(open_now) > MAX_DEPTH:
                     raise unsafe(f"its pickle is nested more than {MAX_DEPTH} deep")
-                todo.extend(inner)
+                todo.extend(child for key, child in inner.items() if key not in weights)
                 continue
             todo.pop()
             open_now.discard(id(node))

@@ -95,10 +95,18 @@ def _hf_file(repo: str, name: str, revision: str | None, offline: bool) -> Path:
             "then log in with `hf auth login`."
         ) from error
     except RepositoryNotFoundError as error:
-        raise DownloadError(f"{where}: there is no such repository, or it is private. Check the name, or `hf auth login`.") from error
+        raise DownloadError(
+            f"{where}: there is no such repository, or it is private. Check the name, or `hf auth login`."
+        ) from error
     except LocalEntryNotFoundError as error:
         if offline:
-            raise OfflineError(f"{where} is not in the cache and offline mode is on. Unset HUBCORE_OFFLINE and HF_HUB_OFFLINE.") from error
-        raise DownloadError(f"{where} is not in the cache and the Hub cannot be reached ({error}). Check the network.") from error
+            raise OfflineError(
+                f"{where} is not in the cache and offline mode is on. Unset HUBCORE_OFFLINE and HF_HUB_OFFLINE."
+            ) from error
+        raise DownloadError(
+            f"{where} is not in the cache and the Hub cannot be reached ({error}). Check the network."
+        ) from error
     except (OSError, ValueError, RuntimeError) as error:
-        raise DownloadError(f"{where} cannot be fetched: {type(error).__name__}: {error}. Check the name and the network.") from error
+        raise DownloadError(
+            f"{where} cannot be fetched: {type(error).__name__}: {error}. Check the name and the network."
+        ) from error

@@ -171,9 +171,7 @@ def _possible_names(root: Path, path: Path) -> tuple[str, ...]:
     return short, long, f"{above}/{short}", f"{above}/{long}"
 
 
-def make_plan(
-    named: Mapping[str, Path], *, sample_rate: int, min_samples: int, batch_seconds: float
-) -> Plan:
+def make_plan(named: Mapping[str, Path], *, sample_rate: int, min_samples: int, batch_seconds: float) -> Plan:
     """The plan for the files of `named`, made from their headers alone.
 
     Utterances are sorted by length, longest first, so that what does not fit into memory shows at once; a batch holds

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from conformance.toy import ToyUpstream
-
 from hubcore import UpstreamOutput
 
 BROKEN: list[tuple[str, Callable[[], Any], str]] = []

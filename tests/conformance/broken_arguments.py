@@ -6,10 +6,10 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from conformance.breaking import Edited, as_kind, breaks
-from conformance.toy import BLOCKS, ToyUpstream
 from torch import Tensor, nn
 
+from conformance.breaking import Edited, as_kind, breaks
+from conformance.toy import BLOCKS, ToyUpstream
 from hubcore import UpstreamOutput
 from hubcore.errors import AudioError
 from hubcore.ragged import check_wavs

@@ -6,10 +6,10 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from conformance.breaking import Edited, breaks, breaks_with
-from conformance.toy import KERNEL, ToyUpstream
 from torch import Tensor
 
+from conformance.breaking import Edited, breaks, breaks_with
+from conformance.toy import KERNEL, ToyUpstream
 from hubcore import UpstreamOutput
 
 

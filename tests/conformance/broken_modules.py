@@ -7,10 +7,10 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from conformance.breaking import Edited, breaks
-from conformance.toy import STRIDE, WIDTH, ToyUpstream
 from torch import Tensor, nn
 
+from conformance.breaking import Edited, breaks
+from conformance.toy import STRIDE, WIDTH, ToyUpstream
 from hubcore import UpstreamBase, UpstreamOutput
 from hubcore.ragged import pad_packed, regular_frame_times
 

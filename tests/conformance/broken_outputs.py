@@ -7,10 +7,10 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from conformance.breaking import Edited, as_kind, breaks, breaks_with
-from conformance.toy import ToyUpstream
 from torch import Tensor
 
+from conformance.breaking import Edited, as_kind, breaks, breaks_with
+from conformance.toy import ToyUpstream
 from hubcore import UpstreamOutput
 
 breaks_with("attributes", "hidden_sizes has 2 entries, but layer_names has 3", hidden_sizes=(8, 8))

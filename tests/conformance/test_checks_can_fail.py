@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor, nn
+
 from conformance import broken_arguments, broken_batches, broken_modules, broken_outputs
 from conformance.breaking import BROKEN
 from conformance.toy import STRIDE, ToyUpstream
-from torch import Tensor, nn
-
 from hubcore import Featurizer
 from hubcore.testing import CHECKS, check_upstream
 

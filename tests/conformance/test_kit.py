@@ -12,12 +12,12 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
+
 from conformance.broken_batches import PaddedMoments
 from conformance.broken_modules import Energies, MultipliedByZero, UnusedWeight
 from conformance.broken_outputs import FillsPadding
 from conformance.toy import ToyUpstream
-from torch import Tensor
-
 from hubcore import Card
 from hubcore.errors import OptionError
 from hubcore.testing import CHECKS, check_upstream, parametrize_with_checks, speech_like

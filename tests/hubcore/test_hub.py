@@ -23,7 +23,9 @@ from paths import REPOSITORY
 
 
 def run_python(script: str) -> str:
-    done = subprocess.run([sys.executable, "-W", "error", "-c", script], capture_output=True, text=True, cwd=REPOSITORY, check=False)
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", script], capture_output=True, text=True, cwd=REPOSITORY, check=False
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
 
@@ -37,12 +39,19 @@ def test_the_public_surface_is_what_it_says() -> None:
 
 
 def test_listing_imports_neither_torch_nor_a_plugin() -> None:
-    script = "import sys; from hubcore import hub; assert 'fbank' in hub.list(); print([m for m in sys.modules if m == 'torch' or m.startswith('hubcore_')])"
+    script = """
+import sys
+from hubcore import hub
+assert "fbank" in hub.list()
+print([name for name in sys.modules if name == "torch" or name.startswith("hubcore_")])
+"""
     assert run_python(script) == "[]"
 
 
 def test_info_imports_no_torch_and_points_at_the_class() -> None:
-    script = "import sys; from hubcore import hub; info = hub.info('wav2vec2'); print('torch' in sys.modules, info.file, info.line)"
+    script = (
+        "import sys; from hubcore import hub; info = hub.info('wav2vec2'); print('torch' in sys.modules, info.file, info.line)"
+    )
     imported, file, line = run_python(script).split()
     assert imported == "False"
     assert Path(file).read_text().splitlines()[int(line) - 1].startswith("class Wav2Vec2Upstream(")
@@ -50,7 +59,16 @@ def test_info_imports_no_torch_and_points_at_the_class() -> None:
 
 def test_info_prints_a_whole_card() -> None:
     text = str(hub.info("wav2vec2"))
-    for part in ("Wav2Vec2Upstream", "upstream.py:", "wav2vec_small.pt", "c66c39eaed1b", "MIT", "arxiv.org", "dim=768", "hubcore fetch"):
+    for part in (
+        "Wav2Vec2Upstream",
+        "upstream.py:",
+        "wav2vec_small.pt",
+        "c66c39eaed1b",
+        "MIT",
+        "arxiv.org",
+        "dim=768",
+        "hubcore fetch",
+    ):
         assert part in text, part
     assert hub.info("wav2vec2").to_dict()["card"]["sources"][1]["size"] == 950500491
 
@@ -102,7 +120,7 @@ def test_a_path_that_is_not_there(source: str) -> None:
 
 
 def test_a_path_given_as_a_name_explains_itself() -> None:
-    with pytest.raises(CheckpointError, match="checkpoint='my/model.pt'"):
+    with pytest.raises(CheckpointError, match=r"checkpoint='my/model\.pt'"):
         hub.load("my/model.pt")
 
 

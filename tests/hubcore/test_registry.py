@@ -123,7 +123,8 @@ def test_the_users_configuration_folder_is_read(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
     (tmp_path / "hubcore").mkdir()
     (tmp_path / "hubcore/mine.yaml").write_text(
-        "version: 1\nupstreams:\n  fbank40: {upstream: fbank, config: fbank, license: none needed, options: {num_mel_bins: 40}}\n"
+        "version: 1\nupstreams:\n"
+        "  fbank40: {upstream: fbank, config: fbank, license: none needed, options: {num_mel_bins: 40}}\n"
     )
     assert hub.load("fbank40").hidden_sizes == (120,)
     assert hub.load("fbank40", num_mel_bins=20).hidden_sizes == (60,)
@@ -142,7 +143,7 @@ BAD_FILES = {
     "unknown field": "version: 1\nupstreams:\n  x: {upstream: a, license: b, lisense: c}\n",
     "no licence": "version: 1\nupstreams:\n  x: {upstream: a}\n",
     "short checksum": "version: 1\nupstreams:\n  x: {upstream: a, license: b, sources: [{uri: 'https://h/x', sha256: abc}]}\n",
-    "numeric checksum": "version: 1\nupstreams:\n  x: {upstream: a, license: b, sources: [{uri: 'https://h/x', sha256: 123}]}\n",
+    "numeric checksum": "version: 1\nupstreams:\n  x: {upstream: a, license: b, sources: [{uri: 'hf://a/b', sha256: 123}]}\n",
     "http": "version: 1\nupstreams:\n  x: {upstream: a, license: b, sources: [{uri: 'http://h/x'}]}\n",
     "upper case": "version: 1\nupstreams:\n  Big: {upstream: a, license: b}\n",
     "no version": "upstreams: {}\n",
@@ -212,7 +213,8 @@ def test_hooks_take_part(install: Installer) -> None:
         files={
             "hooked_good.py": "from hubcore import hookimpl\nseen = []\n"
             "@hookimpl\ndef hubcore_fetch(uri, cache_dir, offline):\n"
-            "    if uri.startswith('memory://'):\n        path = cache_dir / 'm'\n        path.parent.mkdir(parents=True, exist_ok=True)\n"
+            "    if uri.startswith('memory://'):\n        path = cache_dir / 'm'\n"
+            "        path.parent.mkdir(parents=True, exist_ok=True)\n"
             "        path.write_bytes(b'x')\n        return path\n"
             "@hookimpl\ndef hubcore_upstream_loaded(upstream, card):\n    seen.append((type(upstream).__name__, card.name))\n"
         },

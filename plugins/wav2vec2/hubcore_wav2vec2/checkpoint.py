@@ -179,7 +179,8 @@ def _split_fused_weight(
 
 def _norm_of_taps(weight: Tensor) -> Tensor:
     """`(D, D / groups, kernel)` to the norm of each tap, `(1, 1, kernel)`."""
-    return torch.linalg.vector_norm(weight, dim=(0, 1), keepdim=True)
+    norm: Tensor = torch.linalg.vector_norm(weight, dim=(0, 1), keepdim=True)
+    return norm
 
 
 # Configs --------------------------------------------------------------------------------------------------------------
@@ -309,7 +310,7 @@ def _bool(value: object) -> bool:
 
 
 def parse_conv_layers(value: object) -> tuple[tuple[int, int, int], ...]:
-    """fairseq's `conv_feature_layers`, a Python expression of lists, `+` and `*`, read without running it.
+    """Fairseq's `conv_feature_layers`, a Python expression of lists, `+` and `*`, read without running it.
 
     Raises:
         ValueError: anything else than such an expression.

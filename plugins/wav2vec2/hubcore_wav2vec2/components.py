@@ -7,6 +7,7 @@ sees padding. Shapes: `B` batch, `T` samples, `F` frames, `N` packed frames, `C`
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -115,6 +116,8 @@ class ConvExtractor(nn.Module):
         """Frames `first`, `first + 1`, ... from their samples, `(chunk, C)`."""
         # Neighbouring samples are nearly equal, so their differences do not survive 16 bits: the first convolution runs in
         # float32 whatever the model's dtype.
+        first_conv = cast(FrameConv, self.convs[0])
+        dtype = first_conv.weight.dtype
         kernel, stride = self.geometry[0]
         windows = samples.unfold(0, kernel, stride)  # (rows of the first convolution, kernel)
         if self.conv_norm == "group":
@@ -126,23 +129,20 @@ class ConvExtractor(nn.Module):
                 for low, high, (weight, shift) in zip(bounds[:-1], bounds[1:], folded, strict=True)
                 if low < min(high, windows.shape[0])
             ]
-            x = functional.gelu(pieces[0] if len(pieces) == 1 else torch.cat(pieces)).to(self.convs[0].weight.dtype)
+            x = functional.gelu(pieces[0] if len(pieces) == 1 else torch.cat(pieces)).to(dtype)
         else:
-            conv = self.convs[0]
-            bias = None if conv.bias is None else conv.bias.to(windows.dtype)
-            x = functional.linear(windows, conv.weight.flatten(1).to(windows.dtype), bias)
-            x = functional.gelu(self.norms[0](x.to(conv.weight.dtype)))
+            bias = None if first_conv.bias is None else first_conv.bias.to(windows.dtype)
+            x = functional.linear(windows, first_conv.weight.flatten(1).to(windows.dtype), bias)
+            x = functional.gelu(self.norms[0](x.to(dtype)))
         for index, conv in enumerate(self.convs):
             if index:
                 x = conv(x)
                 x = functional.gelu(self.norms[index](x) if self.conv_norm == "layer" else x)
         return x
 
-    def _fold_group_norm(
-        self, signal: Tensor, starts: Sequence[int], lengths: Sequence[int]
-    ) -> list[tuple[Tensor, Tensor]]:
+    def _fold_group_norm(self, signal: Tensor, starts: Sequence[int], lengths: Sequence[int]) -> list[tuple[Tensor, Tensor]]:
         """First convolution and group norm of each utterance as one `(C, kernel)` weight and one `(C,)` shift."""
-        conv, norm = self.convs[0], self.norms[0]
+        conv, norm = cast(FrameConv, self.convs[0]), cast(nn.GroupNorm, self.norms[0])
         # float64 costs nothing on a (kernel, kernel) matrix; Apple's GPUs do not have it.
         wide = torch.float32 if signal.device.type == "mps" else torch.float64
         weight = conv.weight.flatten(1).to(wide)  # (C, kernel)
@@ -187,22 +187,28 @@ class PositionalConv(nn.Module):
 
     def weight(self) -> Tensor:
         """The convolution's weight, `(D, D / groups, kernel)`: each tap of `weight_v` scaled to the norm in `weight_g`."""
-        norm = self.weight_v.square().flatten(0, 1).sum(0).sqrt()  # (kernel,): ten times as fast as torch's own norm here
-        return self.weight_v * (self.weight_g / norm)
+        # A plain sum is ten times as fast as torch's norm over two axes; it needs 32 bits, being one over thousands.
+        v = self.weight_v.to(torch.promote_types(self.weight_v.dtype, torch.float32))
+        norm = v.square().flatten(0, 1).sum(0).sqrt()  # (kernel,)
+        return (v * (self.weight_g / norm)).to(self.weight_v.dtype)
 
     def forward(self, x: Tensor, lengths: Sequence[int]) -> Tensor:
         """Position embedding `(N, D)` of packed frames `(N, D)`; `lengths` are the frames of each utterance."""
+        dtype = x.dtype
+        # torch 2.13's grouped convolution in bfloat16 is wrong on CPUs without bfloat16 units (off by 90 % when measured).
+        wide = torch.float32 if x.device.type == "cpu" and dtype == torch.bfloat16 else dtype
+        x = x.to(wide)
         gap = x.new_zeros(self.kernel // 2, x.shape[1])
         pieces = [gap]
         for frames in x.split(list(lengths)):
             pieces += [frames, gap]
         spaced = torch.cat(pieces).t()[None]  # (1, D, N + gaps)
-        out = functional.conv1d(spaced, self.weight(), self.bias, groups=self.groups)[0].t()
+        out = functional.conv1d(spaced, self.weight().to(wide), self.bias.to(wide), groups=self.groups)[0].t()
         kept, at = [], 0
         for length in lengths:
             kept.append(out[at : at + length])
             at += length + self.kernel // 2
-        return functional.gelu(kept[0] if len(kept) == 1 else torch.cat(kept))
+        return functional.gelu(kept[0] if len(kept) == 1 else torch.cat(kept)).to(dtype)
 
 
 class SelfAttention(nn.Module):
@@ -225,7 +231,8 @@ class SelfAttention(nn.Module):
             functional.scaled_dot_product_attention(q[None], k[None], v[None], dropout_p=dropout)[0].transpose(0, 1).flatten(1)
             for q, k, v in zip(query, key, value, strict=True)
         ]
-        return self.out_proj(out[0] if len(out) == 1 else torch.cat(out))
+        mixed: Tensor = self.out_proj(out[0] if len(out) == 1 else torch.cat(out))
+        return mixed
 
 
 class FeedForward(nn.Module):
@@ -239,7 +246,8 @@ class FeedForward(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Frames `(N, D)` in and out."""
-        return self.fc2(self.dropout(functional.gelu(self.fc1(x))))
+        out: Tensor = self.fc2(self.dropout(functional.gelu(self.fc1(x))))
+        return out
 
 
 class Block(nn.Module):
@@ -266,6 +274,8 @@ class Block(nn.Module):
         """Packed frames `(N, D)` in and out; `lengths` are the frames of each utterance."""
         if self.pre_norm:
             x = x + self.dropout(self.attention(self.attention_norm(x), lengths))
-            return x + self.dropout(self.feed_forward(self.feed_forward_norm(x)))
-        x = self.attention_norm(x + self.dropout(self.attention(x, lengths)))
-        return self.feed_forward_norm(x + self.dropout(self.feed_forward(x)))
+            x = x + self.dropout(self.feed_forward(self.feed_forward_norm(x)))
+        else:
+            x = self.attention_norm(x + self.dropout(self.attention(x, lengths)))
+            x = self.feed_forward_norm(x + self.dropout(self.feed_forward(x)))
+        return x

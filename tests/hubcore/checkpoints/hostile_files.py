@@ -8,29 +8,48 @@ record as long as it does not make it; every other file has to be refused. A cal
 from __future__ import annotations
 
 import itertools
-import json
 import pickle
 import struct
 import tarfile
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 
-P2 = b"\x80\x02"
-P4 = b"\x80\x04"
-STORAGE = struct.pack("<6f", *range(6))  # the six float32 of the only storage that an honest file here has
+from tests.hubcore.checkpoints.hostile_pieces import (
+    HONEST_LEGACY_TREE,
+    HONEST_TREE,
+    MAGIC,
+    P2,
+    P4,
+    STORAGE,
+    SYSTEM,
+    VERSION,
+    Record,
+    archive,
+    call,
+    entry,
+    items,
+    legacy,
+    name,
+    number,
+    parts,
+    storage,
+    tensor,
+    text,
+    zipped,
+)
 
 
 def hostile_files(directory: Path) -> list[tuple[str, Path]]:
     """Writes every file into `directory` and returns name and path of each; the names are unique."""
     (directory / "canary").mkdir(parents=True, exist_ok=True)
     written = []
-    for name, content in contents(directory):
-        path = directory / f"{name}.pt"
+    for label, content in contents(directory):
+        path = directory / f"{label}.pt"
         path.write_bytes(content)
-        written.append((name, path))
+        written.append((label, path))
     return written
 
 
@@ -38,118 +57,6 @@ def contents(directory: Path) -> Iterator[tuple[str, bytes]]:
     """Name and bytes of every file, for a canary in `directory`."""
     canary = str(directory / "canary").encode()
     return itertools.chain(_calls(canary), _bombs(), _tensors(), _pickles(), _zips(), _legacies(), _others())
-
-
-# A pickle, one piece at a time.
-
-
-def text(value: bytes | str) -> bytes:
-    raw = value.encode() if isinstance(value, str) else value
-    return b"X" + struct.pack("<I", len(raw)) + raw
-
-
-def number(value: int) -> bytes:
-    if -(1 << 31) <= value < 1 << 31:
-        return b"J" + struct.pack("<i", value)
-    raw = value.to_bytes(value.bit_length() // 8 + 1, "little", signed=True)
-    return b"\x8a" + bytes([len(raw)]) + raw
-
-
-def name(module: bytes | str, attribute: bytes | str) -> bytes:
-    module, attribute = (part.encode() if isinstance(part, str) else part for part in (module, attribute))
-    return b"c" + module + b"\n" + attribute + b"\n"
-
-
-def items(*parts: bytes) -> bytes:
-    return b"(" + b"".join(parts) + b"t"
-
-
-def call(function: str, *args: bytes) -> bytes:
-    module, _, attribute = function.rpartition(".")
-    return name(module, attribute) + items(*args) + b"R"
-
-
-def storage(
-    kind: str = "torch.FloatStorage", key: str = "0", numel: int = 6, *, legacy: bool = False, place: str = "cpu"
-) -> bytes:
-    module, _, attribute = kind.rpartition(".")
-    view = [b"N"] if legacy else []
-    return items(text("storage"), name(module, attribute), text(key), text(place), number(numel), *view) + b"Q"
-
-
-def tensor(
-    source: bytes | None = None, offset: int = 0, shape: tuple[int, ...] = (2, 3), stride: tuple[int, ...] = (3, 1)
-) -> bytes:
-    sizes, steps = (items(*map(number, values)) for values in (shape, stride))
-    hooks = call("collections.OrderedDict")
-    return call("torch._utils._rebuild_tensor_v2", source or storage(), number(offset), sizes, steps, b"\x89", hooks)
-
-
-def entry(value: bytes, key: bytes = text("x")) -> bytes:
-    """A whole pickle: a dict with one entry."""
-    return P2 + b"}" + key + value + b"s."
-
-
-# A zip archive and a file from before zip archives, both with everything in them open to lies.
-
-
-@dataclass(frozen=True)
-class Record:
-    """One zip record; a field that is not None replaces what the archive would honestly say."""
-
-    name: str
-    data: bytes
-    local_name: str | None = None
-    crc: int | None = None
-    size: int | None = None
-    offset: int | None = None
-    method: int = 0
-    flags: int = 0x0800
-    extra: bytes = b""
-
-
-def archive(*records: Record, prefix: bytes = b"", comment: bytes = b"", shift: int = 0, count: int | None = None) -> bytes:
-    body, directory = prefix, b""
-    for record in records:
-        raw, local = record.name.encode(), (record.local_name or record.name).encode()
-        crc = zlib.crc32(record.data) if record.crc is None else record.crc
-        size = len(record.data) if record.size is None else record.size
-        offset = len(body) if record.offset is None else record.offset
-        head = (record.flags, record.method, 0, 0, crc, size & 0xFFFFFFFF, size & 0xFFFFFFFF)
-        directory += struct.pack("<4s6H3I5H2I", b"PK\x01\x02", 0, 0, *head, len(raw), len(record.extra), 0, 0, 0, 0, offset)
-        directory += raw + record.extra
-        body += struct.pack("<4s5H3I2H", b"PK\x03\x04", 0, *head, len(local), 0) + local + record.data
-    number_of = len(records) if count is None else count
-    end = struct.pack("<4s4H2IH", b"PK\x05\x06", 0, 0, number_of, number_of, len(directory), len(body) + shift, len(comment))
-    return body + directory + end + comment
-
-
-def parts(tree: bytes, data: bytes = STORAGE, **changes: object) -> list[Record]:
-    """The records of an honest file with one storage; `changes` go to the record of that storage."""
-    honest = Record("archive/data/0", data)
-    return [Record("archive/data.pkl", tree), replace(honest, **changes), Record("archive/version", b"3\n")]  # type: ignore[arg-type]
-
-
-def zipped(tree: bytes, data: bytes = STORAGE) -> bytes:
-    return archive(*parts(tree, data))
-
-
-MAGIC = pickle.dumps(0x1950A86A20F9469CFC6C, 2)
-VERSION = pickle.dumps(1001, 2)
-SYSTEM = pickle.dumps({"protocol_version": 1001, "little_endian": True, "type_sizes": {}}, 2)
-
-
-def legacy(
-    tree: bytes, keys: bytes = pickle.dumps(["0"], 2), data: bytes = STORAGE, numel: int = 6, tail: bytes = b""
-) -> bytes:
-    return MAGIC + VERSION + SYSTEM + tree + keys + struct.pack("<q", numel) + data + tail
-
-
-HONEST_TREE = entry(tensor())
-HONEST_LEGACY_TREE = entry(tensor(storage(legacy=True)))
-
-
-# The attacks.
 
 
 def _calls(canary: bytes) -> Iterator[tuple[str, bytes]]:
@@ -160,9 +67,10 @@ def _calls(canary: bytes) -> Iterator[tuple[str, bytes]]:
     nested = pickle.dumps(0, 2)[:-2] + call("os.system", shell) + b"."
     targets = {
         "os.system": (shell,), "posix.system": (shell,), "nt.system": (shell,), "os.mkdir": (made,), "os.popen": (shell,),
-        "subprocess.Popen": (shell, number(-1), b"N", b"N", b"N", b"N", b"N", b"\x88", b"\x88"), "subprocess.getoutput": (shell,),
-        "builtins.eval": (python,), "builtins.exec": (python,), "__builtin__.eval": (python,), "__builtin__.execfile": (made,),
-        "builtins.open": (made, text("w")), "io.open": (made, text("w")), "_io.FileIO": (made, text("w")),
+        "subprocess.Popen": (shell, number(-1), b"N", b"N", b"N", b"N", b"N", b"\x88", b"\x88"),
+        "subprocess.getoutput": (shell,), "builtins.eval": (python,), "builtins.exec": (python,),
+        "__builtin__.eval": (python,), "__builtin__.execfile": (made,), "builtins.open": (made, text("w")),
+        "io.open": (made, text("w")), "_io.FileIO": (made, text("w")),
         "builtins.getattr": (name("os", "system"), text("__call__")), "operator.attrgetter": (text("system"),),
         "builtins.__import__": (text("antigravity"),), "importlib.import_module": (text("antigravity"),),
         "pkgutil.resolve_name": (text("os:system"),), "runpy.run_path": (made,), "timeit.timeit": (python,),
@@ -171,7 +79,8 @@ def _calls(canary: bytes) -> Iterator[tuple[str, bytes]]:
         "functools.partial": (name("os", "system"), shell), "functools.reduce": (name("os", "system"), shell),
         "torch.load": (made,), "torch.jit.load": (made,), "torch.hub.load": (made, text("x")),
         "torch.hub._load_local": (text(canary), text("made")), "torch.storage._load_from_bytes": (b"C\x01.",),
-        "numpy.load": (made, b"N", b"\x88"), "numpy.core.multiarray._reconstruct": (name("numpy", "ndarray"), items(), text("O")),
+        "numpy.load": (made, b"N", b"\x88"),
+        "numpy.core.multiarray._reconstruct": (name("numpy", "ndarray"), items(), text("O")),
         "copyreg._reconstructor": (name("os", "system"), name("builtins", "object"), b"N"), "shutil.rmtree": (text(canary),),
         "pathlib.Path.touch": (made,), "webbrowser.open": (text("http://127.0.0.1:9/"),),
         "socket.create_connection": (items(text("127.0.0.1"), number(9)),), "logging.FileHandler": (made,),
@@ -316,10 +225,11 @@ def _tensors() -> Iterator[tuple[str, bytes]]:
     geometries: dict[str, tuple[int, tuple[int, ...], tuple[int, ...]]] = {
         "size-beyond": (0, (7,), (1,)), "size-far-beyond": (0, (1 << 40,), (1,)), "stride-beyond": (0, (2, 3), (4, 1)),
         "offset-beyond": (1, (2, 3), (3, 1)), "offset-far": (1 << 40, (1,), (1,)), "offset-negative": (-1, (2,), (1,)),
-        "stride-negative": (5, (2,), (-1,)), "size-negative": (0, (-2, -3), (3, 1)), "overflow-offset": (huge * 4, (1,), (1,)),
-        "overflow-product": (0, (1 << 32, 1 << 32), (0, 0)), "overflow-stride": (0, (3,), (huge * 2,)),
-        "overflow-sum": (huge * 4 - 5, (2, 3), (3, 1)), "expand": (0, (1 << 40,), (0,)), "expand-small": (0, (7,), (0,)),
-        "empty-far-offset": (1 << 50, (0,), (1,)), "ranks-differ": (0, (2, 3), (1,)), "rank-17": (0, (1,) * 17, (1,) * 17),
+        "stride-negative": (5, (2,), (-1,)), "size-negative": (0, (-2, -3), (3, 1)),
+        "overflow-offset": (huge * 4, (1,), (1,)), "overflow-product": (0, (1 << 32, 1 << 32), (0, 0)),
+        "overflow-stride": (0, (3,), (huge * 2,)), "overflow-sum": (huge * 4 - 5, (2, 3), (3, 1)),
+        "expand": (0, (1 << 40,), (0,)), "expand-small": (0, (7,), (0,)), "empty-far-offset": (1 << 50, (0,), (1,)),
+        "ranks-differ": (0, (2, 3), (1,)), "rank-17": (0, (1,) * 17, (1,) * 17),
         "rank-100000": (0, (1,) * 100_000, (1,) * 100_000),
     }  # fmt: skip
     for label, (offset, shape, stride) in geometries.items():
@@ -328,17 +238,18 @@ def _tensors() -> Iterator[tuple[str, bytes]]:
     sources = {
         "more-than-bytes": storage(numel=7), "less-than-bytes": storage(numel=5), "2-to-40": storage(numel=1 << 40),
         "negative": storage(numel=-6), "2-to-62": storage(numel=1 << 62), "wrong-type": storage("torch.DoubleStorage"),
-        "quantised": storage("torch.QInt8Storage", numel=24), "foreign-class": storage("os.system"), "meta": storage(place="meta"),
-        "missing": storage(key="1"), "traversal": storage(key="../data.pkl"), "empty-key": storage(key=""),
-        "long-key": storage(key="0" * 1000), "absolute": storage(key="/etc/passwd"),
+        "quantised": storage("torch.QInt8Storage", numel=24), "foreign-class": storage("os.system"),
+        "meta": storage(place="meta"), "missing": storage(key="1"), "traversal": storage(key="../data.pkl"),
+        "empty-key": storage(key=""), "long-key": storage(key="0" * 1000), "absolute": storage(key="/etc/passwd"),
     }  # fmt: skip
     for label, source in sources.items():
         yield f"storage-{label}", zipped(entry(tensor(source, 0, (5,), (1,))))
     pid = (text("storage"), name("torch", "FloatStorage"), text("0"), text("cpu"))
     odd_ids = {
         "size-text": (*pid, text("6")), "size-bool": (*pid, b"\x88"), "size-float": (*pid, b"G" + struct.pack(">d", 6)),
-        "short": pid, "view": (*pid, number(6), items(text("v"), number(0), number(6))), "word": (text("module"), *pid[1:], number(6)),
-        "key-number": (*pid[:2], number(0), pid[3], number(6)), "class-text": (pid[0], text("torch.FloatStorage"), *pid[2:], number(6)),
+        "short": pid, "view": (*pid, number(6), items(text("v"), number(0), number(6))),
+        "word": (text("module"), *pid[1:], number(6)), "key-number": (*pid[:2], number(0), pid[3], number(6)),
+        "class-text": (pid[0], text("torch.FloatStorage"), *pid[2:], number(6)),
     }  # fmt: skip
     for label, fields in odd_ids.items():
         yield f"storage-id-{label}", zipped(entry(tensor(items(*fields) + b"Q")))
@@ -363,21 +274,24 @@ def _tensors() -> Iterator[tuple[str, bytes]]:
     odd = {
         "sparse": call(rebuild + "sparse_tensor", name("torch", "sparse_coo"), items(tensor(), tensor(), items(number(9)))),
         "sparse-csr": call(rebuild + "sparse_csr_tensor", name("torch", "sparse_csr"), items(tensor(), tensor())),
-        "quantised": call(rebuild + "qtensor", *base[:4], items(name("torch", "per_tensor_affine"), number(1), number(0)), *base[4:]),
+        "quantised": call(rebuild + "qtensor", *base[:4], items(name("torch", "per_tensor_affine"), number(1)), *base[4:]),
         "nested": call(rebuild + "nested_tensor", tensor(), tensor(), tensor(), tensor()),
         "wrapper": call(rebuild + "wrapper_subclass", name("my", "Tensor"), name("torch", "float32"), items(number(9))),
         "meta": call(rebuild + "meta_tensor_no_storage", name("torch", "float32"), items(number(9)), items(number(1)), b"\x89"),
         "from-numpy": call(rebuild + "device_tensor_from_numpy", b"N", name("torch", "float32"), text("xla"), b"\x89"),
         "conjugate": flagged[0], "negative": flagged[1], "flagged": flagged[2],
-        "v3-type-text": call(rebuild + "tensor_v3", *base, text("float32")), "v3-type-os": call(rebuild + "tensor_v3", *base, name("os", "x")),
+        "v3-type-text": call(rebuild + "tensor_v3", *base, text("float32")),
+        "v3-type-os": call(rebuild + "tensor_v3", *base, name("os", "x")),
         "v3-float8": call(rebuild + "tensor_v3", *base, name("torch", "float8_e4m3fn")),
         "v3-reinterpret": call(rebuild + "tensor_v3", *base, name("torch", "int32")),
         "shape-list": call(rebuild + "tensor_v2", *base[:2], b"]K\x02a", *base[3:]),
         "shape-bool": call(rebuild + "tensor_v2", *base[:2], items(b"\x88", b"\x88"), *base[3:]),
         "shape-float": call(rebuild + "tensor_v2", *base[:2], items(b"G" + struct.pack(">d", 2), number(1)), *base[3:]),
-        "offset-text": call(rebuild + "tensor_v2", base[0], text("0"), *base[2:]), "too-few": call(rebuild + "tensor_v2", *base[:3]),
-        "too-many": call(rebuild + "tensor_v2", *base, b"N", b"N", b"N"), "no-storage": call(rebuild + "tensor_v2", b"N", *base[1:]),
-        "record-as-storage": call(rebuild + "tensor_v2", call("my.Thing"), *base[1:]), "parameter-of-none": call(rebuild + "parameter", b"N", b"\x88", b"N"),
+        "offset-text": call(rebuild + "tensor_v2", base[0], text("0"), *base[2:]),
+        "too-few": call(rebuild + "tensor_v2", *base[:3]), "too-many": call(rebuild + "tensor_v2", *base, b"N", b"N", b"N"),
+        "no-storage": call(rebuild + "tensor_v2", b"N", *base[1:]),
+        "record-as-storage": call(rebuild + "tensor_v2", call("my.Thing"), *base[1:]),
+        "parameter-of-none": call(rebuild + "parameter", b"N", b"\x88", b"N"),
     }  # fmt: skip
     for label, value in odd.items():
         yield f"tensor-{label}", zipped(entry(value))
@@ -390,19 +304,25 @@ def _pickles() -> Iterator[tuple[str, bytes]]:
     for code in b"ILFSVgpld\x97\x98\x00\x7f\xff":
         yield f"instruction-{code:02x}", zipped(P2 + bytes([code]) + b"0\n0\n.")
     cases = {
-        "underflow-pop": P2 + b"0N.", "underflow-tuple": P2 + b"N\x87.", "underflow-reduce": P2 + b"R.", "underflow-build": P2 + b"Nb.",
-        "underflow-append": P2 + b"a.", "underflow-setitem": P2 + b"}Ns.", "underflow-setitems": P2 + b"(u.", "underflow-memo": P2 + b"q\x00.",
-        "underflow-dup": P2 + b"2.", "underflow-persistent": P2 + b"Q.", "no-mark": P2 + b"Nt.", "mark-left": P2 + b"N(.",
-        "before-mark": P2 + b"N(0t.", "missing-memo": P2 + b"h\x07.", "missing-memo-long": P2 + b"j\xff\xff\xff\xff.", "no-stop": P2 + b"N",
-        "only-protocol": P2, "empty": b"", "nothing": P2 + b".", "two-values": P2 + b"NN.", "after-stop": P2 + b"N.N", "after-stop-pickle": P2 + b"N." + P2 + b"N.",
-        "odd-items": P2 + b"}(Nu.", "bad-utf8": P2 + text(b"\xff\xfe") + b".", "lone-surrogate": P2 + text(b"\xed\xa0\x80") + b".",
-        "name-bad-utf8": P2 + name(b"\xff", b"\xfe") + b".", "name-no-newline": P2 + b"cos", "name-long": P2 + name(b"a" * 100_000, b"b") + b".",
-        "name-empty": P2 + name(b"", b"") + b".", "stack-name-of-numbers": P4 + b"K\x01K\x02\x93.", "protocol-0": b"(dp0\n.", "protocol-1": b"}q\x00.",
-        "protocol-6": b"\x80\x06N.", "protocol-255": b"\x80\xffN.", "cut-float": P2 + b"G\x00", "cut-text": P2 + b"X\x05\x00\x00\x00ab",
-        "cut-number": P2 + b"J\x01", "cut-frame": P4 + b"\x95\x01", "dict-of-text": entry(call("collections.OrderedDict", text("ab"))),
-        "dict-of-triples": entry(call("collections.OrderedDict", b"]" + items(b"N", b"N", b"N") + b"a")), "list-of-text": entry(call("builtins.list", text("ab"))),
-        "encode-number": entry(call("_codecs.encode", number(7), text("latin1"))), "encode-rot13": entry(call("_codecs.encode", text("a"), text("rot13"))),
-        "encode-beyond": entry(call("_codecs.encode", text("\u20ac"), text("latin1"))), "dict-arguments": entry(call("collections.OrderedDict", b"]", b"]")),
+        "underflow-pop": P2 + b"0N.", "underflow-tuple": P2 + b"N\x87.", "underflow-reduce": P2 + b"R.",
+        "underflow-build": P2 + b"Nb.", "underflow-append": P2 + b"a.", "underflow-setitem": P2 + b"}Ns.",
+        "underflow-setitems": P2 + b"(u.", "underflow-memo": P2 + b"q\x00.", "underflow-dup": P2 + b"2.",
+        "underflow-persistent": P2 + b"Q.", "no-mark": P2 + b"Nt.", "mark-left": P2 + b"N(.", "before-mark": P2 + b"N(0t.",
+        "missing-memo": P2 + b"h\x07.", "missing-memo-long": P2 + b"j\xff\xff\xff\xff.", "no-stop": P2 + b"N",
+        "only-protocol": P2, "empty": b"", "nothing": P2 + b".", "two-values": P2 + b"NN.", "after-stop": P2 + b"N.N",
+        "after-stop-pickle": P2 + b"N." + P2 + b"N.", "odd-items": P2 + b"}(Nu.", "bad-utf8": P2 + text(b"\xff\xfe") + b".",
+        "lone-surrogate": P2 + text(b"\xed\xa0\x80") + b".", "name-bad-utf8": P2 + name(b"\xff", b"\xfe") + b".",
+        "name-no-newline": P2 + b"cos", "name-long": P2 + name(b"a" * 100_000, b"b") + b".",
+        "name-empty": P2 + name(b"", b"") + b".", "stack-name-of-numbers": P4 + b"K\x01K\x02\x93.", "protocol-0": b"(dp0\n.",
+        "protocol-1": b"}q\x00.", "protocol-6": b"\x80\x06N.", "protocol-255": b"\x80\xffN.", "cut-float": P2 + b"G\x00",
+        "cut-text": P2 + b"X\x05\x00\x00\x00ab", "cut-number": P2 + b"J\x01", "cut-frame": P4 + b"\x95\x01",
+        "dict-of-text": entry(call("collections.OrderedDict", text("ab"))),
+        "dict-of-triples": entry(call("collections.OrderedDict", b"]" + items(b"N", b"N", b"N") + b"a")),
+        "list-of-text": entry(call("builtins.list", text("ab"))),
+        "encode-number": entry(call("_codecs.encode", number(7), text("latin1"))),
+        "encode-rot13": entry(call("_codecs.encode", text("a"), text("rot13"))),
+        "encode-beyond": entry(call("_codecs.encode", text("\u20ac"), text("latin1"))),
+        "dict-arguments": entry(call("collections.OrderedDict", b"]", b"]")),
     }  # fmt: skip
     for label, content in cases.items():
         yield f"pickle-{label}", zipped(content)
@@ -448,8 +368,12 @@ def _zips() -> Iterator[tuple[str, bytes]]:
     yield "zip-odd-flags", archive(*parts(HONEST_TREE, flags=0x2800))
     for method in (1, 8, 12, 14, 99):
         yield f"zip-method-{method}", archive(*parts(HONEST_TREE, method=method))
-    for label, odd in (("parent", "archive/../evil"), ("absolute", "/etc/cron.d/evil"), ("backslash", "archive\\..\\evil"), ("empty", "archive//evil"),
-                       ("dot", "archive/./evil"), ("no-folder", "evil"), ("newline", "archive/a\nb"), ("other-root", "other/evil"), ("folder", "archive/x/")):  # fmt: skip
+    names = {
+        "parent": "archive/../evil", "absolute": "/etc/cron.d/evil", "backslash": "archive\\..\\evil",
+        "empty": "archive//evil", "dot": "archive/./evil", "no-folder": "evil", "newline": "archive/a\nb",
+        "other-root": "other/evil", "folder": "archive/x/",
+    }  # fmt: skip
+    for label, odd in names.items():
         yield f"zip-name-{label}", archive(first, second, Record(odd, b"x"), third)
     yield "zip-no-pickle", archive(second, third)
     yield "zip-torchscript", archive(first, second, Record("archive/constants.pkl", P2 + b")."), third)
@@ -532,9 +456,3 @@ def _others() -> Iterator[tuple[str, bytes]]:
     yield "other-numpy", b"\x93NUMPY\x01\x00" + bytes(100)
     yield "other-safetensors", struct.pack("<Q", 2) + b"{}"
     yield "other-pickle-5-buffers", pickle.dumps(pickle.PickleBuffer(b"x" * 100), 5, buffer_callback=lambda _: False)
-
-
-def safetensors_bytes(header: object, data: bytes = bytes(24), length: int | None = None) -> bytes:
-    """A safetensors file with this header, as JSON or as raw bytes."""
-    raw = header if isinstance(header, bytes) else json.dumps(header).encode()
-    return struct.pack("<Q", len(raw) if length is None else length) + raw + data

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -20,9 +21,10 @@ from hubcore.checkpoints.plain import plain
 from hubcore.checkpoints.safetensors_file import SafetensorsFile
 from hubcore.checkpoints.torch_file import TorchFile
 from hubcore.errors import CheckpointError, UnsafeCheckpointError
-from tests.hubcore.checkpoints import hostile_files as build
+from tests.hubcore.checkpoints import hostile_pieces as build
+from tests.hubcore.checkpoints.hostile_files import contents, hostile_files
 
-NAMES = [name for name, _ in build.contents(Path("unused"))]
+NAMES = [name for name, _ in contents(Path("unused"))]
 MUTATIONS = int(os.environ.get("HUBCORE_FUZZ_MUTATIONS", "1000"))
 
 # What the interpreter may do while a checkpoint is read; an import or a started process is not among it.
@@ -43,7 +45,7 @@ def _audit_hook() -> None:
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    return dict(build.hostile_files(tmp_path_factory.mktemp("hostile")))
+    return dict(hostile_files(tmp_path_factory.mktemp("hostile")))
 
 
 def references(node: object) -> Iterator[TensorRef]:
@@ -180,7 +182,7 @@ def _seeds(folder: Path) -> list[bytes]:
         torch.save({"model": weights, "cfg": config}, folder / "seed.pt", pickle_protocol=protocol)
         made.append((folder / "seed.pt").read_bytes())
     # Without checksums damage reaches the code behind them.
-    made.append(build.archive(*(build.replace(record, crc=0) for record in build.parts(build.HONEST_TREE))))
+    made.append(build.archive(*(replace(record, crc=0) for record in build.parts(build.HONEST_TREE))))
     return made
 
 
@@ -219,9 +221,7 @@ def test_mutated_files_are_read_or_refused(tmp_path: Path, shard: int) -> None:
     for seed in range(MUTATIONS // 5):
         if shard == 4 and seed % 2:
             # Only the pickle, so that the archive around it is whole.
-            content = build.archive(
-                *(build.replace(record, crc=0) for record in build.parts(_mutated(build.HONEST_TREE, seed)))
-            )
+            content = build.archive(*(replace(record, crc=0) for record in build.parts(_mutated(build.HONEST_TREE, seed))))
         else:
             content = _mutated(data, seed * 5 + shard)
         path.write_bytes(content)

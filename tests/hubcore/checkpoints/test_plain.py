@@ -11,7 +11,7 @@ import types
 from pathlib import Path
 from typing import Any
 
-import numpy
+import numpy as np
 import pytest
 import torch
 
@@ -55,11 +55,11 @@ def through_pickle(value: object, protocol: int = 2) -> Any:
         (pathlib.PureWindowsPath("C:/a/b"), "C:\\a\\b"),
         ({"x"}, ["x"]),
         (frozenset(["x"]), ["x"]),
-        (numpy.float64(0.25), 0.25),
-        (numpy.float32(0.5), 0.5),
-        (numpy.int64(-7), -7),
-        (numpy.uint8(200), 200),
-        (numpy.bool_(True), True),
+        (np.float64(0.25), 0.25),
+        (np.float32(0.5), 0.5),
+        (np.int64(-7), -7),
+        (np.uint8(200), 200),
+        (np.bool_(True), True),
         (b"abc", {"__bytes__": 3}),
         (dict, "__builtin__.dict"),
         ({1: "a", None: "b", 2.5: "c"}, {"1": "a", "None": "b", "2.5": "c"}),
@@ -170,4 +170,4 @@ def test_malformed_numpy_scalars_stay_records(args: tuple[object, ...]) -> None:
 
 def test_big_endian_numpy_scalars() -> None:
     described = Opaque("numpy", "dtype", ("f8",), state=(3, ">", None, None, None, -1, -1, 0))
-    assert plain(Opaque("numpy.core.multiarray", "scalar", (described, numpy.array(1.5, ">f8").tobytes()))) == 1.5
+    assert plain(Opaque("numpy.core.multiarray", "scalar", (described, np.array(1.5, ">f8").tobytes()))) == 1.5

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from hubcore.checkpoints.safetensors_file import SafetensorsFile
 from hubcore.checkpoints.tensor_ref import StorageRef, TensorRef
 from hubcore.errors import CheckpointError, UnsafeCheckpointError
-from tests.hubcore.checkpoints.hostile_files import safetensors_bytes
+from tests.hubcore.checkpoints.hostile_pieces import safetensors_bytes
 
 DTYPES = [
     torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.int8, torch.int16, torch.int32, torch.int64,

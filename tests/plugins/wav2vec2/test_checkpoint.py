@@ -110,7 +110,7 @@ def test_values_of_an_old_namespace_may_be_strings(tmp_path: Path) -> None:
 
 def test_another_family_is_refused_by_name(tmp_path: Path) -> None:
     torch.save({"model": {"x": torch.zeros(1)}, "cfg": {"model": {}, "task": {}}}, tmp_path / "hubert.pt")
-    with pytest.raises(CheckpointLayoutError, match="not a wav2vec 2.0 checkpoint"):
+    with pytest.raises(CheckpointLayoutError, match=r"not a wav2vec 2\.0 checkpoint"):
         Wav2Vec2Upstream.from_checkpoint(tmp_path / "hubert.pt")
     torch.save([1, 2], tmp_path / "list.pt")
     with pytest.raises(CheckpointLayoutError, match="holds a list"):
@@ -160,7 +160,12 @@ def test_optimizer_state_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_conv_layers_are_parsed_not_run() -> None:
-    assert parse_conv_layers("[(512, 10, 5)] + [(512,3,2)] * 2 + [(8,2,2)]") == ((512, 10, 5), (512, 3, 2), (512, 3, 2), (8, 2, 2))
+    assert parse_conv_layers("[(512, 10, 5)] + [(512,3,2)] * 2 + [(8,2,2)]") == (
+        (512, 10, 5),
+        (512, 3, 2),
+        (512, 3, 2),
+        (8, 2, 2),
+    )
     assert parse_conv_layers([[4, 3, 2]]) == ((4, 3, 2),)
     for bad in ("1", "[]", "x", "[(1,2,3)] * 10**9", "f()", [[1, 2]], 7):
         with pytest.raises((ValueError, SyntaxError)):

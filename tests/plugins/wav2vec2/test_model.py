@@ -41,7 +41,9 @@ def test_frame_conv_is_a_convolution_with_gradients(kernel: int, stride: int) ->
 
 def test_group_norm_extractor_equals_torchs_modules_with_gradients() -> None:
     torch.manual_seed(0)
-    config = Wav2Vec2Config(conv_layers=((8, 10, 5), (8, 3, 2), (8, 2, 2)), conv_bias=True, dim=8, num_heads=2, pos_conv_groups=2)
+    config = Wav2Vec2Config(
+        conv_layers=((8, 10, 5), (8, 3, 2), (8, 2, 2)), conv_bias=True, dim=8, num_heads=2, pos_conv_groups=2
+    )
     extractor = build_extractor(config).double()
     for weight in extractor.parameters():
         torch.nn.init.normal_(weight, std=0.5)
@@ -141,7 +143,13 @@ def test_parts_can_be_swapped() -> None:
 
 
 def test_bad_configs_say_what_must_be() -> None:
-    for wrong in ({"dim": 10, "num_heads": 3}, {"num_layers": 0}, {"conv_layers": ()}, {"conv_norm": "batch"}, {"pos_conv_groups": 7}):
+    for wrong in (
+        {"dim": 10, "num_heads": 3},
+        {"num_layers": 0},
+        {"conv_layers": ()},
+        {"conv_norm": "batch"},
+        {"pos_conv_groups": 7},
+    ):
         with pytest.raises(ValueError, match=r"must|dim"):
             dataclasses.replace(CONFIGS["tiny"], **wrong)
 

@@ -61,9 +61,7 @@ def test_hidden_states_are_equal(saved: tuple[str, Path, list[torch.Tensor]]) ->
         assert relative_error(ours[0], theirs) <= 1e-4, f"hidden state {k}"
 
 
-def test_both_spellings_and_both_files_load_equal_weights(
-    saved: tuple[str, Path, list[torch.Tensor]], tmp_path: Path
-) -> None:
+def test_both_spellings_and_both_files_load_equal_weights(saved: tuple[str, Path, list[torch.Tensor]], tmp_path: Path) -> None:
     _, folder, _ = saved
     tensors = load_file(folder / "model.safetensors")
     wanted = Wav2Vec2Upstream.from_checkpoint(folder).state_dict()

@@ -1,6 +1,6 @@
 """Makes the bundled checkpoint `wav2vec2_tiny_untrained`: random weights from a fixed seed, the same bytes every time.
 
-    python plugins/wav2vec2/hubcore_wav2vec2/bundled/make_tiny.py
+python plugins/wav2vec2/hubcore_wav2vec2/bundled/make_tiny.py
 """
 
 from __future__ import annotations
@@ -25,9 +25,7 @@ def make(path: Path) -> None:
     with torch.no_grad():
         for name, weight in sorted(upstream.named_parameters()):
             noise = torch.randn(weight.shape, generator=generator)
-            if "norm" in name and name.endswith("weight"):
-                weight.copy_(1 + 0.1 * noise)
-            elif name.endswith("weight_g"):
+            if ("norm" in name and name.endswith("weight")) or name.endswith("weight_g"):
                 weight.copy_(1 + 0.1 * noise)
             elif name.endswith("bias"):
                 weight.copy_(0.05 * noise)
