@@ -12,6 +12,7 @@ from hubcore.checkpoints.tensor_ref import StorageRef, TensorRef, unsafe
 MAX_DEPTH = 60
 MAX_NODES = 1_000_000
 _CHARACTERS_PER_NODE = 256
+_RECORD_COST = 5
 
 _SCALARS = frozenset((type(None), bool, int, float))
 _NAMESPACES = frozenset(("argparse.Namespace", "types.SimpleNamespace"))
@@ -84,6 +85,7 @@ class _Plainer:
         if type(node) in (list, tuple):
             return [self.value(item, depth) for item in node]
         if type(node) is Opaque:
+            self._spend(_RECORD_COST)
             return self._record(node, depth)
         raise TypeError(f"{type(node).__name__} is not a node of a checkpoint's tree; give a part of `TorchFile.tree`")
 

@@ -70,7 +70,15 @@ def command(
     try:
         with _Reporter(quiet=as_json) as reporter:
             summary = extract(
-                paths, upstream, out, layers=layers, dtype=dtype, batch_seconds=batch_seconds, device=device, report=reporter
+                paths,
+                upstream,
+                out,
+                layers=layers,
+                dtype=dtype,
+                batch_seconds=batch_seconds,
+                device=device,
+                name=upstream.card.name if upstream.card else name,
+                report=reporter,
             )
     except KeyboardInterrupt:
         click.echo("what is finished is kept; run the same command again to go on", err=True)
@@ -143,11 +151,18 @@ def _print(summary: Summary, card: Card | None, as_json: bool) -> None:
         return
     if summary.rows:
         rows = [
-            (row["file"], f"{row['seconds']:.2f}", row["frames"], _layers(row["layers"]), row["shape"][-1])
+            (
+                row["file"],
+                f"{row['seconds']:.2f}",
+                row["frames"],
+                _layers(row["layers"]),
+                row["shape"][-1],
+                f"{summary.speeds[row['utterance']]:.0f} x real time",
+            )
             for row in summary.rows[:_ROWS_SHOWN]
         ]
-        headers = ["file", "seconds", "frames", "layers", "width"]
-        click.echo(format_table(headers, rows, right=("seconds", "frames", "width")))
+        headers = ["file", "seconds", "frames", "layers", "width", "speed"]
+        click.echo(format_table(headers, rows, right=("seconds", "frames", "width", "speed")))
         if len(summary.rows) > _ROWS_SHOWN:
             click.echo(f"... and {len(summary.rows) - _ROWS_SHOWN} more, all of them in manifest.jsonl")
     frames = sum(row["frames"] for row in summary.rows)

@@ -5,7 +5,6 @@ Shapes: `B` batch, `T` samples, `L` layers, `F` frames, `D` dim.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -20,6 +19,7 @@ from torch import Tensor, nn
 
 import hubcore
 from hubcore.audio import load_audio
+from hubcore.checkpoints.sources import file_sha256
 from hubcore.errors import AudioError, ExtractionError, OptionError
 from hubcore.extract.manifest import Manifest, Settings, exclusive
 from hubcore.extract.plan import (
@@ -80,6 +80,8 @@ class Summary:
     """Utterances that could not be computed."""
     wall_seconds: float
     """How long it took."""
+    speeds: dict[str, float]
+    """For each utterance of this run, seconds of audio per second of the batch it was computed in."""
 
     @property
     def audio_seconds(self) -> float:
@@ -101,6 +103,7 @@ def extract(
     dtype: str = "float32",
     batch_seconds: float = 60.0,
     device: str | torch.device | None = None,
+    name: str | None = None,
     report: Callable[[Progress], None] | None = None,
 ) -> Summary:
     """Computes the features of audio files and writes them below `out_dir`, with `manifest.jsonl`.
@@ -117,6 +120,7 @@ def extract(
         dtype: `float32`, or `float16` at half the size.
         batch_seconds: at most so much audio is computed at once, or one longer utterance.
         device: where the waveforms go, which must be where the weights are; there if None.
+        name: recorded in the manifest as the upstream's; its card's name, or its class's, if None.
         report: called before the first batch and after each one.
 
     Raises:
@@ -135,7 +139,7 @@ def extract(
         [('a', [98, 240])]
     """
     began = time.perf_counter()
-    settings = _settings(upstream, layers, dtype)
+    settings = _settings(upstream, layers, dtype, name)
     if not batch_seconds > 0:
         raise OptionError(f"batch_seconds is {batch_seconds}. It must be above 0. 60 suits a base model on a laptop.")
     named = name_utterances(paths)
@@ -153,11 +157,11 @@ def extract(
             )
             manifest.append_failures(plan.failures)
             target = _device(upstream) if device is None else torch.device(device)
-            rows, failures = _run_plan(plan, upstream, settings, writer, manifest, target, report)
+            rows, failures, speeds = _run_plan(plan, upstream, settings, writer, manifest, target, report)
         finally:
             writer.close()
     wall = time.perf_counter() - began
-    return Summary(folder, tuple(rows), len(named) - len(todo), tuple(failures), wall)
+    return Summary(folder, tuple(rows), len(named) - len(todo), tuple(failures), wall, speeds)
 
 
 def _run_plan(
@@ -168,13 +172,17 @@ def _run_plan(
     manifest: Manifest,
     device: torch.device,
     report: Callable[[Progress], None] | None,
-) -> tuple[list[dict[str, Any]], list[Failure]]:
+) -> tuple[list[dict[str, Any]], list[Failure], dict[str, float]]:
     rows: list[dict[str, Any]] = []
+    speeds: dict[str, float] = {}
     failures = list(plan.failures)
     total, expected = plan.utterances + len(plan.failures), expected_bytes(plan, upstream, settings)
     done, seconds = len(plan.failures), 0.0
     for batch in ((), *plan.batches):
+        began = time.perf_counter()
         result = run_batch(batch, upstream, settings, writer, device)
+        speed = sum(row["seconds"] for row in result.rows) / max(time.perf_counter() - began, 1e-9)
+        speeds.update((row["utterance"], speed) for row in result.rows)
         manifest.append_failures(result.failures)
         if result.rows:
             manifest.append(result.rows)
@@ -184,7 +192,7 @@ def _run_plan(
         seconds += sum(item.seconds for item in batch)
         if report:
             report(Progress(done, total, seconds, plan.seconds, len(failures), expected))
-    return rows, failures
+    return rows, failures, speeds
 
 
 def run_batch(
@@ -281,7 +289,7 @@ def _row(
     }
 
 
-def _settings(upstream: Upstream, layers: str | int | Sequence[int], dtype: str) -> Settings:
+def _settings(upstream: Upstream, layers: str | int | Sequence[int], dtype: str, name: str | None) -> Settings:
     if dtype not in DTYPES:
         raise OptionError(f"dtype is {dtype!r}. Features are stored as {' or '.join(DTYPES)}. Choose one of these.")
     if isinstance(upstream, nn.Module) and upstream.training:
@@ -296,7 +304,8 @@ def _settings(upstream: Upstream, layers: str | int | Sequence[int], dtype: str)
             "different width do not fit into one array. Extract them one by one, each into its own folder: layers=0, "
             "..."
         )
-    name = upstream.card.name if upstream.card else type(upstream).__name__
+    if name is None:
+        name = upstream.card.name if upstream.card else type(upstream).__name__
     return Settings(name, _checkpoint_sha256(upstream), choice.indices, choice.stacked, dtype)
 
 
@@ -307,11 +316,8 @@ def _checkpoint_sha256(upstream: Upstream) -> str | None:
     if report.sha256:
         return str(report.sha256)
     try:
-        with open(report.source, "rb") as stream:
-            digest = hashlib.sha256()
-            while block := stream.read(1 << 20):
-                digest.update(block)
-            return digest.hexdigest()
+        source = Path(report.source)
+        return file_sha256(source) if source.is_file() else None
     except (OSError, ValueError, TypeError):
         return None
 

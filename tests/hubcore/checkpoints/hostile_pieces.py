@@ -79,7 +79,7 @@ class Record:
 
 
 def archive(*records: Record, prefix: bytes = b"", comment: bytes = b"", shift: int = 0, count: int | None = None) -> bytes:
-    body, directory = prefix, b""
+    body, directory = bytearray(prefix), bytearray()
     for record in records:
         raw, local = record.name.encode(), (record.local_name or record.name).encode()
         crc = zlib.crc32(record.data) if record.crc is None else record.crc
@@ -91,7 +91,7 @@ def archive(*records: Record, prefix: bytes = b"", comment: bytes = b"", shift: 
         body += struct.pack("<4s5H3I2H", b"PK\x03\x04", 0, *head, len(local), 0) + local + record.data
     number_of = len(records) if count is None else count
     end = struct.pack("<4s4H2IH", b"PK\x05\x06", 0, 0, number_of, number_of, len(directory), len(body) + shift, len(comment))
-    return body + directory + end + comment
+    return bytes(body + directory + end + comment)
 
 
 def parts(tree: bytes, data: bytes = STORAGE, **changes: object) -> list[Record]:

@@ -25,6 +25,7 @@ from tests.hubcore.checkpoints import hostile_pieces as build
 from tests.hubcore.checkpoints.hostile_files import contents, hostile_files
 
 NAMES = [name for name, _ in contents(Path("unused"))]
+SECONDS = 1.5  # of processor time, twice what the slowest file takes with the watch on
 MUTATIONS = int(os.environ.get("HUBCORE_FUZZ_MUTATIONS", "1000"))
 
 # What the interpreter may do while a checkpoint is read; an import or a started process is not among it.
@@ -105,7 +106,7 @@ def test_nothing_runs_and_little_is_spent(files: dict[str, Path], name: str) -> 
     assert {event for event, _ in events} <= {"open"}
     assert opened <= {str(path)}
     assert list((path.parent / "canary").iterdir()) == []
-    assert spent < 1.0
+    assert spent < SECONDS
 
 
 def test_the_watch_sees_what_an_unpickler_would_do(tmp_path: Path) -> None:
@@ -232,7 +233,7 @@ def test_mutated_files_are_read_or_refused(tmp_path: Path, shard: int) -> None:
             refused += 1
         worst = max(worst, time.process_time() - started)
     assert refused > MUTATIONS // 20
-    assert worst < 1.0
+    assert worst < SECONDS
 
 
 def test_mutated_safetensors_files_are_read_or_refused(tmp_path: Path) -> None:

@@ -540,4 +540,4 @@ def test_the_writer_removes_what_a_killed_run_left(tmp_path: Path) -> None:
 
 
 def test_a_summary_of_nothing_divides_by_nothing() -> None:
-    assert Summary(Path("x"), (), 0, (), 0.0).speed == 0.0
+    assert Summary(Path("x"), (), 0, (), 0.0, {}).speed == 0.0
