@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from paths import GOLD
+from tests.paths import GOLD
 
 WAV2VEC2_FILES = {
     "fairseq_tiny_w2v2_groupnorm.pt": "fairseq_tiny_w2v2_groupnorm.ref.npz",

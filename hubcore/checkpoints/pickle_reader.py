@@ -54,6 +54,8 @@ def read_pickle(data: bytes | memoryview, *, persistent_load: PersistentLoad) ->
         >>> read_pickle(b"\x80\x02}X\x01\x00\x00\x00aK\x07s.", persistent_load=lambda key: key)
         {'a': 7}
     """
+    if len(data) > MAX_PICKLE_BYTES:
+        raise unsafe(f"its pickle has more than {MAX_PICKLE_BYTES} bytes")
     value, end = read_pickle_prefix(data, persistent_load=persistent_load)
     if end != len(data):
         raise unsafe(f"{len(data) - end} bytes follow the end of its pickle")

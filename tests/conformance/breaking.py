@@ -6,8 +6,8 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from conformance.toy import ToyUpstream
 from hubcore import UpstreamOutput
+from tests.conformance.toy import ToyUpstream
 
 BROKEN: list[tuple[str, Callable[[], Any], str]] = []
 Factory = TypeVar("Factory", bound=Callable[[], Any])

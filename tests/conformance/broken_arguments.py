@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from conformance.breaking import Edited, as_kind, breaks
-from conformance.toy import BLOCKS, ToyUpstream
 from hubcore import UpstreamOutput
 from hubcore.errors import AudioError
 from hubcore.ragged import check_wavs
+from tests.conformance.breaking import Edited, as_kind, breaks
+from tests.conformance.toy import BLOCKS, ToyUpstream
 
 
 @breaks("layer_selection", "layers=[0] gave 3 hidden states said to be layers [0, 1, 2], expected [0]")

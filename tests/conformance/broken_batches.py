@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from conformance.breaking import Edited, breaks, breaks_with
-from conformance.toy import KERNEL, ToyUpstream
 from hubcore import UpstreamOutput
+from tests.conformance.breaking import Edited, breaks, breaks_with
+from tests.conformance.toy import KERNEL, ToyUpstream
 
 
 class AcceptsFromKernel(ToyUpstream):

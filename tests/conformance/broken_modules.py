@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from conformance.breaking import Edited, breaks
-from conformance.toy import STRIDE, WIDTH, ToyUpstream
 from hubcore import UpstreamBase, UpstreamOutput
 from hubcore.ragged import pad_packed, regular_frame_times
+from tests.conformance.breaking import Edited, breaks
+from tests.conformance.toy import STRIDE, WIDTH, ToyUpstream
 
 
 def scaled(output: UpstreamOutput, factor: Any) -> UpstreamOutput:

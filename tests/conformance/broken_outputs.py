@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from conformance.breaking import Edited, as_kind, breaks, breaks_with
-from conformance.toy import ToyUpstream
 from hubcore import UpstreamOutput
+from tests.conformance.breaking import Edited, as_kind, breaks, breaks_with
+from tests.conformance.toy import ToyUpstream
 
 breaks_with("attributes", "hidden_sizes has 2 entries, but layer_names has 3", hidden_sizes=(8, 8))
 breaks_with("attributes", "hidden_sizes is '8'", hidden_sizes="8")

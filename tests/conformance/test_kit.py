@@ -14,14 +14,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from conformance.broken_batches import PaddedMoments
-from conformance.broken_modules import Energies, MultipliedByZero, UnusedWeight
-from conformance.broken_outputs import FillsPadding
-from conformance.toy import ToyUpstream
 from hubcore import Card
 from hubcore.errors import OptionError
 from hubcore.testing import CHECKS, check_upstream, parametrize_with_checks, speech_like
 from hubcore.testing.exemptions import Exemptions
+from tests.conformance.broken_batches import PaddedMoments
+from tests.conformance.broken_modules import Energies, MultipliedByZero, UnusedWeight
+from tests.conformance.broken_outputs import FillsPadding
+from tests.conformance.toy import ToyUpstream
 
 ROOT = Path(__file__).resolve().parents[2]
 

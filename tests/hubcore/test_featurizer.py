@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch.nn import functional
 
-from gold import gold_wavs
 from hubcore import Featurizer, hub
 from hubcore.errors import OptionError
+from tests.gold import gold_wavs
 
 WAVS = [gold_wavs()[1], gold_wavs()[0]]
 

@@ -10,7 +10,6 @@ import pytest
 import torch
 
 import hubcore
-from gold import gold_file, gold_wavs
 from hubcore import Featurizer, hub
 from hubcore.errors import (
     CheckpointError,
@@ -19,7 +18,8 @@ from hubcore.errors import (
     OptionError,
     UnknownUpstreamError,
 )
-from paths import REPOSITORY
+from tests.gold import gold_file, gold_wavs
+from tests.paths import REPOSITORY
 
 
 def run_python(script: str) -> str:

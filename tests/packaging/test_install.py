@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from paths import REPOSITORY
+from tests.paths import REPOSITORY
 
 
 @pytest.fixture(scope="module")

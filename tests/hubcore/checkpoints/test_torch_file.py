@@ -164,6 +164,7 @@ def test_floats_are_converted_on_demand_and_stay_tied(tmp_path: Path) -> None:
     assert read["a"].data_ptr() == read["b"].data_ptr()
 
 
+@pytest.mark.skipif(not hasattr(torch.serialization, "set_crc32_options"), reason="this torch always writes checksums")
 def test_saved_without_checksums(tmp_path: Path) -> None:
     torch.serialization.set_crc32_options(False)
     try:
@@ -382,6 +383,40 @@ def test_a_lone_pickle() -> None:
         assert read_pickle(memoryview(pickle.dumps(value, protocol)), persistent_load=no_ids) == value
     with pytest.raises(UnsafeCheckpointError, match="follow the end"):
         read_pickle(pickle.dumps(value, 2) + b"\0", persistent_load=no_ids)
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        (b"]q\x00h\x00a", "contains itself"),
+        (b"]q\x00h\x00\x85a", "contains itself"),
+        (b"]" * 150 + b"a" * 149, "nested more than 100 deep"),
+        (
+            b"]q\x00"
+            + b"0"
+            + b"".join(b"(" + bytes([104, k]) * 10 + b"tq" + bytes([k + 1]) + b"0" for k in range(8))
+            + b"h\x08",
+            "unfolds",
+        ),
+        (b"N" + b"\x85" * 90 + b"q\x00" + b"\x85" * 5 + b"0](h\x00h\x00e" + b"\x85" * 20, "deep"),
+        (b"(" * 1_001 + b"N", "nested more than 1000 deep"),
+        (b"X\x00\x00\x10\x01" + b"a" * (17 << 20), "a text of"),
+    ],
+)
+def test_limits_are_named(body: bytes, reason: str) -> None:
+    with pytest.raises(UnsafeCheckpointError, match=reason):
+        read_pickle(b"\x80\x02" + body + b".", persistent_load=lambda pid: pid)
+
+
+def test_a_lone_pickle_has_a_limit_too() -> None:
+    with pytest.raises(UnsafeCheckpointError, match="more than 33554432 bytes"):
+        read_pickle(b"\x80\x02N" + b"0N" * (16 << 20) + b".", persistent_load=lambda pid: pid)
+
+
+def test_sharing_is_not_nesting() -> None:
+    shared = [1, 2]
+    value = {"a": shared, "b": (shared, [shared] * 1000), "c": {"d": shared}}
+    assert read_pickle(pickle.dumps(value, 2), persistent_load=lambda pid: pid) == value
 
 
 def test_messages_have_three_beats(tmp_path: Path) -> None:

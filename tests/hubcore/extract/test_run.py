@@ -429,7 +429,7 @@ SLOW_RUN = """
 import sys, time
 from pathlib import Path
 sys.path[:0] = {path!r}
-from test_run import toy, extract
+from tests.hubcore.extract.test_run import toy, extract
 import hubcore.extract.writers as writers
 save = writers.np.save
 def slow(stream, *args, **options):
@@ -450,7 +450,7 @@ def test_kill_9_at_any_moment_then_a_run_gives_what_one_clean_run_gives(tmp_path
     clean, out = tmp_path / "clean", tmp_path / "out"
     extract([root], toy(), clean, batch_seconds=1.0)
     script = tmp_path / "slow.py"
-    script.write_text(SLOW_RUN.format(path=[str(Path(__file__).parent), *sys.path]))
+    script.write_text(SLOW_RUN.format(path=[str(Path(__file__).parents[3]), *sys.path]))
     kills = 0
     for delay in (0.0, 0.15, 0.3):
         process = subprocess.Popen(

@@ -10,11 +10,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from gold import gold_file, gold_wavs
 from hubcore.checkpoints import open_checkpoint
 from hubcore.errors import CheckpointError, CheckpointLayoutError, MissingWeightsError, OptionError
 from hubcore_wav2vec2 import CONFIGS, Wav2Vec2Upstream
 from hubcore_wav2vec2.checkpoint import parse_conv_layers
+from tests.gold import gold_file, gold_wavs
 
 GROUP_NORM = "fairseq_tiny_w2v2_groupnorm.pt"
 

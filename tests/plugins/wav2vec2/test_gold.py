@@ -8,10 +8,10 @@ import sys
 import pytest
 import torch
 
-from gold import WAV2VEC2_FILES, gold_arrays, gold_file, gold_wavs, relative_error
 from hubcore import hub
 from hubcore_wav2vec2 import Wav2Vec2Upstream
-from paths import REPOSITORY
+from tests.gold import WAV2VEC2_FILES, gold_arrays, gold_file, gold_wavs, relative_error
+from tests.paths import REPOSITORY
 
 TOLERANCE = 2e-5  # fp32 against fp64 was measured as 8.5e-6 on values of 1 to 10
 

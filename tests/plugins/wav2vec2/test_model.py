@@ -8,7 +8,6 @@ import pytest
 import torch
 from torch.nn import functional
 
-from gold import gold_wavs
 from hubcore.errors import AudioError, OptionError
 from hubcore_wav2vec2 import (
     CONFIGS,
@@ -24,6 +23,7 @@ from hubcore_wav2vec2 import (
     build_extractor,
     build_model,
 )
+from tests.gold import gold_wavs
 
 
 @pytest.mark.parametrize(("kernel", "stride"), [(3, 2), (2, 2), (10, 5), (1, 1), (5, 1), (2, 3), (7, 3)])

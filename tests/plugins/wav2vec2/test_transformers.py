@@ -10,8 +10,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from gold import gold_wavs, relative_error
 from hubcore_wav2vec2 import Wav2Vec2Upstream
+from tests.gold import gold_wavs, relative_error
 
 with warnings.catch_warnings():  # what transformers' own imports warn about is not ours to mend
     warnings.simplefilter("ignore")
