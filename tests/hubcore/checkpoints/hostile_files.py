@@ -295,6 +295,9 @@ def _tensors() -> Iterator[tuple[str, bytes]]:
     }  # fmt: skip
     for label, value in odd.items():
         yield f"tensor-{label}", zipped(entry(value))
+    untyped = (storage("torch.storage.UntypedStorage", numel=24), *base[1:2], items(number(3)), items(number(1)), *base[4:])
+    both = [call(rebuild + "tensor_v3", *untyped, name("torch", kind)) for kind in ("uint16", "uint32")]
+    yield "tensor-v3-two-types", zipped(entry(items(*both)))
     boolean = entry(tensor(storage("torch.BoolStorage", numel=24), 0, (24,), (1,)))
     yield "tensor-bool-bytes", zipped(boolean, b"\xff" * 24)
 
@@ -344,6 +347,7 @@ def _zips() -> Iterator[tuple[str, bytes]]:
     yield "zip-prefix-pickle", P2 + b"N." + honest
     yield "zip-suffix", honest + b"\x00"
     yield "zip-comment", archive(*parts(HONEST_TREE), comment=b"hello")
+    yield "zip-comment-announced", honest[:-2] + b"\x05\x00"
     yield "zip-two-archives", honest + honest
     yield "zip-prefix-aligned", archive(*parts(HONEST_TREE), prefix=b"PK\x03\x04" + bytes(60))
     yield "zip-directory-shifted", archive(*parts(HONEST_TREE), shift=-1)
@@ -416,6 +420,8 @@ def _legacies() -> Iterator[tuple[str, bytes]]:
         yield f"legacy-keys-{label}", legacy(HONEST_LEGACY_TREE, pickle.dumps(keys, 2))
     yield "legacy-keys-bomb", legacy(HONEST_LEGACY_TREE, P2 + b"N" * 1_900_000 + b".")
     yield "legacy-keys-nested", legacy(HONEST_LEGACY_TREE, P2 + b"](" + items(text("0")) + b"e.")
+    odd_key = entry(tensor(storage(key="../x", legacy=True)))
+    yield "legacy-odd-key", legacy(odd_key, pickle.dumps(["../x"], 2))
     yield "legacy-tail", legacy(HONEST_LEGACY_TREE, tail=b"\x00")
     yield "legacy-tail-pickle", legacy(HONEST_LEGACY_TREE, tail=P2 + b"N.")
     yield "legacy-storage-in-header", storage_in_header()

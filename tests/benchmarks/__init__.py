@@ -1,0 +1,1 @@
+"""Speed and memory, measured on demand: `make bench`, or `python -m tests.benchmarks NAME`. No test depends on them."""

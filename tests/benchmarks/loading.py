@@ -1,0 +1,49 @@
+"""Loading a 95 M-parameter fairseq checkpoint that also holds Adam's state: peak memory and time."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import torch
+
+from hubcore_wav2vec2 import CONFIGS, Wav2Vec2Upstream
+from tests.benchmarks.measure import interleaved, peak_memory, ratio, table
+from tests.fairseq_layout import fairseq_tree
+
+
+def run() -> str:
+    """The table."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "base_with_adam.pt"
+        upstream = Wav2Vec2Upstream(CONFIGS["base"])
+        model_bytes = sum(p.numel() * 4 for p in upstream.parameters())
+        torch.save(fairseq_tree(upstream, adam=True), path)
+        del upstream
+        bare = peak_memory("import torch")
+        imported = peak_memory("from hubcore_wav2vec2 import Wav2Vec2Upstream; import hubcore.checkpoints.layouts")
+        ours = peak_memory(f"from hubcore import hub; model = hub.load('wav2vec2', checkpoint={str(path)!r})")
+        whole = peak_memory(f"import torch; tree = torch.load({str(path)!r}, weights_only=True)")
+        seconds = interleaved(
+            {
+                "hub.load": lambda: Wav2Vec2Upstream.from_checkpoint(path),
+                "torch.load": lambda: torch.load(path, weights_only=True),
+            },
+            rounds=5,
+        )
+        size = path.stat().st_size
+
+    def over(peak: int) -> str:
+        return f"{(peak - bare) / model_bytes:.2f}"
+
+    rows = [
+        ["import torch", f"{bare / 1e6:.0f}", "0.00"],
+        ["import hubcore_wav2vec2", f"{imported / 1e6:.0f}", over(imported)],
+        ["hub.load", f"{ours / 1e6:.0f}", over(ours)],
+        ["torch.load of the whole file", f"{whole / 1e6:.0f}", over(whole)],
+    ]
+    return (
+        f"model {model_bytes / 1e6:.0f} MB, file {size / 1e6:.0f} MB\n\n"
+        + table(["what", "peak MB", "above bare torch, in models"], rows)
+        + f"\n\ntime, hub.load / torch.load: {ratio(seconds, 'hub.load', 'torch.load')}"
+    )

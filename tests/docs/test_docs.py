@@ -1,0 +1,313 @@
+"""The documentation is true: its snippets and commands run, its links lead somewhere, its tables name what there is."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import doctest
+import inspect
+import os
+import re
+import shlex
+import sys
+import types
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from click.testing import CliRunner
+
+from hubcore import errors, registry_file
+from hubcore.cli import main
+from hubcore.cli.group import COMMANDS
+from hubcore.hooks import HookSpecs
+from hubcore.protocol import Upstream, UpstreamOutput
+from hubcore_wav2vec2 import CONFIGS, build_model
+from tests.paths import REPOSITORY, SPEECH
+
+DOCS = REPOSITORY / "docs"
+PAGES = [REPOSITORY / "README.md", *sorted(DOCS.rglob("*.md"))]
+LANGUAGES = {"python", "pycon", "console", "shell", "yaml", "toml", "text"}
+FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+_DIRECTIVE = re.compile(r"<!-- (not run|file): (.+) -->")
+_COMMAND = re.compile(r"(?P<environment>(?:[A-Z_]+=\S+ )*)hubcore (?P<arguments>.*)")
+_LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
+
+
+@dataclasses.dataclass(frozen=True)
+class Fence:
+    """A fenced block of a page."""
+
+    page: Path
+    line: int
+    """Number of its first line of text, from 1."""
+    language: str
+    text: str
+    directive: str | None
+    """`not run` or `file`, from a comment on the line before."""
+    value: str
+    """The reason, or the file's name."""
+
+
+def name_of(page: Path) -> str:
+    return page.relative_to(REPOSITORY).as_posix()
+
+
+def fences(page: Path) -> list[Fence]:
+    found: list[Fence] = []
+    lines = page.read_text(encoding="utf-8").splitlines()
+    start: int | None = None
+    for number, line in enumerate(lines):
+        if not line.startswith("```"):
+            continue
+        if start is None:
+            start = number
+            continue
+        match = _DIRECTIVE.fullmatch(lines[start - 1]) if start else None
+        text = "\n".join(lines[start + 1 : number]) + "\n"
+        directive, value = match.groups() if match else (None, "")
+        found.append(Fence(page, start + 2, lines[start][3:].strip(), text, directive, value))
+        start = None
+    assert start is None, f"{name_of(page)}: the block that starts in line {start} is not closed"
+    return found
+
+
+def prose(page: Path) -> str:
+    """The text outside of fenced blocks."""
+    return re.sub(r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+
+
+def rows(page: Path) -> list[list[str]]:
+    """The cells of every table row of a page, headers included."""
+    lines = [line for line in prose(page).splitlines() if line.startswith("|") and not re.fullmatch(r"[|\s:-]+", line)]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+
+
+def code(cell: str) -> list[str]:
+    """What stands in backquotes."""
+    return re.findall(r"`([^`]+)`", cell)
+
+
+by_page = pytest.mark.parametrize("page", PAGES, ids=name_of)
+
+
+# What runs ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def snippets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[types.ModuleType]:
+    """The module that a page's snippets run in, in a folder of its own with the clips of this repository in it."""
+    (tmp_path / "tests/data").mkdir(parents=True)
+    (tmp_path / "tests/data/speech").symlink_to(SPEECH)
+    module = types.ModuleType("snippets_of_a_page")
+    monkeypatch.setitem(sys.modules, module.__name__, module)  # so that its classes can be pickled
+    monkeypatch.setenv("HUBCORE_OFFLINE", "1")
+    monkeypatch.chdir(tmp_path)
+    environment = dict(os.environ)
+    torch.manual_seed(0)
+    yield module
+    os.environ.clear()
+    os.environ.update(environment)
+
+
+@by_page
+def test_the_snippets_and_commands_run(page: Path, snippets: types.ModuleType) -> None:
+    for fence in fences(page):
+        if fence.directive == "not run":
+            continue
+        if fence.directive == "file":
+            Path(fence.value).write_text(fence.text, encoding="utf-8")
+        elif fence.language == "python":
+            # Leading newlines make the line numbers of a traceback those of the page.
+            exec(compile("\n" * (fence.line - 1) + fence.text, str(page), "exec"), snippets.__dict__)
+        elif fence.language == "pycon":
+            run_session(fence, snippets)
+        elif fence.language == "console":
+            run_console(fence)
+        elif fence.language == "shell":
+            for line in fence.text.splitlines():
+                if _COMMAND.fullmatch(line):
+                    run_command(line, fence)
+
+
+def run_session(fence: Fence, module: types.ModuleType) -> None:
+    test = doctest.DocTestParser().get_doctest(
+        fence.text, module.__dict__, name_of(fence.page), str(fence.page), fence.line - 1
+    )
+    said: list[str] = []
+    runner = doctest.DocTestRunner(optionflags=FLAGS, verbose=False)
+    result = runner.run(test, out=said.append, clear_globs=False)
+    module.__dict__.update(test.globs)
+    assert result.attempted, f"{name_of(fence.page)}:{fence.line} holds no session"
+    assert not result.failed, "".join(said)
+
+
+def run_console(fence: Fence) -> None:
+    """Commands after `$`, each followed by what it prints."""
+    blocks = re.split(r"^\$ ", fence.text, flags=re.MULTILINE)
+    assert not blocks[0].strip(), f"{name_of(fence.page)}:{fence.line} must begin with a command"
+    for block in blocks[1:]:
+        command, _, wanted = block.partition("\n")
+        if _COMMAND.fullmatch(command):
+            got = run_command(command, fence)
+            same = doctest.OutputChecker().check_output(wanted, got, FLAGS)
+            assert same, f"{name_of(fence.page)}:{fence.line}: `{command}` must print\n{wanted}\nbut prints\n{got}"
+
+
+def run_command(line: str, fence: Fence) -> str:
+    match = _COMMAND.fullmatch(line)
+    assert match
+    environment = dict(pair.split("=", 1) for pair in match["environment"].split())
+    arguments = shlex.split(match["arguments"], comments=True)
+    result = CliRunner().invoke(main, arguments, prog_name="hubcore", env=environment)
+    assert result.exit_code == 0, f"{name_of(fence.page)}:{fence.line}: `{line}` ends with {result.exit_code}\n{result.output}"
+    return result.stdout
+
+
+def test_few_snippets_are_not_run_and_each_says_why() -> None:
+    runnable = [f for page in PAGES for f in fences(page) if f.language in ("python", "pycon", "console", "shell")]
+    skipped = [f for f in runnable if f.directive == "not run"]
+    assert all(len(f.value) > 10 for f in skipped)
+    assert len(skipped) <= 4 and len(runnable) - len(skipped) >= 25
+    marks = sum(page.read_text(encoding="utf-8").count("<!-- not run") for page in PAGES)
+    assert marks == len(skipped), "a mark stands somewhere else than on the line before a snippet"
+
+
+@by_page
+def test_every_block_names_its_language(page: Path) -> None:
+    wrong = [f"line {f.line - 1}: {f.language!r}" for f in fences(page) if f.language not in LANGUAGES]
+    assert not wrong, f"{name_of(page)} has blocks in other languages than {sorted(LANGUAGES)}: {wrong}"
+
+
+def test_a_wrong_output_would_be_noticed(snippets: types.ModuleType) -> None:
+    page = PAGES[0]
+    with pytest.raises(AssertionError, match="Expected"):
+        run_session(Fence(page, 1, "pycon", ">>> 1 + 1\n3\n", None, ""), snippets)
+    with pytest.raises(AssertionError, match="must print"):
+        run_console(Fence(page, 1, "console", "$ hubcore --version\nhubcore 0.0.0\n", None, ""))
+    with pytest.raises(AssertionError, match="ends with 2"):
+        run_console(Fence(page, 1, "console", "$ hubcore info nothing\n", None, ""))
+
+
+# Links and structure --------------------------------------------------------------------------------------------------
+
+
+def anchors(page: Path) -> set[str]:
+    """The anchors that headings get on the usual hosting sites."""
+    headings = re.findall(r"^#+ (.+)$", prose(page), flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@by_page
+def test_relative_links_lead_somewhere(page: Path) -> None:
+    for link in _LINK.findall(prose(page)):
+        if "://" in link:
+            assert link.startswith("https://"), link
+            continue
+        path, _, anchor = link.partition("#")
+        target = (page.parent / path).resolve() if path else page
+        assert target.exists(), f"{name_of(page)}: {link}"
+        assert target.is_relative_to(REPOSITORY), f"{name_of(page)}: {link} leads out of the repository"
+        assert not anchor or anchor in anchors(target), f"{name_of(page)}: {link} has no such heading"
+
+
+def test_the_readme_is_short_and_has_the_two_commands() -> None:
+    lines = (REPOSITORY / "README.md").read_text(encoding="utf-8").splitlines()
+    assert len(lines) <= 80
+    assert any(line.startswith("make demo") for line in lines)
+    assert any(line.startswith("make test") for line in lines)
+
+
+def test_the_index_has_every_page() -> None:
+    linked = {(DOCS / link).resolve() for link in _LINK.findall(prose(DOCS / "index.md"))}
+    assert linked == {page.resolve() for page in PAGES[1:] if page.name != "index.md"}
+
+
+@by_page
+def test_commands_named_in_the_text_exist(page: Path) -> None:
+    named = set(re.findall(r"`(?:[A-Z_]+=\S+ )?hubcore ([a-z]\w*)", page.read_text(encoding="utf-8")))
+    assert named <= set(COMMANDS), f"{name_of(page)} names {sorted(named - set(COMMANDS))}"
+
+
+# Tables ---------------------------------------------------------------------------------------------------------------
+
+
+def defined_names(file: Path) -> set[str]:
+    """Names that a Python file defines at its top level and in its classes, such as `Encoder` and `Encoder.forward`."""
+    names: set[str] = set()
+
+    def add(body: list[ast.stmt], prefix: str) -> None:
+        for node in body:
+            if isinstance(node, ast.FunctionDef | ast.ClassDef):
+                names.add(prefix + node.name)
+            if isinstance(node, ast.ClassDef) and not prefix:
+                add(node.body, f"{node.name}.")
+            if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+                names.add(prefix + node.target.id)
+            if isinstance(node, ast.Assign):
+                names.update(prefix + target.id for target in node.targets if isinstance(target, ast.Name))
+
+    add(ast.parse(file.read_text(encoding="utf-8")).body, "")
+    return names
+
+
+def test_where_is_it_names_what_exists() -> None:
+    entries = [row for row in rows(DOCS / "where_is_it.md")[1:] if row[1]]
+    assert len(entries) >= 40
+    for wish, file, names in entries:
+        (path,) = code(file)
+        assert (REPOSITORY / path).is_file(), f"{wish}: there is no {path}"
+        assert code(names), f"{wish}: no name is given"
+        there = defined_names(REPOSITORY / path) if path.endswith(".py") else None
+        for name in code(names):
+            text = (REPOSITORY / path).read_text(encoding="utf-8")
+            assert name in (text if there is None else there), f"{wish}: {path} has no {name}"
+
+
+def test_where_is_it_knows_every_command_and_plugin() -> None:
+    text = (DOCS / "where_is_it.md").read_text(encoding="utf-8")
+    for plugin in sorted(path.parent for path in REPOSITORY.glob("plugins/*/hubcore_*")):
+        assert plugin.relative_to(REPOSITORY).as_posix() + "/" in text
+
+
+def test_every_field_of_a_card_is_documented() -> None:
+    documented = [cell for row in rows(DOCS / "registry.md") for cell in code(row[0])]
+    assert sorted(documented) == sorted([*registry_file._FIELDS, "uri", "sha256", "size"])
+    needed = {code(row[0])[0] for row in rows(DOCS / "registry.md") if code(row[0]) and row[1] == "yes"}
+    assert needed == {"upstream", "license", "uri"}
+
+
+def test_every_error_is_documented_with_its_bases() -> None:
+    table = {code(row[0])[0]: row for row in rows(DOCS / "errors.md") if code(row[0])}
+    classes = {name: value for name, value in vars(errors).items() if inspect.isclass(value) and issubclass(value, Exception)}
+    assert set(table) == set(classes)
+    for name, (_, bases, cause, remedy) in table.items():
+        assert bases.split(", ") == [base.__name__ for base in classes[name].__bases__], name
+        assert cause and remedy, name
+
+
+def test_the_contract_page_has_every_attribute() -> None:
+    named = {name for row in rows(DOCS / "upstream_contract.md") for name in code(row[0])}
+    output = {field.name for field in dataclasses.fields(UpstreamOutput)}
+    output |= {name for name, value in vars(UpstreamOutput).items() if isinstance(value, property)} | {"frame_times()"}
+    assert named == set(Upstream.__annotations__) | output
+
+
+def test_the_contract_page_has_every_entry_point_group() -> None:
+    text = (DOCS / "upstream_contract.md").read_text(encoding="utf-8")
+    for group in ('"hubcore.upstreams"', '"hubcore.registries"', "entry-points.hubcore]"):
+        assert group in text
+    assert vars(HookSpecs)
+
+
+def test_the_config_table_is_that_of_the_code() -> None:
+    table = [row for row in rows(DOCS / "families/wav2vec2.md") if len(row) == 9 and code(row[0])]
+    assert [code(row[0])[0] for row in table] == list(CONFIGS)
+    for name, dim, blocks, heads, ffn, conv_norm, norm, normalize, parameters in table:
+        config = CONFIGS[code(name)[0]]
+        assert [config.dim, config.num_layers, config.num_heads, config.ffn_dim] == [int(x) for x in (dim, blocks, heads, ffn)]
+        assert (config.conv_norm, config.pre_norm, config.normalize) == (conv_norm, norm == "pre", normalize == "yes")
+        with torch.device("meta"):
+            count = sum(weight.numel() for weight in build_model(config).parameters())
+        assert f"{count / 1e6:.0f} M" == parameters, name

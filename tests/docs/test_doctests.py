@@ -1,0 +1,97 @@
+"""The examples in docstrings run, and every public class and function has one."""
+
+from __future__ import annotations
+
+import doctest
+import importlib
+import inspect
+import pkgutil
+from pathlib import Path
+
+import pytest
+
+PACKAGES = ("hubcore", "hubcore_fbank", "hubcore_wav2vec2")
+PUBLIC = (*PACKAGES, "hubcore.hub", "hubcore.checkpoints", "hubcore.extract", "hubcore.testing")
+"""Modules whose `__all__` is a promise."""
+FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+
+_RECORD = "a record of plain fields, made by the function whose example shows it"
+_PART = "a part that only means something inside the model, which has an example"
+_NETWORK = "its answer depends on the machine and on what was downloaded"
+WITHOUT_EXAMPLE = {
+    "hubcore.checkpoints.layouts.Checkpoint": _RECORD,
+    "hubcore.checkpoints.layouts.Rename": _RECORD,
+    "hubcore.checkpoints.layouts.TensorInfo": _RECORD,
+    "hubcore.checkpoints.layouts.check_names": "it only raises; docs/checkpoints.md shows what",
+    "hubcore.checkpoints.native.write_native": "UpstreamBase.save_checkpoint, its only caller, has one",
+    "hubcore.checkpoints.sources.cache_dir": _NETWORK,
+    "hubcore.checkpoints.sources.fetch_card": _NETWORK,
+    "hubcore.checkpoints.sources.find_cached": _NETWORK,
+    "hubcore.checkpoints.sources.is_offline": _NETWORK,
+    "hubcore.errors.HubcoreError": "docs/errors.md shows how it is caught",
+    "hubcore.extract.manifest.Settings": _RECORD,
+    "hubcore.extract.plan.Failure": _RECORD,
+    "hubcore.extract.plan.Plan": _RECORD,
+    "hubcore.extract.plan.Utterance": _RECORD,
+    "hubcore.extract.run.BatchResult": _RECORD,
+    "hubcore.extract.run.Progress": _RECORD,
+    "hubcore.extract.run.Summary": _RECORD,
+    "hubcore.extract.run.run_batch": "a step of extract, which has one",
+    "hubcore.extract.writers.FeatureWriter": "a protocol; NpyWriter, which keeps it, has one",
+    "hubcore.hub.fetch": _NETWORK,
+    "hubcore.registry.refresh": "it needs a package that is installed while Python runs",
+    "hubcore.testing.report.CheckResult": _RECORD,
+    "hubcore_wav2vec2.components.Block": _PART,
+    "hubcore_wav2vec2.components.ConvExtractor": _PART,
+    "hubcore_wav2vec2.components.FeedForward": _PART,
+    "hubcore_wav2vec2.components.PositionalConv": _PART,
+    "hubcore_wav2vec2.components.SelfAttention": _PART,
+    "hubcore_wav2vec2.model.Encoder": _PART,
+    "hubcore_wav2vec2.model.build_encoder": _PART,
+    "hubcore_wav2vec2.model.build_extractor": _PART,
+}
+"""Public objects whose docstring shows no example, and why none is needed."""
+
+
+def module_names() -> list[str]:
+    names = []
+    for package in PACKAGES:
+        path = importlib.import_module(package).__path__
+        names += [package, *(info.name for info in pkgutil.walk_packages(path, f"{package}."))]
+    return sorted(names)
+
+
+@pytest.mark.parametrize("name", module_names())
+def test_the_examples_run(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HUBCORE_OFFLINE", "1")
+    module = importlib.import_module(name)
+    said: list[str] = []
+    attempted = failed = 0
+    for test in doctest.DocTestFinder(exclude_empty=True).find(module):
+        result = doctest.DocTestRunner(optionflags=FLAGS, verbose=False).run(test, out=said.append)
+        attempted, failed = attempted + result.attempted, failed + result.failed
+    assert not failed, "".join(said)
+    assert bool(attempted) == (">>> " in inspect.getsource(module)), f"{name} has examples where they are not found"
+
+
+def public_objects() -> dict[str, object]:
+    """Classes and functions in the `__all__` of the public modules, each once, by the module that defines it."""
+    found: dict[str, object] = {}
+    for name in PUBLIC:
+        module = importlib.import_module(name)
+        for attribute in module.__all__:
+            value = getattr(module, attribute)
+            if inspect.isclass(value) or inspect.isroutine(value):
+                found[f"{value.__module__}.{attribute}"] = value
+    return found
+
+
+def test_public_objects_have_an_example_or_a_reason() -> None:
+    objects = public_objects()
+    assert len(objects) > 40
+    undocumented = sorted(name for name, value in objects.items() if not inspect.getdoc(value))
+    assert not undocumented
+    without = {name for name, value in objects.items() if ">>> " not in (value.__doc__ or "")}
+    assert without - set(WITHOUT_EXAMPLE) == set(), "these have neither an example nor a reason"
+    assert set(WITHOUT_EXAMPLE) - without == set(), "these have an example now, or are gone: take them off the list"
