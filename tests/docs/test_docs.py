@@ -18,7 +18,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from hubcore import errors, registry_file
+from hubcore import errors, registry, registry_file
 from hubcore.cli import main
 from hubcore.cli.group import COMMANDS
 from hubcore.hooks import HookSpecs
@@ -288,17 +288,25 @@ def test_every_error_is_documented_with_its_bases() -> None:
 
 
 def test_the_contract_page_has_every_attribute() -> None:
-    named = {name for row in rows(DOCS / "upstream_contract.md") for name in code(row[0])}
+    named = {name for row in rows(DOCS / "upstream_contract.md") for name in code(row[0]) if not name.startswith("hubcore_")}
     output = {field.name for field in dataclasses.fields(UpstreamOutput)}
     output |= {name for name, value in vars(UpstreamOutput).items() if isinstance(value, property)} | {"frame_times()"}
     assert named == set(Upstream.__annotations__) | output
 
 
-def test_the_contract_page_has_every_entry_point_group() -> None:
-    text = (DOCS / "upstream_contract.md").read_text(encoding="utf-8")
-    for group in ('"hubcore.upstreams"', '"hubcore.registries"', "entry-points.hubcore]"):
-        assert group in text
-    assert vars(HookSpecs)
+def test_every_hook_and_entry_point_group_is_documented() -> None:
+    page = DOCS / "upstream_contract.md"
+    documented = [name for row in rows(page) for name in code(row[0]) if name.startswith("hubcore_")]
+    specified = []
+    for name, value in vars(HookSpecs).items():
+        if name.startswith("hubcore_"):
+            parameters = [parameter for parameter in inspect.signature(value).parameters if parameter != "self"]
+            specified.append(f"{name}({', '.join(parameters)})")
+    assert documented == specified
+    for group in (registry.UPSTREAMS_GROUP, registry.REGISTRIES_GROUP, registry.HOOKS_GROUP):
+        assert re.search(
+            rf"^\[project\.entry-points\.\"?{re.escape(group)}\"?\]", page.read_text("utf-8"), flags=re.MULTILINE
+        ), group
 
 
 def test_the_config_table_is_that_of_the_code() -> None:

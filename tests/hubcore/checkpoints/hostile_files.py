@@ -363,6 +363,8 @@ def _zips() -> Iterator[tuple[str, bytes]]:
     yield "zip-size-less", archive(*parts(entry(tensor(storage(numel=3), 0, (3,), (1,))), size=12))
     for label, offset in (("itself", 0), ("middle", 10), ("end", 1 << 20), ("huge", 0xFFFFFFF0), ("unset", 0xFFFFFFFF)):
         yield f"zip-offset-{label}", archive(*parts(HONEST_TREE, offset=offset))
+    yield "zip-overlap-unused", archive(first, second, Record("archive/more", b"x", size=50), third)
+    yield "zip-overlap-shifted", archive(*parts(HONEST_TREE, local_extra=40, crc=0))
     yield "zip-local-name", archive(*parts(HONEST_TREE, local_name="archive/data/1"))
     yield "zip-local-name-pickle", archive(replace(first, local_name="archive/data.pk1"), second, third)
     yield "zip-local-longer", archive(*parts(HONEST_TREE, local_name="archive/data/0" + "x" * 40_000))

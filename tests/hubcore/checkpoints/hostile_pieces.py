@@ -76,6 +76,7 @@ class Record:
     method: int = 0
     flags: int = 0x0800
     extra: bytes = b""
+    local_extra: int = 0
 
 
 def archive(*records: Record, prefix: bytes = b"", comment: bytes = b"", shift: int = 0, count: int | None = None) -> bytes:
@@ -88,7 +89,7 @@ def archive(*records: Record, prefix: bytes = b"", comment: bytes = b"", shift: 
         head = (record.flags, record.method, 0, 0, crc, size & 0xFFFFFFFF, size & 0xFFFFFFFF)
         directory += struct.pack("<4s6H3I5H2I", b"PK\x01\x02", 0, 0, *head, len(raw), len(record.extra), 0, 0, 0, 0, offset)
         directory += raw + record.extra
-        body += struct.pack("<4s5H3I2H", b"PK\x03\x04", 0, *head, len(local), 0) + local + record.data
+        body += struct.pack("<4s5H3I2H", b"PK\x03\x04", 0, *head, len(local), record.local_extra) + local + record.data
     number_of = len(records) if count is None else count
     end = struct.pack("<4s4H2IH", b"PK\x05\x06", 0, 0, number_of, number_of, len(directory), len(body) + shift, len(comment))
     return bytes(body + directory + end + comment)

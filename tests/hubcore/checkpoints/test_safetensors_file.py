@@ -59,6 +59,8 @@ def test_references_of_another_file(tmp_path: Path) -> None:
     save_file({"a": torch.ones(3)}, tmp_path / "a.safetensors")
     with SafetensorsFile(tmp_path / "a.safetensors") as file, pytest.raises(CheckpointError, match="not one of this file's"):
         file.read(TensorRef(StorageRef("b", torch.float32, 3), 0, (3,), (1,), torch.float32))
+    with SafetensorsFile(tmp_path / "a.safetensors") as file, pytest.raises(CheckpointError, match="not one of this file's"):
+        file.read(TensorRef(StorageRef("a", torch.float32, 9), 0, (9,), (1,), torch.float32))
 
 
 def test_closed(tmp_path: Path) -> None:
