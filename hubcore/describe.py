@@ -85,7 +85,7 @@ def describe(entry: Entry) -> UpstreamInfo:
     """The `UpstreamInfo` of a registry entry."""
     card, family = entry.card, entry.family
     file, line = locate(family) if family else (None, None)
-    cached = next(filter(None, (find_cached(source) for source in card.sources)), None) if card else None
+    cached = next(filter(None, (find_cached(source, card) for source in card.sources)), None) if card else None
     return UpstreamInfo(
         name=entry.name,
         aliases=entry.aliases,

@@ -94,6 +94,11 @@ class Featurizer(nn.Module):
                     "Call the upstream with layers=featurizer.layers, or without layers."
                 )
             state = out.hidden_states[out.layers.index(layer)]
+            if state.is_inference() and torch.is_grad_enabled() and self.weights.requires_grad:
+                raise OptionError(
+                    "the output was made under torch.inference_mode(). The trainable weights cannot have gradients through "
+                    "such tensors. Run the upstream under torch.no_grad() instead, or the featurizer under inference_mode too."
+                )
             if self.normalize:
                 state = functional.layer_norm(state, state.shape[-1:])
             term = weight.to(state.dtype) * state

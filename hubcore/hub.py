@@ -97,9 +97,9 @@ def fetch(name: str) -> Path | None:
         UnknownUpstreamError: no such name.
         DownloadError: it cannot be obtained.
     """
-    if "://" in _checked(name):
+    if isinstance(name, str) and "://" in name:
         return resolve(name)
-    card = current_registry().find(name).card
+    card = current_registry().find(_checked(name)).card
     return fetch_card(card) if card and card.sources else None
 
 

@@ -53,8 +53,9 @@ def build_upstream(entry: Entry, checkpoint: str | os.PathLike[str] | None, opti
     if checkpoint is not None:
         upstream = _method(cls, "from_checkpoint", family)(resolve(checkpoint), **wanted)
     elif card is not None and card.sources:
+        if card.config is not None and hasattr(cls, "configs"):
+            wanted.setdefault("config", card.config)  # for a file without a config; one that has its own is checked
         upstream = _method(cls, "from_checkpoint", family)(fetch_card(card), **wanted)
-        _check_config(upstream, cls, card)
     else:
         upstream = _without_weights(cls, card, family, wanted)
     if card is not None and checkpoint is None:
@@ -80,9 +81,8 @@ def _without_weights(cls: type[Any], card: Card | None, family: Family, options:
                 f"{family.name!r} is a family, not a checkpoint, and its weights would be random. "
                 f"Pass checkpoint=, or build {cls.__name__}(config) yourself if random weights are what you want."
             )
-        return cls.from_config(card.config if card else None, **options)
     if hasattr(cls, "from_config"):
-        return cls.from_config(card.config if card else None, **options)
+        return cls.from_config(**{"config": card.config if card else None, **options})
     try:
         return cls(**options)
     except HubcoreError:
@@ -92,24 +92,3 @@ def _without_weights(cls: type[Any], card: Card | None, family: Family, options:
             f"{family.target} could not be built: {_describe(error)}. It belongs to {family.distribution} {family.version}. "
             "Give it from_config, or a constructor that works with its card's options."
         ) from error
-
-
-def _check_config(upstream: Any, cls: type[Any], card: Card) -> None:
-    """Raises `CheckpointLayoutError` where a checkpoint is not of the shape that its card promises."""
-    from hubcore.errors import CheckpointLayoutError
-
-    configs = getattr(cls, "configs", {})
-    if card.config is None or card.config not in configs:
-        return
-    promised = configs[card.config]
-    shape = ("dim", "num_layers", "num_heads", "ffn_dim", "pre_norm", "conv_norm", "conv_layers", "normalize")
-    wrong = [
-        f"{name} must be {getattr(promised, name)}, but is {getattr(upstream.config, name)} instead"
-        for name in shape
-        if hasattr(promised, name) and getattr(promised, name) != getattr(upstream.config, name)
-    ]
-    if wrong:
-        raise CheckpointLayoutError(
-            f"the checkpoint of {card.name!r} is not of the config {card.config!r}: {'; '.join(wrong)}. Either the card or the "
-            "file is wrong. Load the file with checkpoint= if you know what it is, and report the card."
-        )

@@ -81,6 +81,12 @@ class UpstreamOutput(Mapping[str, Any]):
     def __len__(self) -> int:
         return 3 + len(set(self.layers))
 
+    def __repr__(self) -> str:
+        shape = tuple(self.hidden_states[0].shape)
+        return (
+            f"UpstreamOutput({', '.join(self.layer_names)}: {shape}, lengths={self.lengths.tolist()}, extras={[*self.extras]})"
+        )
+
     # A Mapping compares its values, which tensors do not allow; one output equals only itself.
     __eq__ = object.__eq__
     __hash__ = object.__hash__

@@ -96,13 +96,7 @@ class UpstreamBase(nn.Module):
         """
         if config is None:
             config = next(iter(cls.configs.values()), None)
-        if isinstance(config, str):
-            if config not in cls.configs:
-                raise OptionError(
-                    f"{cls.__name__} has no config called {config!r}. It has {', '.join(cls.configs)}. "
-                    "Use one of these, or pass a config object."
-                )
-            config = cls.configs[config]
+        config = named_config(cls, config)
         fields = {f.name for f in dataclasses.fields(cls.config_class)} if cls.config_class else set()
         check_options(cls, options, known=fields | own_options(cls))
         changed = {name: value for name, value in options.items() if name in fields}
@@ -119,7 +113,7 @@ class UpstreamBase(nn.Module):
         Args:
             source: a path (file or Hugging Face directory), `https://...`, `hf://org/repo[@revision][/file]`, or a
                 registered name. A path that exists wins over a name.
-            config: a config or the name of one, only for a file that does not carry its own.
+            config: a config or the name of one, for a file that does not carry its own; one that does is checked against it.
             **options: keywords of the class itself; an unknown one is an error.
 
         Raises:
@@ -127,11 +121,14 @@ class UpstreamBase(nn.Module):
             DownloadError: the file could not be obtained.
             OptionError: no such option.
         """
-        from hubcore.checkpoints.sources import resolve
+        from hubcore.checkpoints.sources import resolve_with_card
 
         check_options(cls, options, known=own_options(cls.from_file))
+        path, card = resolve_with_card(source)
         from_file: Callable[..., AnyUpstream] = cls.from_file
-        return from_file(resolve(source), config=config, **options)
+        upstream = from_file(path, config=config or (card.config if card else None), **options)
+        upstream.card = card
+        return upstream
 
     @classmethod
     def from_file(cls: type[AnyUpstream], path: str | Path, *, config: Any = None) -> AnyUpstream:
@@ -221,6 +218,31 @@ class UpstreamBase(nn.Module):
             layer_names=tuple(self.layer_names[i] for i in layers),
             times=times,
             extras=dict(extras or {}),
+        )
+
+
+def named_config(cls: type[UpstreamBase], config: Any) -> Any:
+    """`config` itself, or the one of the family's that it names.
+
+    Raises:
+        OptionError: no such name.
+    """
+    if isinstance(config, str):
+        if config not in cls.configs:
+            raise OptionError(
+                f"{cls.__name__} has no config called {config!r}. It has {', '.join(cls.configs)}. "
+                "Use one of these, or pass a config object."
+            )
+        return cls.configs[config]
+    return config
+
+
+def check_config(cls: type[UpstreamBase], config: Any) -> None:
+    """Raises `OptionError` unless `config` is of the family's config class."""
+    if cls.config_class is not None and not isinstance(config, cls.config_class):
+        raise OptionError(
+            f"{cls.__name__} was given {config!r:.60}. It must be a {cls.config_class.__name__}. "
+            f"{cls.__name__}.from_config(name) takes a name: {', '.join(cls.configs)}."
         )
 
 

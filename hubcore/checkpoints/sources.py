@@ -10,6 +10,7 @@ import hashlib
 import json
 import logging
 import os
+import threading
 from pathlib import Path
 
 from hubcore.card import Card, Source
@@ -33,7 +34,17 @@ def is_offline() -> bool:
 
 
 def resolve(source: str | os.PathLike[str]) -> Path:
-    """The local file or folder of a source; fetched if need be.
+    """The local file or folder of a source; see `resolve_with_card`.
+
+    Example:
+        >>> resolve("wav2vec2_tiny_untrained").name
+        'wav2vec2_tiny_untrained.safetensors'
+    """
+    return resolve_with_card(source)[0]
+
+
+def resolve_with_card(source: str | os.PathLike[str]) -> tuple[Path, Card | None]:
+    """The local file or folder of a source, fetched if need be, and the card of a registered name.
 
     Args:
         source: see the module's first lines. A path that exists wins over a name.
@@ -42,10 +53,6 @@ def resolve(source: str | os.PathLike[str]) -> Path:
         CheckpointError: a path that does not exist.
         UnknownUpstreamError: neither a path, nor a URI, nor a registered name.
         DownloadError: it cannot be fetched.
-
-    Example:
-        >>> resolve("wav2vec2_tiny_untrained").name
-        'wav2vec2_tiny_untrained.safetensors'
     """
     text = os.fspath(source)
     if not text:
@@ -53,12 +60,12 @@ def resolve(source: str | os.PathLike[str]) -> Path:
     if "\0" in text:
         raise CheckpointError(f"the checkpoint {text!r} holds a NUL character. No path does. Correct it.")
     if "://" in text:
-        return fetch_source(Source(text))
+        return fetch_source(Source(text)), None
     path = Path(text).expanduser()
     if path.exists() or not isinstance(source, str) or _looks_like_path(text):
         if not path.exists():
             raise CheckpointError(f"{path} does not exist. Check the spelling and the working folder, {Path.cwd()}.")
-        return path
+        return path, None
     from hubcore.registry import current_registry
 
     try:
@@ -69,7 +76,7 @@ def resolve(source: str | os.PathLike[str]) -> Path:
         ) from error
     if entry.card is None or not entry.card.sources:
         raise CheckpointError(f"{text!r} needs no checkpoint, so there is none to fetch. Load it with hub.load({text!r}).")
-    return fetch_card(entry.card)
+    return fetch_card(entry.card), entry.card
 
 
 def _looks_like_path(text: str) -> bool:
@@ -110,8 +117,8 @@ def fetch_source(source: Source, card: Card | None = None) -> Path:
     from hubcore.hooks import current_hooks
 
     uri = source.uri
-    if "://" not in uri:  # a card's path is relative to the registry file that holds it
-        path = Path(card.file).parent / uri if card and card.file else Path(uri)
+    if "://" not in uri:
+        path = _local_path(source, card)
         if not path.exists():
             raise DownloadError(f"{path} does not exist. The card {card.name if card else uri!r} names it. Correct the card.")
     else:
@@ -125,6 +132,11 @@ def fetch_source(source: Source, card: Card | None = None) -> Path:
     if path.is_file():
         verify(path, source)
     return path
+
+
+def _local_path(source: Source, card: Card | None) -> Path:
+    """The file of a source that is a path: relative to the registry file that holds its card."""
+    return Path(card.file).parent / source.uri if card and card.file else Path(source.uri)
 
 
 def verify(path: Path, source: Source) -> None:
@@ -159,21 +171,27 @@ def file_sha256(path: Path) -> str:
     with path.open("rb") as file:
         for block in iter(lambda: file.read(1 << 20), b""):
             digest.update(block)
+    write_stamp(path, str(path), digest.hexdigest())
     return digest.hexdigest()
 
 
 def stamp_path(path: Path) -> Path:
-    """Where the stamp of a cached file lies: beside it."""
-    return path.with_name(path.name + ".json")
+    """Where the stamp of a file lies: in the cache, under a name made from the file's own place."""
+    return cache_dir() / "stamps" / (hashlib.sha256(os.fsencode(path.resolve())).hexdigest() + ".json")
 
 
 def write_stamp(path: Path, uri: str, sha256: str) -> None:
-    """Records beside a cached file what it is and that it was verified."""
+    """Records what a file is, so that it need not be hashed again until it changes; a cache that is full may refuse."""
     stat = path.stat()
-    record = {"uri": uri, "sha256": sha256, "size": stat.st_size, "mtime_ns": stat.st_mtime_ns}
-    temporary = stamp_path(path).with_name(f".{path.name}.{os.getpid()}.json")
-    temporary.write_text(json.dumps(record, indent=1) + "\n")
-    os.replace(temporary, stamp_path(path))
+    record = {"uri": uri, "sha256": sha256, "size": stat.st_size, "mtime_ns": stat.st_mtime_ns, "inode": stat.st_ino}
+    stamp = stamp_path(path)
+    temporary = stamp.with_name(f".{stamp.name}.{os.getpid()}.{threading.get_ident()}")
+    try:
+        stamp.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_text(json.dumps(record, indent=1) + "\n")
+        os.replace(temporary, stamp)
+    except OSError as error:
+        _log.info("%s was not stamped: %s", path, error)  # the next use hashes it again, which is all a stamp saves
 
 
 def read_stamp(path: Path) -> str | None:
@@ -181,14 +199,14 @@ def read_stamp(path: Path) -> str | None:
     try:
         record = json.loads(stamp_path(path).read_text())
         stat = path.stat()
-        if (record["size"], record["mtime_ns"]) == (stat.st_size, stat.st_mtime_ns):
+        if (record["size"], record["mtime_ns"], record["inode"]) == (stat.st_size, stat.st_mtime_ns, stat.st_ino):
             return str(record["sha256"])
     except (OSError, ValueError, KeyError, TypeError):
         pass  # no stamp, or a damaged one: the caller hashes the file
     return None
 
 
-def find_cached(source: Source) -> Path | None:
+def find_cached(source: Source, card: Card | None = None) -> Path | None:
     """The local file of a source if it is here already; never touches the network."""
     from hubcore.hooks import current_hooks
 
@@ -197,5 +215,5 @@ def find_cached(source: Source) -> Path | None:
             return current_hooks().fetch(source.uri, cache_dir(), True)
     except DownloadError:
         return None
-    path = Path(source.uri)
+    path = _local_path(source, card)
     return path if path.exists() else None

@@ -8,7 +8,7 @@ from hubcore.errors import HubcoreError
 
 _EXAMPLE = """\b
 Example:
-  hubcore fetch wav2vec2_base_960 hubert_base"""
+  hubcore fetch wav2vec2_base_960 xlsr_53"""
 
 
 @click.command(epilog=_EXAMPLE)

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from hubcore.checkpoints import Checkpoint, LoadReport, Rename, check_names, rename
+from hubcore.checkpoints.sources import read_stamp
 from hubcore.errors import CheckpointLayoutError
 from hubcore_wav2vec2.config import Wav2Vec2Config
 from hubcore_wav2vec2.model import build_empty
@@ -88,7 +89,7 @@ def load_weights(
 
     Args:
         checkpoint: an open checkpoint of any layout.
-        config: used only if the checkpoint carries none.
+        config: used if the checkpoint carries none; otherwise the checkpoint's own is checked against it.
 
     Raises:
         CheckpointLayoutError: not a wav2vec 2.0 encoder, or it has no config and none was passed.
@@ -97,7 +98,13 @@ def load_weights(
     spelling, prefix = _find_encoder(checkpoint)
     notes: list[str] = []
     if checkpoint.config:
-        config = read_config(checkpoint, notes)
+        promised, config = config, read_config(checkpoint, notes)
+        wrong = promised.differences(config) if promised else []
+        if wrong:
+            raise CheckpointLayoutError(
+                f"{checkpoint.path} is not of the config that was asked for: {'; '.join(wrong)}. Leave config= out to take the "
+                "file as it is; where a card asked for it, the card or the file is wrong."
+            )
     elif config is None:
         raise CheckpointLayoutError(
             f"{checkpoint.path} holds weights without a config. The number of heads and whether waveforms are normalised "
@@ -131,6 +138,7 @@ def load_weights(
         ignored=tuple(sorted(set(checkpoint.tensors) - set(used.values()))),
         converted=tuple(changed),
         notes=tuple(notes),
+        sha256=read_stamp(checkpoint.path),
     )
     return config, state, report
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from types import MappingProxyType
 from typing import Literal
 
@@ -72,6 +72,17 @@ class Wav2Vec2Config:
 
         if not self.input_projection and self.conv_dim != self.dim:
             raise ValueError(f"input_projection must be True where the extractor is {self.conv_dim} and dim {self.dim} wide.")
+
+    def differences(self, other: Wav2Vec2Config) -> list[str]:
+        """How another config's architecture differs, in words; dropout, sample rate and epsilons do not count.
+
+        Example:
+            >>> CONFIGS["base"].differences(CONFIGS["large"])[0]
+            'dim must be 768, but is 1024 instead'
+        """
+        ignored = ("dropout", "attention_dropout", "activation_dropout", "normalize_eps", "sample_rate", "input_projection")
+        pairs = [(f.name, getattr(self, f.name), getattr(other, f.name)) for f in fields(self) if f.name not in ignored]
+        return [f"{name} must be {mine}, but is {theirs} instead" for name, mine, theirs in pairs if mine != theirs]
 
     @property
     def conv_dim(self) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
@@ -10,8 +11,8 @@ import torch
 from torch import Tensor
 
 from hubcore import UpstreamBase, UpstreamOutput
-from hubcore.errors import OptionError
 from hubcore.ragged import pad_packed, regular_frame_times
+from hubcore.upstream import check_config, named_config
 from hubcore_wav2vec2.checkpoint import read_file
 from hubcore_wav2vec2.config import CONFIGS, Wav2Vec2Config
 from hubcore_wav2vec2.model import Wav2Vec2Model, build_empty, build_model
@@ -40,6 +41,7 @@ class Wav2Vec2Upstream(UpstreamBase):
 
     def __init__(self, config: Wav2Vec2Config, model: Wav2Vec2Model | None = None) -> None:
         """An upstream with fresh weights, or around a `model` that was built elsewhere with the same shapes."""
+        check_config(type(self), config)
         model = build_model(config) if model is None else model
         blocks = [f"block_{k}" for k in range(1, config.num_layers + 1)]
         super().__init__(
@@ -54,13 +56,23 @@ class Wav2Vec2Upstream(UpstreamBase):
         self.model = model
 
     @classmethod
-    def from_file(cls, path: str | Path, *, config: Wav2Vec2Config | str | None = None) -> Wav2Vec2Upstream:
-        """See `UpstreamBase.from_checkpoint`, for a file that is here already."""
-        if isinstance(config, str):
-            if config not in CONFIGS:
-                raise OptionError(f"there is no config called {config!r}. Wav2Vec2Upstream has {', '.join(CONFIGS)}.")
-            config = CONFIGS[config]
-        config, state, report = read_file(Path(path), config)
+    def from_file(
+        cls,
+        path: str | Path,
+        *,
+        config: Wav2Vec2Config | str | None = None,
+        dropout: float | None = None,
+        attention_dropout: float | None = None,
+        activation_dropout: float | None = None,
+    ) -> Wav2Vec2Upstream:
+        """See `UpstreamBase.from_checkpoint`, for a file that is here already; the dropouts replace the file's."""
+        read, state, report = read_file(Path(path), named_config(cls, config))
+        config = dataclasses.replace(
+            read,
+            dropout=read.dropout if dropout is None else dropout,
+            attention_dropout=read.attention_dropout if attention_dropout is None else attention_dropout,
+            activation_dropout=read.activation_dropout if activation_dropout is None else activation_dropout,
+        )
         model = build_empty(config)
         model.load_state_dict(state, strict=True, assign=True)
         upstream = cls(config, model)
