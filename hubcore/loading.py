@@ -75,12 +75,11 @@ def _method(cls: type[Any], name: str, family: Family) -> Any:
 def _without_weights(cls: type[Any], card: Card | None, family: Family, options: Mapping[str, Any]) -> Any:
     from hubcore.upstream import UpstreamBase
 
-    if issubclass(cls, UpstreamBase):
-        if card is None and cls.from_file.__func__ is not UpstreamBase.from_file.__func__:  # type: ignore[attr-defined]
-            raise OptionError(
-                f"{family.name!r} is a family, not a checkpoint, and its weights would be random. "
-                f"Pass checkpoint=, or build {cls.__name__}(config) yourself if random weights are what you want."
-            )
+    if card is None and issubclass(cls, UpstreamBase) and "from_file" in vars(cls):
+        raise OptionError(
+            f"{family.name!r} is a family, not a checkpoint, and its weights would be random. "
+            f"Pass checkpoint=, or build {cls.__name__}(config) yourself if random weights are what you want."
+        )
     if hasattr(cls, "from_config"):
         return cls.from_config(**{"config": card.config if card else None, **options})
     try:

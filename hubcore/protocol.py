@@ -83,9 +83,8 @@ class UpstreamOutput(Mapping[str, Any]):
 
     def __repr__(self) -> str:
         shape = tuple(self.hidden_states[0].shape)
-        return (
-            f"UpstreamOutput({', '.join(self.layer_names)}: {shape}, lengths={self.lengths.tolist()}, extras={[*self.extras]})"
-        )
+        names = ", ".join(self.layer_names)
+        return f"UpstreamOutput({names}: {shape}, lengths={self.lengths.tolist()}, extras={[*self.extras]})"
 
     # A Mapping compares its values, which tensors do not allow; one output equals only itself.
     __eq__ = object.__eq__

@@ -130,7 +130,7 @@ def test_weights_that_do_not_fit_their_card_are_refused(monkeypatch: pytest.Monk
         f"    sources:\n      - uri: {gold_file('fairseq_tiny_w2v2_ctc.pt')}\n"
     )
     monkeypatch.setenv("HUBCORE_REGISTRY", str(tmp_path / "r.yaml"))
-    with pytest.raises(CheckpointError, match=r"not of the config 'base': .*dim must be 768, but is 48"):
+    with pytest.raises(CheckpointError, match=r"not of the config that was asked for: .*; dim must be 768, but is 48"):
         hub.load("wrong")
 
 
@@ -138,6 +138,24 @@ def test_offline_and_not_cached_names_file_and_command(monkeypatch: pytest.Monke
     monkeypatch.setenv("HUBCORE_OFFLINE", "1")
     with pytest.raises(OfflineError, match=r"wav2vec_small\.pt[\s\S]*hubcore fetch wav2vec2_base_960"):
         hub.load("wav2vec2_base_960")
+
+
+def test_a_card_passes_its_config_to_a_file_without_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = hub.load("wav2vec2_tiny_untrained")
+    torch.save(model.state_dict(), tmp_path / "bare.pt")
+    (tmp_path / "r.yaml").write_text(
+        "version: 1\nupstreams:\n  bare: {upstream: wav2vec2, config: tiny, license: x, sources: [{uri: bare.pt}]}\n"
+    )
+    monkeypatch.setenv("HUBCORE_REGISTRY", str(tmp_path / "r.yaml"))
+    assert hub.load("bare").config == model.config
+    assert hub.info("bare").cached == str(tmp_path / "bare.pt")
+    assert hub.fetch("bare") == tmp_path / "bare.pt"
+
+
+def test_options_may_name_another_config() -> None:
+    assert hub.load("fbank", config="mfcc").hidden_sizes == (39,)
+    with pytest.raises(OptionError, match="must be a Wav2Vec2Config"):
+        type(hub.load("wav2vec2_tiny_untrained"))("tiny")
 
 
 def test_fetch_gives_the_file() -> None:

@@ -129,6 +129,13 @@ def test_a_state_dict_without_config_asks_for_one(tmp_path: Path) -> None:
     assert torch.equal(again([wav]).last_hidden_state, upstream([wav]).last_hidden_state)
 
 
+def test_a_config_that_differs_from_the_files_own_is_refused() -> None:
+    with pytest.raises(CheckpointLayoutError, match="dim must be 768, but is 96 instead"):
+        Wav2Vec2Upstream.from_checkpoint("wav2vec2_tiny_untrained", config="base")
+    assert Wav2Vec2Upstream.from_checkpoint("wav2vec2_tiny_untrained", config="tiny").card.name == "wav2vec2_tiny_untrained"
+    assert Wav2Vec2Upstream.from_checkpoint("wav2vec2_tiny_untrained", dropout=0.25).model.encoder.dropout.p == 0.25
+
+
 def test_our_own_file_gives_the_same_bytes_and_features(tmp_path: Path) -> None:
     upstream = Wav2Vec2Upstream.from_checkpoint(gold_file("fairseq_tiny_w2v2_layernorm.pt"))
     upstream.save_checkpoint(tmp_path / "a.safetensors")
