@@ -183,6 +183,38 @@ def pad_packed(packed: Tensor, lengths: Sequence[int]) -> Tensor:
     return pad_sequence(packed.split(list(lengths)), batch_first=True)
 
 
+def with_gaps(packed: Tensor, lengths: Sequence[int], gap: int) -> Tensor:
+    """Packed frames `(sum of F_i, D)` with `gap` rows of zeros before, between and behind utterances.
+
+    A convolution over the result, with a kernel of at most `2 * gap + 1` frames, reaches from no utterance into another.
+
+    Example:
+        >>> import torch
+        >>> with_gaps(torch.ones(3, 1), [1, 2], gap=1)[:, 0].tolist()
+        [0.0, 1.0, 0.0, 1.0, 1.0, 0.0]
+    """
+    zeros = packed.new_zeros(gap, packed.shape[1])
+    pieces = [zeros]
+    for frames in torch.split(packed, list(lengths)):
+        pieces += [frames, zeros]
+    return torch.cat(pieces)
+
+
+def without_gaps(rows: Tensor, lengths: Sequence[int], gap: int) -> Tensor:
+    """Packed frames from the output of an unpadded convolution over `with_gaps`: `gap` rows lie between utterances.
+
+    Example:
+        >>> import torch
+        >>> without_gaps(torch.arange(6.0)[:, None], [1, 2], gap=1)[:, 0].tolist()
+        [0.0, 2.0, 3.0]
+    """
+    kept, at = [], 0
+    for length in lengths:
+        kept.append(rows[at : at + length])
+        at += length + gap
+    return kept[0] if len(kept) == 1 else torch.cat(kept)
+
+
 def frame_mask(lengths: Tensor, frames: int) -> Tensor:
     """`(B, F)` bool, True where a frame is valid.
 

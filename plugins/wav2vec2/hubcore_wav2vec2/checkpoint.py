@@ -7,18 +7,20 @@ from __future__ import annotations
 
 import ast
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from hubcore.checkpoints import Checkpoint, LoadReport, Rename, check_names, rename
+from hubcore.checkpoints import Checkpoint, LoadReport, Rename, check_names, open_checkpoint, rename
 from hubcore.checkpoints.sources import read_stamp
 from hubcore.errors import CheckpointLayoutError
 from hubcore_wav2vec2.config import Wav2Vec2Config
-from hubcore_wav2vec2.model import build_empty
+from hubcore_wav2vec2.model import build_model
+
+AnyConfig = TypeVar("AnyConfig", bound=Wav2Vec2Config)
 
 _BLOCK = (
     (r"self_attn\.([qkv]|out)_proj\.", r"attention\.([qkv]|out)_proj\.", r"attention.\2_proj."),
@@ -29,7 +31,7 @@ _BLOCK = (
 )
 
 
-def _swap_taps(weight: Tensor) -> Tensor:
+def swap_taps(weight: Tensor) -> Tensor:
     """`(C_out, C_in, kernel)` to `FrameConv`'s `(C_out, kernel, C_in)`."""
     return weight.transpose(1, 2).contiguous()
 
@@ -42,13 +44,13 @@ def _block_rows(side: int) -> list[Rename]:
     return rows
 
 
-_SWAPPED = "convolution taps put before input channels"
+SWAPPED = "convolution taps put before input channels"
 _COMMON = [
     Rename(r"encoder\.layer_norm\.(weight|bias)", r"encoder.norm.\1"),
 ]
 RENAMES: Mapping[str, Sequence[Rename]] = {
     "fairseq": [
-        Rename(r"feature_extractor\.conv_layers\.(\d+)\.0\.weight", r"extractor.convs.\1.weight", _swap_taps, _SWAPPED),
+        Rename(r"feature_extractor\.conv_layers\.(\d+)\.0\.weight", r"extractor.convs.\1.weight", swap_taps, SWAPPED),
         Rename(r"feature_extractor\.conv_layers\.(\d+)\.0\.bias", r"extractor.convs.\1.bias"),
         Rename(r"feature_extractor\.conv_layers\.(\d+)\.2(?:\.1)?\.(weight|bias)", r"extractor.norms.\1.\2"),
         Rename(r"layer_norm\.(weight|bias)", r"feature_norm.\1"),
@@ -60,7 +62,7 @@ RENAMES: Mapping[str, Sequence[Rename]] = {
         *_block_rows(0),
     ],
     "transformers": [
-        Rename(r"feature_extractor\.conv_layers\.(\d+)\.conv\.weight", r"extractor.convs.\1.weight", _swap_taps, _SWAPPED),
+        Rename(r"feature_extractor\.conv_layers\.(\d+)\.conv\.weight", r"extractor.convs.\1.weight", swap_taps, SWAPPED),
         Rename(r"feature_extractor\.conv_layers\.(\d+)\.conv\.bias", r"extractor.convs.\1.bias"),
         Rename(r"feature_extractor\.conv_layers\.(\d+)\.layer_norm\.(weight|bias)", r"extractor.norms.\1.\2"),
         Rename(r"feature_projection\.layer_norm\.(weight|bias)", r"feature_norm.\1"),
@@ -83,13 +85,21 @@ _FIRST_WEIGHT = {
 
 
 def load_weights(
-    checkpoint: Checkpoint, config: Wav2Vec2Config | None = None
-) -> tuple[Wav2Vec2Config, dict[str, Tensor], LoadReport]:
-    """The config, the state dict of `Wav2Vec2Model` in float32, and the report of a checkpoint.
+    checkpoint: Checkpoint,
+    config: AnyConfig | None,
+    *,
+    renames: Mapping[str, Sequence[Rename]],
+    parse: Callable[[Checkpoint, list[str]], AnyConfig],
+    build: Callable[[AnyConfig], nn.Module],
+) -> tuple[AnyConfig, dict[str, Tensor], LoadReport]:
+    """The config, the state dict in float32, and the report of a checkpoint of wav2vec 2.0 or of a family built on it.
 
     Args:
         checkpoint: an open checkpoint of any layout.
         config: used if the checkpoint carries none; otherwise the checkpoint's own is checked against it.
+        renames: the family's table.
+        parse: reads the family's config, as `read_config` does.
+        build: makes the family's model, whose shapes the tensors must have.
 
     Raises:
         CheckpointLayoutError: not a wav2vec 2.0 encoder, or it has no config and none was passed.
@@ -98,7 +108,7 @@ def load_weights(
     spelling, prefix = _find_encoder(checkpoint)
     notes: list[str] = []
     if checkpoint.config:
-        promised, config = config, read_config(checkpoint, notes)
+        promised, config = config, parse(checkpoint, notes)
         wrong = promised.differences(config) if promised else []
         if wrong:
             raise CheckpointLayoutError(
@@ -111,13 +121,14 @@ def load_weights(
             "cannot be seen from weights. Put its config.json beside it, or pass config=, such as config='base'."
         )
     inside = {name[len(prefix) :]: name for name in checkpoint.tensors if name.startswith(prefix)}
-    known, _ = rename(inside, RENAMES[spelling])
+    known, _ = rename(inside, renames[spelling])
     with_projection = "projection.weight" in known
     if config.input_projection != with_projection and config.conv_dim == config.dim:
         config = dataclasses.replace(config, input_projection=with_projection)
     if "encoder.pos_conv.weight_v" not in known and "encoder.pos_conv.weight_g" not in known:
         known = _split_fused_weight(known, inside, spelling)
-    shapes = {name: tuple(value.shape) for name, value in build_empty(config).state_dict().items()}
+    with torch.device("meta"):
+        shapes = {name: tuple(value.shape) for name, value in build(config).state_dict().items()}
     found = {ours: (inside[theirs], _shape(checkpoint, inside[theirs], row)) for ours, (theirs, row) in known.items()}
     check_names(checkpoint.path, shapes, found)
     used = {ours: inside[known[ours][0]] for ours in shapes}
@@ -202,7 +213,7 @@ def read_config(checkpoint: Checkpoint, notes: list[str]) -> Wav2Vec2Config:
     """
     try:
         if checkpoint.layout.startswith("hubcore"):
-            return _own_config(checkpoint)
+            return native_config(checkpoint, Wav2Vec2Config)
         if checkpoint.layout == "Hugging Face":
             return _transformers_config(checkpoint, notes)
         return _fairseq_config(checkpoint, notes)
@@ -215,11 +226,22 @@ def read_config(checkpoint: Checkpoint, notes: list[str]) -> Wav2Vec2Config:
         ) from error
 
 
-def _own_config(checkpoint: Checkpoint) -> Wav2Vec2Config:
-    unknown = set(checkpoint.config) - {f.name for f in dataclasses.fields(Wav2Vec2Config)}
+def native_config(checkpoint: Checkpoint, config_class: type[AnyConfig]) -> AnyConfig:
+    """The config in hubcore's own file; an option that the file is too old to have gets its default.
+
+    Raises:
+        CheckpointLayoutError: it has options that the class has not, or their values make no sense.
+    """
+    unknown = sorted(set(checkpoint.config) - {f.name for f in dataclasses.fields(config_class)})
     if unknown:
-        raise ValueError(f"it has the unknown options {', '.join(sorted(unknown))}")
-    return Wav2Vec2Config(**checkpoint.config)
+        raise CheckpointLayoutError(
+            f"the config in {checkpoint.path} is not a {config_class.__name__}: it has {', '.join(unknown)}. "
+            "Load it with the class of its own family, or with the version that wrote it."
+        )
+    try:
+        return config_class(**checkpoint.config)
+    except (TypeError, ValueError) as error:
+        raise CheckpointLayoutError(f"the config in {checkpoint.path} makes no sense: {error}. It may be damaged.") from error
 
 
 def _fairseq_config(checkpoint: Checkpoint, notes: list[str]) -> Wav2Vec2Config:
@@ -354,7 +376,5 @@ def _expression(node: ast.expr) -> Any:
 
 def read_file(path: Path, config: Wav2Vec2Config | None = None) -> tuple[Wav2Vec2Config, dict[str, Tensor], LoadReport]:
     """`load_weights` of the checkpoint at `path`."""
-    from hubcore.checkpoints import open_checkpoint
-
     with open_checkpoint(path) as checkpoint:
-        return load_weights(checkpoint, config)
+        return load_weights(checkpoint, config, renames=RENAMES, parse=read_config, build=build_model)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from hubcore.ragged import conv_length, receptive_field
+from hubcore.ragged import conv_length, receptive_field, with_gaps, without_gaps
 
 
 class FrameConv(nn.Module):
@@ -197,18 +197,10 @@ class PositionalConv(nn.Module):
         dtype = x.dtype
         # torch 2.13's grouped convolution in bfloat16 is wrong on CPUs without bfloat16 units (off by 90 % when measured).
         wide = torch.float32 if x.device.type == "cpu" and dtype == torch.bfloat16 else dtype
-        x = x.to(wide)
-        gap = x.new_zeros(self.kernel // 2, x.shape[1])
-        pieces = [gap]
-        for frames in x.split(list(lengths)):
-            pieces += [frames, gap]
-        spaced = torch.cat(pieces).t()[None]  # (1, D, N + gaps)
+        gap = self.kernel // 2
+        spaced = with_gaps(x.to(wide), lengths, gap).t()[None]  # (1, D, N + gaps)
         out = functional.conv1d(spaced, self.weight().to(wide), self.bias.to(wide), groups=self.groups)[0].t()
-        kept, at = [], 0
-        for length in lengths:
-            kept.append(out[at : at + length])
-            at += length + self.kernel // 2
-        return functional.gelu(kept[0] if len(kept) == 1 else torch.cat(kept)).to(dtype)
+        return functional.gelu(without_gaps(out, lengths, gap)).to(dtype)
 
 
 class SelfAttention(nn.Module):

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -158,9 +157,3 @@ def build_model(config: Wav2Vec2Config) -> Wav2Vec2Model:
         normalize=config.normalize,
         normalize_eps=config.normalize_eps,
     )
-
-
-def build_empty(config: Wav2Vec2Config) -> Wav2Vec2Model:
-    """`build_model` without memory behind its weights, to be filled by `load_state_dict(..., assign=True)`."""
-    with torch.device("meta"):
-        return build_model(config)

@@ -15,7 +15,7 @@ from hubcore.ragged import pad_packed, regular_frame_times
 from hubcore.upstream import check_config, named_config
 from hubcore_wav2vec2.checkpoint import read_file
 from hubcore_wav2vec2.config import CONFIGS, Wav2Vec2Config
-from hubcore_wav2vec2.model import Wav2Vec2Model, build_empty, build_model
+from hubcore_wav2vec2.model import Wav2Vec2Model, build_model
 
 
 class Wav2Vec2Upstream(UpstreamBase):
@@ -73,7 +73,8 @@ class Wav2Vec2Upstream(UpstreamBase):
             attention_dropout=read.attention_dropout if attention_dropout is None else attention_dropout,
             activation_dropout=read.activation_dropout if activation_dropout is None else activation_dropout,
         )
-        model = build_empty(config)
+        with torch.device("meta"):  # no memory until the weights come
+            model = build_model(config)
         model.load_state_dict(state, strict=True, assign=True)
         upstream = cls(config, model)
         upstream.load_report = report

@@ -10,18 +10,15 @@ from pathlib import Path
 
 import torch
 
+from hubcore import UpstreamBase
 from hubcore_wav2vec2 import CONFIGS, Wav2Vec2Upstream
 
 SEED = 20061477
 
 
-def make(path: Path) -> None:
-    """Writes the checkpoint to `path`.
-
-    Every weight is drawn, norms and biases too, so that no layer is a silent identity and no test passes by accident.
-    """
-    generator = torch.Generator().manual_seed(SEED)
-    upstream = Wav2Vec2Upstream(CONFIGS["tiny"])
+def randomize(upstream: UpstreamBase, seed: int) -> None:
+    """Draws every weight from a seed, norms and biases too: no layer is a silent identity, no test passes by accident."""
+    generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, weight in sorted(upstream.named_parameters()):
             noise = torch.randn(weight.shape, generator=generator)
@@ -32,6 +29,12 @@ def make(path: Path) -> None:
             else:
                 fan_in = weight[0].numel()
                 weight.copy_(noise * (2 / fan_in) ** 0.5 if "convs" in name else noise * fan_in**-0.5)
+
+
+def make(path: Path) -> None:
+    """Writes the checkpoint to `path`."""
+    upstream = Wav2Vec2Upstream(CONFIGS["tiny"])
+    randomize(upstream, SEED)
     upstream.save_checkpoint(path)
 
 

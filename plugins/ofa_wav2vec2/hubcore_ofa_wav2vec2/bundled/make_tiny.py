@@ -1,0 +1,31 @@
+"""Makes the bundled checkpoint `ofa_wav2vec2_tiny_untrained`: random weights from a fixed seed, the same bytes every time.
+
+python plugins/ofa_wav2vec2/hubcore_ofa_wav2vec2/bundled/make_tiny.py
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import torch
+
+from hubcore_ofa_wav2vec2 import CONFIGS, OfaWav2Vec2Upstream
+from hubcore_wav2vec2.bundled.make_tiny import randomize
+
+SEED = 221102332
+
+
+def make(path: Path) -> None:
+    """Writes the checkpoint to `path`; its mean alpha is near the 2/9 that the published one was trained for."""
+    upstream = OfaWav2Vec2Upstream(CONFIGS["tiny"])
+    randomize(upstream, SEED)
+    with torch.no_grad():
+        upstream.model.alpha_predictor.linear.bias.fill_(-1.6)
+    upstream.save_checkpoint(path)
+
+
+if __name__ == "__main__":
+    target = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).with_name("ofa_wav2vec2_tiny_untrained.safetensors")
+    make(target)
+    sys.stdout.write(f"{target}: {target.stat().st_size} bytes\n")

@@ -1,0 +1,59 @@
+"""Everything this family knows about foreign checkpoints beyond what wav2vec 2.0 knows: the CIF module and its options."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from torch import Tensor
+
+from hubcore.checkpoints import Checkpoint, LoadReport, Rename, open_checkpoint
+from hubcore.errors import CheckpointLayoutError
+from hubcore_ofa_wav2vec2.config import OfaWav2Vec2Config, with_cif
+from hubcore_ofa_wav2vec2.model import build_model
+from hubcore_wav2vec2.checkpoint import RENAMES as WAV2VEC2_RENAMES
+from hubcore_wav2vec2.checkpoint import SWAPPED, load_weights, native_config, read_config, swap_taps
+
+RENAMES: Mapping[str, Sequence[Rename]] = {
+    **WAV2VEC2_RENAMES,
+    "fairseq": [
+        *WAV2VEC2_RENAMES["fairseq"],
+        Rename(r"cif_subsampler\.alpha_fn\.cnn\.weight", "alpha_predictor.conv.weight", swap_taps, SWAPPED),
+        Rename(r"cif_subsampler\.alpha_fn\.cnn\.bias", "alpha_predictor.conv.bias"),
+        Rename(r"cif_subsampler\.alpha_fn\.layer\.0\.(weight|bias)", r"alpha_predictor.norm.\1"),
+        Rename(r"cif_subsampler\.alpha_fn\.layer\.2\.(weight|bias)", r"alpha_predictor.linear.\1"),
+    ],
+}
+"""Foreign names of the weights of `OfaWav2Vec2Model`."""
+
+
+def read_ofa_config(checkpoint: Checkpoint, notes: list[str]) -> OfaWav2Vec2Config:
+    """The config of a checkpoint in our terms; what had to be assumed is added to `notes`.
+
+    Raises:
+        CheckpointLayoutError: no CIF module, or options that this model code does not have.
+    """
+    if checkpoint.layout.startswith("hubcore"):
+        return native_config(checkpoint, OfaWav2Vec2Config)
+    base = read_config(checkpoint, notes)
+    model = checkpoint.config
+    if model.get("subsample") != "cif":
+        raise CheckpointLayoutError(
+            f"{checkpoint.path} has subsample={model.get('subsample')!r}. An OFA wav2vec 2.0 checkpoint has 'cif'. "
+            "Load it with hub.load('wav2vec2', checkpoint=...) if it is a plain wav2vec 2.0."
+        )
+    kernel = next((info.shape[-1] for name, info in checkpoint.tensors.items() if name.endswith("alpha_fn.cnn.weight")), 5)
+    mixing = str(model.get("mixup", False)) in ("True", "true", "1")
+    try:
+        upper = min(float(model.get("upper_lambd", 1.0)), 2.0)
+        return with_cif(base, alpha_kernel=kernel, mixing=mixing, lambd_range=(0.0, upper))
+    except (TypeError, ValueError) as error:
+        raise CheckpointLayoutError(
+            f"the options of the CIF module in {checkpoint.path} make no sense: {error}. The file may be damaged."
+        ) from error
+
+
+def read_file(path: Path, config: OfaWav2Vec2Config | None = None) -> tuple[OfaWav2Vec2Config, dict[str, Tensor], LoadReport]:
+    """The config, the state dict in float32, and the report of the checkpoint at `path`."""
+    with open_checkpoint(path) as checkpoint:
+        return load_weights(checkpoint, config, renames=RENAMES, parse=read_ofa_config, build=build_model)

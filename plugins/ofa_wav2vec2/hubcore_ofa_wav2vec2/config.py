@@ -1,0 +1,59 @@
+"""The shape of an OFA wav2vec 2.0 encoder. Imports no torch."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from hubcore_wav2vec2.config import CONFIGS as WAV2VEC2_CONFIGS
+from hubcore_wav2vec2.config import Wav2Vec2Config
+
+DEFAULT_LAMBD = 0.5
+"""The lambda used where nobody chose one: the middle of the published checkpoint's range, 0 (20 ms) to 1 (about 90 ms)."""
+
+
+@dataclass(frozen=True)
+class OfaWav2Vec2Config(Wav2Vec2Config):
+    """wav2vec 2.0 with a continuous integrate-and-fire module (CIF) between the extractor and the transformer.
+
+    Chen, Meng, Lee: Once-for-All sequence compression, ICASSP 2023, section 2.
+
+    Example:
+        >>> CONFIGS["base"].mixing, CONFIGS["base"].conv_dim
+        (True, 512)
+    """
+
+    alpha_kernel: int = 5
+    """Kernel, in frames, of the convolution that predicts alpha. The original: fixed at 5."""
+    mixing: bool = True
+    """Whether lambda mixes alpha with 1, which makes the frame rate a choice. The original: `mixup`."""
+    lambd_range: tuple[float, float] = (0.0, 1.0)
+    """The lambdas that training drew. The original: `mixup_distro`, `upper_lambd`."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        low, high = (float(end) for end in self.lambd_range)
+        object.__setattr__(self, "lambd_range", (low, high))
+        if self.alpha_kernel < 1 or self.alpha_kernel % 2 == 0:
+            raise ValueError(f"alpha_kernel must be odd, but is {self.alpha_kernel} instead.")
+        if not low <= high <= 2:
+            raise ValueError(f"lambd_range must rise and end at 2 at most, but is {self.lambd_range} instead.")
+
+
+def with_cif(config: Wav2Vec2Config, **options: object) -> OfaWav2Vec2Config:
+    """A wav2vec 2.0 config with the CIF module's options added.
+
+    Example:
+        >>> with_cif(WAV2VEC2_CONFIGS["tiny"], alpha_kernel=3).alpha_kernel
+        3
+    """
+    values = {field.name: getattr(config, field.name) for field in dataclasses.fields(Wav2Vec2Config)}
+    return OfaWav2Vec2Config(**{**values, **options})  # type: ignore[arg-type]
+
+
+CONFIGS: Mapping[str, OfaWav2Vec2Config] = MappingProxyType(
+    {name: with_cif(WAV2VEC2_CONFIGS[name]) for name in ("base", "large", "tiny")}
+)
+"""The wav2vec 2.0 shapes of the same names, compressed: base is the published one."""

@@ -1,0 +1,294 @@
+"""`OfaWav2Vec2Upstream`: OFA wav2vec 2.0 behind the uniform call, and `upsample`, back to a fixed rate.
+
+Shapes: `B` batch, `T` samples, `F` frames, `D` dim.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import numbers
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Literal, get_args
+
+import torch
+from torch import Tensor
+
+from hubcore import UpstreamBase, UpstreamOutput
+from hubcore.errors import OptionError
+from hubcore.ragged import frame_mask, pad_packed
+from hubcore.upstream import check_config, named_config
+from hubcore_ofa_wav2vec2.checkpoint import read_file
+from hubcore_ofa_wav2vec2.config import CONFIGS, DEFAULT_LAMBD, OfaWav2Vec2Config
+from hubcore_ofa_wav2vec2.lambd import check_lambd, lambd_for_mass
+from hubcore_ofa_wav2vec2.model import Compressed, OfaWav2Vec2Model, build_model
+
+KeptTail = Literal["drop", "keep"]
+
+
+class OfaWav2Vec2Upstream(UpstreamBase):
+    """wav2vec 2.0 at any frame rate from one set of weights (Once-for-All; Chen, Meng, Lee 2023).
+
+    `lambd` slides the mean frame period from 20 ms (0) to what the predicted alpha gives (1, about 90 ms for the published
+    checkpoint). Nothing is ever drawn at random: without a choice it is 0.5. Hidden states are those of wav2vec 2.0, over
+    compressed frames. An utterance gives `floor(sum of mixed alpha)` frames, and one if that is none.
+
+    `out.extras` holds `alpha` `(B, F0)` and `mixed_alpha` `(B, F0)`, F0 being convolutional frames, zero beyond
+    `conv_lengths` `(B,)`; `lambd` `(B,)`; and `mean_frame_period_ms` `(B,)`. `out.frame_times()` is where alpha was spent:
+    the frames of an utterance follow each other without gap or overlap.
+
+    Example:
+        >>> import torch
+        >>> from hubcore_ofa_wav2vec2 import OfaWav2Vec2Upstream
+        >>> model = OfaWav2Vec2Upstream.from_checkpoint("ofa_wav2vec2_tiny_untrained", lambd=0.0)
+        >>> wavs = [torch.randn(16000), torch.randn(8000)]
+        >>> model(wavs).lengths.tolist()
+        [49, 24]
+        >>> model(wavs, frame_period_ms=40).lengths.tolist()
+        [24, 12]
+    """
+
+    config_class: ClassVar[type[OfaWav2Vec2Config]] = OfaWav2Vec2Config
+    configs: ClassVar[Mapping[str, OfaWav2Vec2Config]] = CONFIGS
+
+    def __init__(
+        self,
+        config: OfaWav2Vec2Config,
+        model: OfaWav2Vec2Model | None = None,
+        *,
+        lambd: Any = None,
+        frame_period_ms: float | None = None,
+        tail: KeptTail = "drop",
+    ) -> None:
+        """An upstream with fresh weights, or around a `model` that was built elsewhere with the same shapes.
+
+        Args:
+            config: the shape.
+            model: what runs.
+            lambd: a default for `forward`; 0.5 if None.
+            frame_period_ms: a default for `forward` instead.
+            tail: what becomes of alpha left at the end: "drop", as the original, or "keep" as one more frame from 0.5 on.
+
+        Raises:
+            OptionError: both of lambd and frame_period_ms, or an impossible value.
+        """
+        check_config(type(self), config)
+        model = build_model(config) if model is None else model
+        blocks = [f"block_{k}" for k in range(1, config.num_layers + 1)]
+        super().__init__(
+            layer_names=("input", *blocks),
+            hidden_sizes=(config.dim,) * (config.num_layers + 1),
+            num_layers=config.num_layers,
+            frame_stride=None,
+            receptive_field=model.extractor.receptive_field,
+            sample_rate=config.sample_rate,
+        )
+        if tail not in get_args(KeptTail):
+            raise OptionError(f"tail is {tail!r}. It must be 'drop' or 'keep'.")
+        self.config = config
+        self.model = model
+        self.tail = tail
+        self._lambd: Any = None
+        self._frame_period_ms: float | None = None
+        self._warned = False
+        if lambd is not None and frame_period_ms is not None:
+            raise OptionError(_BOTH)
+        if lambd is not None:
+            self.lambd = lambd
+        if frame_period_ms is not None:
+            self.frame_period_ms = frame_period_ms
+
+    @property
+    def lambd(self) -> Any:
+        """The lambda used where a call says nothing: what was set, or 0.5; None while a frame period is set."""
+        if self._frame_period_ms is not None or not self.config.mixing:
+            return None
+        return DEFAULT_LAMBD if self._lambd is None else self._lambd
+
+    @lambd.setter
+    def lambd(self, value: Any) -> None:
+        if value is not None:
+            self._check_lambd(value, 1 if not hasattr(value, "__len__") else len(value), torch.device("cpu"))
+        self._lambd, self._frame_period_ms = value, None
+
+    @property
+    def frame_period_ms(self) -> float | None:
+        """The mean frame period, in ms, that each utterance is brought to where a call says nothing; None if lambda rules."""
+        return self._frame_period_ms
+
+    @frame_period_ms.setter
+    def frame_period_ms(self, value: float | None) -> None:
+        if value is not None:
+            self._frames_per_output(value)
+        self._frame_period_ms = value
+
+    @classmethod
+    def from_file(
+        cls,
+        path: str | Path,
+        *,
+        config: OfaWav2Vec2Config | str | None = None,
+        lambd: Any = None,
+        frame_period_ms: float | None = None,
+        tail: KeptTail = "drop",
+    ) -> OfaWav2Vec2Upstream:
+        """See `UpstreamBase.from_checkpoint`, for a file that is here already; the options are the constructor's."""
+        config, state, report = read_file(Path(path), named_config(cls, config))
+        with torch.device("meta"):
+            model = build_model(config)
+        model.load_state_dict(state, strict=True, assign=True)
+        upstream = cls(config, model, lambd=lambd, frame_period_ms=frame_period_ms, tail=tail)
+        upstream.load_report = report
+        return upstream.eval()
+
+    def forward(
+        self,
+        wavs: Sequence[Tensor] | Tensor,
+        lengths: Tensor | Sequence[int] | None = None,
+        *,
+        layers: Sequence[int] | None = None,
+        lambd: Any = None,
+        frame_period_ms: float | None = None,
+    ) -> UpstreamOutput:
+        """The hidden states of a batch of waveforms; see `hubcore.Upstream.forward`.
+
+        Args:
+            wavs: 1-D float tensors at 16 kHz, or one `(B, T)` tensor.
+            lengths: `(B,)` samples of each row, with a `(B, T)` tensor.
+            layers: indices into `layer_names`; all if None.
+            lambd: a number, one for each utterance, or a tensor of either form, whose gradient is kept.
+            frame_period_ms: a mean frame period instead, for which each utterance's lambda is found.
+
+        Raises:
+            AudioError: a waveform cannot be used.
+            OptionError: a layer does not exist, or lambda is impossible, or this checkpoint has none.
+        """
+        rows = self.check_input(wavs, lengths)
+        chosen = self.check_layers(layers)
+        if lambd is not None and frame_period_ms is not None:
+            raise OptionError(_BOTH)
+        if frame_period_ms is None and lambd is None:
+            frame_period_ms, lambd = self._frame_period_ms, self.lambd
+        if lambd is not None:
+            lambd = self._check_lambd(lambd, len(rows), rows[0].device)
+        per_output = None if frame_period_ms is None else self._frames_per_output(frame_period_ms)
+        result = self.model.compress(rows, chosen, lambd=lambd, frames_per_output=per_output, tail=self.tail)
+        return self._output(result, chosen)
+
+    def find_lambd(self, batches: Iterable[Sequence[Tensor]], *, frame_period_ms: float) -> float:
+        """The one lambda at which a whole corpus has a mean frame period; runs the extractor only.
+
+        Args:
+            batches: batches of waveforms, read once.
+            frame_period_ms: the period in ms.
+
+        Raises:
+            OptionError: an impossible period, or no waveforms.
+
+        Example:
+            >>> model = OfaWav2Vec2Upstream.from_checkpoint("ofa_wav2vec2_tiny_untrained")
+            >>> 0 < model.find_lambd([[torch.randn(32000)]], frame_period_ms=30) < 1
+            True
+        """
+        per_output = self._frames_per_output(frame_period_ms)
+        mass, frames, utterances = 0.0, 0, 0
+        with torch.no_grad():
+            for wavs in batches:
+                sums, counts = self.model.alpha_sums(self.check_input(wavs))
+                mass, frames, utterances = mass + float(sums.sum()), frames + sum(counts), utterances + len(counts)
+        if not frames:
+            raise OptionError("the corpus has no waveforms. A lambda is found from what alpha is on them. Pass at least one.")
+        # Each utterance drops half an output on average.
+        total = torch.tensor(frames / per_output + (utterances / 2 if per_output > 1 else 0), dtype=torch.float64)
+        found = lambd_for_mass(total, torch.tensor(mass, dtype=torch.float64), torch.tensor(frames, dtype=torch.float64))
+        return float(found)
+
+    def _check_lambd(self, value: Any, count: int, device: torch.device) -> Tensor:
+        if not self.config.mixing:
+            raise OptionError(
+                "this checkpoint was trained without mixing (mixup=False), so lambda has no meaning for it: its alpha fires as "
+                "it is. Leave lambd and frame_period_ms out."
+            )
+        lambd = check_lambd(value, count, device)
+        low, high = self.config.lambd_range
+        known = lambd.detach()
+        if not self._warned and bool(((known < low) | (known > high)).any()):
+            self._warned = True
+            outside = next(float(x) for x in known if not low <= float(x) <= high)
+            warnings.warn(
+                f"lambda {outside:g} is outside the {low:g} to {high:g} that this checkpoint was trained for. It works as the "
+                "mixing rule says, but the features were never trained at that rate. (Said once.)",
+                UserWarning,
+                stacklevel=4,
+            )
+        return lambd
+
+    def _frames_per_output(self, period: Any) -> float:
+        """A frame period in convolutional frames."""
+        if not self.config.mixing:
+            self._check_lambd(0.0, 1, torch.device("cpu"))
+        if not isinstance(period, numbers.Real) or isinstance(period, bool) or not math.isfinite(period) or period <= 0:
+            raise OptionError(f"frame_period_ms is {period!r}. It must be a number of milliseconds above 0, such as 45.")
+        return float(period) * self.sample_rate / (1000 * self.model.extractor.stride)
+
+    def _output(self, result: Compressed, layers: tuple[int, ...]) -> UpstreamOutput:
+        stride = self.model.extractor.stride
+        device = result.states[0].device
+        lengths = torch.tensor(result.lengths, dtype=torch.int64, device=device)
+        frames = torch.tensor(result.frames, dtype=torch.int64, device=device)
+        seconds = result.spans.detach() * (stride / self.sample_rate)
+        period = 1000 * stride / self.sample_rate
+        extras = {
+            "alpha": pad_packed(result.alpha[:, None], result.frames)[..., 0],
+            "mixed_alpha": pad_packed(result.mixed_alpha[:, None], result.frames)[..., 0],
+            "conv_lengths": frames,
+            "mean_frame_period_ms": period * frames.to(torch.float32) / lengths,
+        }
+        if result.lambd is not None:
+            extras["lambd"] = result.lambd
+        padded = [pad_packed(state, result.lengths) for state in result.states]
+        return self.make_output(padded, lengths, layers, pad_packed(seconds, result.lengths), extras)
+
+
+_BOTH = "both lambd and frame_period_ms were given. Each decides the frame rate. Choose one."
+
+
+def upsample(out: UpstreamOutput, stride: int = 320, sample_rate: int = 16000) -> UpstreamOutput:
+    """Compressed frames at a fixed rate again: each is repeated over its own time, for tasks that need 20 ms frames.
+
+    A frame of the result is the compressed frame whose time holds its centre. It ends where the last compressed frame ends:
+    what the compression dropped is not made up.
+
+    Args:
+        out: an output of `OfaWav2Vec2Upstream`.
+        stride: samples between the frames of the result.
+        sample_rate: samples per second, in Hz.
+
+    Example:
+        >>> import torch
+        >>> from hubcore import hub
+        >>> out = hub.load("ofa_wav2vec2_tiny_untrained")([torch.randn(32000)], frame_period_ms=40)
+        >>> out.lengths.tolist(), upsample(out).lengths.tolist()
+        ([50], [99])
+    """
+    if stride < 1:
+        raise OptionError(f"stride is {stride}. It must be at least 1 sample; 320 is 20 ms at 16 kHz.")
+    step = stride / sample_rate
+    indices = []
+    for row, length in zip(out.frame_times(), out.lengths.tolist(), strict=True):
+        ends = row[:length, 1].contiguous()
+        # The margin keeps an end that rounding put a hair below a boundary from costing a frame.
+        count = max(1, int(math.floor(float(ends[-1]) / step + 1e-6)))
+        centres = (torch.arange(count, device=ends.device, dtype=ends.dtype) + 0.5) * step
+        indices.append(torch.searchsorted(ends, centres, right=True).clamp_max(length - 1))
+    counts = torch.tensor([len(index) for index in indices], dtype=torch.int64, device=out.lengths.device)
+    longest = int(counts.max())
+    padded = torch.stack([torch.nn.functional.pad(index, (0, longest - len(index))) for index in indices])  # (B, F)
+    mask = frame_mask(counts, longest)
+    rows = torch.arange(len(indices), device=padded.device)[:, None]
+    states = tuple(state[rows, padded] * mask[..., None].to(state.dtype) for state in out.hidden_states)
+    starts = torch.arange(longest, device=counts.device, dtype=torch.float64) * step
+    times = torch.stack([starts, starts + step], dim=-1).expand(len(indices), longest, 2) * mask[..., None]
+    return dataclasses.replace(out, hidden_states=states, lengths=counts, times=times)
