@@ -34,9 +34,16 @@ def gold_wavs() -> tuple[Tensor, Tensor, Tensor]:
 
 @functools.cache
 def gold_arrays(name: str) -> dict[str, Tensor]:
-    """All arrays of a reference file."""
+    """All numbers in a reference file."""
     with np.load(GOLD / name) as arrays:
-        return {key: torch.from_numpy(arrays[key]) for key in arrays.files}
+        return {key: torch.from_numpy(arrays[key]) for key in arrays.files if arrays[key].dtype.kind != "U"}
+
+
+@functools.cache
+def gold_texts(name: str) -> dict[str, str]:
+    """All texts in a reference file."""
+    with np.load(GOLD / name) as arrays:
+        return {key: str(arrays[key]) for key in arrays.files if arrays[key].dtype.kind == "U"}
 
 
 def gold_file(name: str) -> Path:

@@ -91,13 +91,13 @@ def fire(
         left = mass[u] - beta * count
         length = ends.new_full((1,), float(lengths[u]))
         if count == 0 and at_least_one:
-            if float(left) > 1e-6:
+            if left.item() > 1e-6:
                 rest = rest * (beta / left).to(precise)
             else:  # nothing to weigh the frames with: all count alike
                 begin = sum(lengths[:u])
                 rest = beta * frames[begin : begin + lengths[u]].to(precise).mean(0, keepdim=True)
             whole, utterance_ends = rest, length
-        elif tail == "partial" or (tail == "keep" and float(left) >= tail_threshold):
+        elif tail == "partial" or (tail == "keep" and left.item() >= tail_threshold):
             whole = torch.cat([whole, rest * (beta / left).to(precise) if tail == "keep" else rest])
             utterance_ends = torch.cat([utterance_ends, length])
         kept.append(whole)

@@ -50,7 +50,7 @@ def with_cif(config: Wav2Vec2Config, **options: object) -> OfaWav2Vec2Config:
         3
     """
     values = {field.name: getattr(config, field.name) for field in dataclasses.fields(Wav2Vec2Config)}
-    return OfaWav2Vec2Config(**{**values, **options})  # type: ignore[arg-type]
+    return OfaWav2Vec2Config(**{**values, **options})
 
 
 CONFIGS: Mapping[str, OfaWav2Vec2Config] = MappingProxyType(

@@ -48,8 +48,8 @@ def check_lambd(value: Any, count: int, device: torch.device) -> Tensor:
         for item in value if many else [value]:
             if not isinstance(item, numbers.Real) or isinstance(item, bool):
                 raise OptionError(
-                    f"lambd is {value!r:.60}. It must be a number, such as 0.5, or one number for each utterance. 0 keeps a frame "
-                    "every 20 ms, 1 gives about one for each phone."
+                    f"lambd is {value!r:.60}. It must be a number, such as 0.5, or one number for each utterance. "
+                    "0 keeps a frame every 20 ms, 1 gives about one for each phone."
                 )
         lambd = torch.tensor([float(item) for item in value] if many else float(value), device=device, dtype=wide)
     if lambd.ndim > 1 or (lambd.ndim == 1 and lambd.shape[0] not in (1, count)):
@@ -131,7 +131,7 @@ class AdaptiveLambda(nn.Module):
 
     Example:
         >>> adaptive = AdaptiveLambda(0.3)
-        >>> round(float(adaptive()), 6), adaptive().requires_grad
+        >>> round(adaptive().item(), 6), adaptive().requires_grad
         (0.3, True)
     """
 
@@ -152,4 +152,4 @@ class AdaptiveLambda(nn.Module):
 
     def extra_repr(self) -> str:
         """What `print` shows."""
-        return f"lambd={float(self()):.4f}, low={self.low}, high={self.high}"
+        return f"lambd={self().item():.4f}, low={self.low}, high={self.high}"

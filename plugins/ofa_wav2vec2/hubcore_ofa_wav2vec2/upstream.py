@@ -280,7 +280,7 @@ def upsample(out: UpstreamOutput, stride: int = 320, sample_rate: int = 16000) -
     for row, length in zip(out.frame_times(), out.lengths.tolist(), strict=True):
         ends = row[:length, 1].contiguous()
         # The margin keeps an end that rounding put a hair below a boundary from costing a frame.
-        count = max(1, int(math.floor(float(ends[-1]) / step + 1e-6)))
+        count = max(1, math.floor(float(ends[-1]) / step + 1e-6))
         centres = (torch.arange(count, device=ends.device, dtype=ends.dtype) + 0.5) * step
         indices.append(torch.searchsorted(ends, centres, right=True).clamp_max(length - 1))
     counts = torch.tensor([len(index) for index in indices], dtype=torch.int64, device=out.lengths.device)

@@ -20,8 +20,7 @@ def make(path: Path) -> None:
     """Writes the checkpoint to `path`; its mean alpha is near the 2/9 that the published one was trained for."""
     upstream = OfaWav2Vec2Upstream(CONFIGS["tiny"])
     randomize(upstream, SEED)
-    with torch.no_grad():
-        upstream.model.alpha_predictor.linear.bias.fill_(-1.6)
+    torch.nn.init.constant_(upstream.get_parameter("model.alpha_predictor.linear.bias"), -1.6)
     upstream.save_checkpoint(path)
 
 
