@@ -162,6 +162,11 @@ class UpstreamBase(nn.Module):
             raise OptionError(f"{type(self).__name__} has no weights. There is nothing to save; keep its config instead.")
         write_native(path, state, config=getattr(self, "config", None), upstream=type(self).__name__)
 
+    @property
+    def options(self) -> dict[str, Any]:
+        """What `forward` will use where a call says nothing, as plain data; an extraction records it. A family may add."""
+        return {}
+
     # Running --------------------------------------------------------------------------------------------------------
 
     def check_input(self, wavs: Sequence[Tensor] | Tensor, lengths: Tensor | Sequence[int] | None = None) -> list[Tensor]:

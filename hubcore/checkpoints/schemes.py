@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import re
 from pathlib import Path
 
-from hubcore.checkpoints.download import download
+from hubcore.checkpoints.expectations import Expectation, expected
 from hubcore.errors import DownloadError, OfflineError
 from hubcore.hooks import hookimpl
 
-_HF = re.compile(r"hf://(?P<repo>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w.-]+(?:/[\w.-]+)*?))?(?:/(?P<file>[\w.-]+(?:/[\w.-]+)*))?")
 _PACKAGE = re.compile(r"package://(?P<package>[A-Za-z_]\w*)/(?P<file>[\w.-]+(?:/[\w.-]+)*)")
-_HF_CONFIGS = ("config.json", "preprocessor_config.json")
+_HF_OPTIONAL = ("preprocessor_config.json",)
 _HF_WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
+_SHARD = re.compile(r"[\w.-]+\.(?:safetensors|bin)", re.ASCII)
 
 
 @hookimpl
@@ -24,6 +25,8 @@ def hubcore_fetch(uri: str, cache_dir: Path, offline: bool) -> Path | None:
     if uri.startswith("hf://"):
         return _hugging_face(uri, offline)
     if uri.startswith(("https://", "http://")):
+        from hubcore.checkpoints.download import download
+
         return download(uri, cache_dir, offline)
     return None
 
@@ -43,70 +46,46 @@ def _package(uri: str) -> Path:
 
 def _hugging_face(uri: str, offline: bool) -> Path:
     """A file of a repository on the Hugging Face Hub, or the folder of a whole model, through huggingface_hub's own cache."""
-    match = _HF.fullmatch(uri)
-    parts = [*(match["file"] or "").split("/"), *(match["revision"] or "").split("/")] if match else [".."]
-    if not match or ".." in parts or "." in parts:
-        raise DownloadError(f"{uri!r} is not of the form hf://org/repo[@revision][/file]. Correct it.")
-    repo, revision = match["repo"], match["revision"]
-    if match["file"]:
-        return _hf_file(repo, match["file"], revision, offline)
-    config = _hf_file(repo, "config.json", revision, offline)
-    for name in _HF_CONFIGS[1:]:
-        _hf_optional(repo, name, revision, offline)
+    from hubcore.checkpoints.hugging_face import AbsentFileError, HubFile, hub_file, parse_hub_uri
+
+    model = parse_hub_uri(uri)
+    if model.name:
+        return hub_file(model, expected(uri), offline)
+
+    def part(name: str) -> Path:
+        return hub_file(HubFile(model.repo, model.revision, name), Expectation(uri, name=expected(uri).name), offline)
+
+    def optional(name: str) -> Path | None:
+        try:
+            return part(name)
+        except (AbsentFileError, OfflineError):
+            return None
+
+    config = part("config.json")
+    for name in _HF_OPTIONAL:
+        optional(name)
     for name in _HF_WEIGHTS:
-        weights = _hf_optional(repo, name, revision, offline)
+        weights = optional(name)
         if weights is None:
             continue
         if name.endswith(".index.json"):
-            import json
-
-            for shard in sorted(set(json.loads(weights.read_text())["weight_map"].values())):
-                _hf_file(repo, shard, revision, offline)
+            for shard in _shards(weights):
+                part(shard)
         return config.parent
-    raise DownloadError(
-        f"{uri} has none of {', '.join(_HF_WEIGHTS)}. A repository without a file name must hold a model of transformers. "
-        "Name the file: hf://org/repo/file."
+    kind = OfflineError if offline else DownloadError
+    raise kind(
+        f"{uri} has none of {', '.join(_HF_WEIGHTS)}{' in the cache' if offline else ''}. A repository without a file name "
+        "must hold a model of transformers. Name the file: hf://org/repo/file."
     )
 
 
-def _hf_optional(repo: str, name: str, revision: str | None, offline: bool) -> Path | None:
-    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
-
+def _shards(index: Path) -> list[str]:
+    """The files that an index of shards names, all beside it."""
     try:
-        return _hf_file(repo, name, revision, offline)
-    except DownloadError as error:
-        cause = error.__cause__
-        absent = isinstance(cause, EntryNotFoundError) and not isinstance(cause, LocalEntryNotFoundError)
-        if absent or isinstance(error, OfflineError):
-            return None
-        raise
-
-
-def _hf_file(repo: str, name: str, revision: str | None, offline: bool) -> Path:
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError, RepositoryNotFoundError
-
-    where = f"hf://{repo}{'@' + revision if revision else ''}/{name}"
-    try:
-        return Path(hf_hub_download(repo, name, revision=revision, local_files_only=offline))
-    except GatedRepoError as error:
-        raise DownloadError(
-            f"{where} is gated. Its owner wants every user to accept the terms. Accept them at https://huggingface.co/{repo}, "
-            "then log in with `hf auth login`."
-        ) from error
-    except RepositoryNotFoundError as error:
-        raise DownloadError(
-            f"{where}: there is no such repository, or it is private. Check the name, or `hf auth login`."
-        ) from error
-    except LocalEntryNotFoundError as error:
-        if offline:
-            raise OfflineError(
-                f"{where} is not in the cache and offline mode is on. Unset HUBCORE_OFFLINE and HF_HUB_OFFLINE."
-            ) from error
-        raise DownloadError(
-            f"{where} is not in the cache and the Hub cannot be reached ({error}). Check the network."
-        ) from error
-    except (OSError, ValueError, RuntimeError) as error:
-        raise DownloadError(
-            f"{where} cannot be fetched: {type(error).__name__}: {error}. Check the name and the network."
-        ) from error
+        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DownloadError(f"{index} is not an index of shards ({error}). The repository is damaged. Use another.") from error
+    for name in names:
+        if not isinstance(name, str) or not _SHARD.fullmatch(name):
+            raise DownloadError(f"{index} names the shard {name!r}, which is no file beside it. Do not use that repository.")
+    return names

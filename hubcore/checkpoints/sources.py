@@ -14,6 +14,7 @@ import threading
 from pathlib import Path
 
 from hubcore.card import Card, Source
+from hubcore.checkpoints.expectations import Expectation, expecting
 from hubcore.errors import CheckpointError, ChecksumError, DownloadError, OfflineError, UnknownUpstreamError
 
 _log = logging.getLogger("hubcore.checkpoints")
@@ -26,6 +27,17 @@ def cache_dir() -> Path:
         return Path(os.environ["HUBCORE_CACHE"]).expanduser()
     base = os.environ.get("XDG_CACHE_HOME")
     return Path(base).expanduser() / "hubcore" if base else Path.home() / ".cache" / "hubcore"
+
+
+def read_only_caches() -> tuple[Path, ...]:
+    """Caches that are looked into and never written: the folders in `HUBCORE_CACHE_READONLY`, in their order.
+
+    Example:
+        >>> isinstance(read_only_caches(), tuple)
+        True
+    """
+    listed = os.environ.get("HUBCORE_CACHE_READONLY", "").split(os.pathsep)
+    return tuple(Path(text).expanduser() for text in listed if text)
 
 
 def is_offline() -> bool:
@@ -87,11 +99,17 @@ _SUFFIXES = (".pt", ".pth", ".ckpt", ".bin", ".safetensors", ".th", ".tar")
 
 
 def fetch_card(card: Card) -> Path:
-    """The checkpoint of a card, from the first of its sources that gives it.
+    """The checkpoint of a card: a copy that is here already, else from the first of its sources that gives it.
 
     Raises:
         DownloadError: no source does; every cause is named.
     """
+    for source in card.sources:
+        there = find_cached(source, card)
+        if there is not None:
+            if there.is_file() and source.sha256 is None and _is_remote(source.uri):
+                _pin(source.uri, there)
+            return there
     causes: list[DownloadError] = []
     for source in card.sources:
         try:
@@ -113,25 +131,64 @@ def fetch_card(card: Card) -> Path:
 
 
 def fetch_source(source: Source, card: Card | None = None) -> Path:
-    """The local file of one source, its size and SHA-256 checked against what the source promises."""
-    from hubcore.hooks import current_hooks
+    """The local file of one source, its size and SHA-256 checked against what the source promises.
 
-    uri = source.uri
-    if "://" not in uri:
+    A card's source without a SHA-256 is pinned: what it gives first is recorded, and anything else is refused afterwards.
+
+    Raises:
+        ChecksumError: the file is not the one that was published or pinned.
+        DownloadError: it cannot be fetched.
+    """
+    if "://" not in source.uri:
         path = _local_path(source, card)
         if not path.exists():
-            raise DownloadError(f"{path} does not exist. The card {card.name if card else uri!r} names it. Correct the card.")
-    else:
-        found = current_hooks().fetch(uri, cache_dir(), is_offline())
-        if found is None:
             raise DownloadError(
-                f"nothing here can fetch {uri!r}. The built-in schemes are https://, hf:// and package://; plugins may add "
-                "others. Use one of them, or a path."
+                f"{path} does not exist. The card {card.name if card else source.uri!r} names it. Correct the card."
             )
-        path = found
+    else:
+        path = _fetch_uri(source, card, is_offline())
     if path.is_file():
         verify(path, source)
+        if card is not None and source.sha256 is None and _is_remote(source.uri):
+            _pin(source.uri, path)
     return path
+
+
+def _fetch_uri(source: Source, card: Card | None, offline: bool) -> Path:
+    """What the hook gives for a source's URI."""
+    from hubcore.checkpoints.pins import read_pin
+    from hubcore.hooks import current_hooks
+
+    sha256, pinned = source.sha256, False
+    if sha256 is None and card is not None and _is_remote(source.uri):
+        pin = read_pin(source.uri)
+        sha256, pinned = (pin.sha256, True) if pin else (None, False)
+    promise = Expectation(source.uri, sha256, source.size, card.name if card else None, pinned)
+    if pinned and source.uri.startswith(("https:", "http:")):
+        promise = Expectation(source.uri, None, source.size, promise.name)  # its own fetcher reads the pin, to say so
+    with expecting(promise):
+        found = current_hooks().fetch(source.uri, cache_dir(), offline)
+    if found is None:
+        raise DownloadError(
+            f"nothing here can fetch {source.uri!r}. The built-in schemes are https://, hf:// and package://; plugins may add "
+            "others. Use one of them, or a path."
+        )
+    return found
+
+
+def _is_remote(uri: str) -> bool:
+    return "://" in uri and not uri.startswith("package://")
+
+
+def _pin(uri: str, path: Path) -> None:
+    """Records the digest of a first fetch, or compares it; a cache that cannot be written keeps no pins."""
+    from hubcore.checkpoints.pins import record_pin
+
+    digest = file_sha256(path)
+    try:
+        record_pin(uri, digest, path.stat().st_size)
+    except OSError as error:
+        _log.warning("%s was not pinned: %s", uri, error)
 
 
 def _local_path(source: Source, card: Card | None) -> Path:
@@ -167,23 +224,37 @@ def file_sha256(path: Path) -> str:
     known = read_stamp(path)
     if known is not None:
         return known
+    digest = hash_file(path)
+    write_stamp(path, str(path), digest)
+    return digest
+
+
+def hash_file(path: Path) -> str:
+    """The SHA-256 of a file, every byte of it read.
+
+    Example:
+        >>> import tempfile, pathlib
+        >>> file = pathlib.Path(tempfile.mkdtemp()) / "a"
+        >>> _ = file.write_bytes(b"")
+        >>> hash_file(file)[-4:]
+        'b855'
+    """
     digest = hashlib.sha256()
     with path.open("rb") as file:
         for block in iter(lambda: file.read(1 << 20), b""):
             digest.update(block)
-    write_stamp(path, str(path), digest.hexdigest())
     return digest.hexdigest()
 
 
-def stamp_path(path: Path) -> Path:
-    """Where the stamp of a file lies: in the cache, under a name made from the file's own place."""
-    return cache_dir() / "stamps" / (hashlib.sha256(os.fsencode(path.resolve())).hexdigest() + ".json")
+def stamp_path(path: Path, folder: Path | None = None) -> Path:
+    """Where the stamp of a file lies: in a cache, ours if None, under a name made from the file's own place."""
+    name = hashlib.sha256(os.fsencode(path.resolve())).hexdigest()
+    return (folder or cache_dir()) / "stamps" / f"{name}.json"
 
 
 def write_stamp(path: Path, uri: str, sha256: str) -> None:
     """Records what a file is, so that it need not be hashed again until it changes; a cache that is full may refuse."""
-    stat = path.stat()
-    record = {"uri": uri, "sha256": sha256, "size": stat.st_size, "mtime_ns": stat.st_mtime_ns, "inode": stat.st_ino}
+    record = {"uri": uri, "path": str(path.resolve()), "sha256": sha256, **_state(path)}
     stamp = stamp_path(path)
     temporary = stamp.with_name(f".{stamp.name}.{os.getpid()}.{threading.get_ident()}")
     try:
@@ -196,24 +267,30 @@ def write_stamp(path: Path, uri: str, sha256: str) -> None:
 
 def read_stamp(path: Path) -> str | None:
     """The SHA-256 in a file's stamp, if the file is still the one that was stamped."""
-    try:
-        record = json.loads(stamp_path(path).read_text())
-        stat = path.stat()
-        if (record["size"], record["mtime_ns"], record["inode"]) == (stat.st_size, stat.st_mtime_ns, stat.st_ino):
-            return str(record["sha256"])
-    except (OSError, ValueError, KeyError, TypeError):
-        pass  # no stamp, or a damaged one: the caller hashes the file
+    for folder in (cache_dir(), *read_only_caches()):
+        try:
+            record = json.loads(stamp_path(path, folder).read_text())
+            if all(record[key] == value for key, value in _state(path).items()):
+                return str(record["sha256"])
+        except (OSError, ValueError, KeyError, TypeError):
+            continue  # no stamp, or a damaged one: the caller hashes the file
     return None
+
+
+def _state(path: Path) -> dict[str, int]:
+    """What changes when a file does. The change time cannot be set back, unlike the time of modification."""
+    stat = path.stat()
+    return {"size": stat.st_size, "mtime_ns": stat.st_mtime_ns, "ctime_ns": stat.st_ctime_ns, "inode": stat.st_ino}
 
 
 def find_cached(source: Source, card: Card | None = None) -> Path | None:
     """The local file of a source if it is here already; never touches the network."""
-    from hubcore.hooks import current_hooks
-
+    path = _local_path(source, card)
     try:
         if "://" in source.uri:
-            return current_hooks().fetch(source.uri, cache_dir(), True)
+            path = _fetch_uri(source, card, offline=True)
+        if path.is_file():
+            verify(path, source)
     except DownloadError:
         return None
-    path = _local_path(source, card)
     return path if path.exists() else None

@@ -25,7 +25,8 @@ _LINE_EVERY = 10.0
 _EXAMPLE = """\b
 Example:
   hubcore extract recordings/ --upstream fbank --out features/
-  hubcore extract a.wav b.flac -u wav2vec2_base_960 --layers 9 --dtype float16 -o layer9/"""
+  hubcore extract a.wav b.flac -u wav2vec2_base_960 --layers 9 --dtype float16 -o layer9/
+  hubcore extract recordings/ -u ofa_wav2vec2 --lambd 0.7 -o compressed/"""
 
 
 @click.command(epilog=_EXAMPLE)
@@ -44,6 +45,8 @@ Example:
     help="Audio computed at once.",
 )
 @click.option("--device", default="cpu", show_default=True, help="Where to compute, such as cuda:0.")
+@click.option("--lambd", type=float, metavar="L", help="Compression of an OFA upstream: 0 is 20 ms, 1 about 90 ms a frame.")
+@click.option("--frame-period-ms", type=float, metavar="MS", help="The mean frame period instead, found for each utterance.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 def command(
     paths: tuple[str, ...],
@@ -54,6 +57,8 @@ def command(
     dtype: str,
     batch_seconds: float,
     device: str,
+    lambd: float | None,
+    frame_period_ms: float | None,
     as_json: bool,
 ) -> None:
     """Write the features of audio files and of folders of them (PATH...) to one .npy file each.
@@ -66,7 +71,9 @@ def command(
     from hubcore import hub
     from hubcore.extract import extract
 
-    upstream = _moved(hub.load(name, checkpoint=checkpoint), device)
+    given = {"lambd": lambd, "frame_period_ms": frame_period_ms}
+    options = {option: value for option, value in given.items() if value is not None}
+    upstream = _moved(hub.load(name, checkpoint=checkpoint, **options), device)
     try:
         with _Reporter(quiet=as_json) as reporter:
             summary = extract(

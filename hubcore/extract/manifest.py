@@ -37,8 +37,10 @@ MANIFEST_KEYS = (
     "hubcore_version",
     "frame_stride",
     "sample_rate",
+    "options",
 )
-"""The keys of every row, in this order."""
+"""The keys of every row, in this order. Upstreams whose frame rate depends on the input add `frame_times`, `[start, end]` in
+seconds for each frame, and what else they tell of an utterance in one number, such as `lambd`."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,8 @@ class Settings:
     """True for `(L, F, D)`, False for `(F, D)`."""
     dtype: str
     """`float32` or `float16`."""
+    options: Mapping[str, Any]
+    """The upstream's own options, such as `lambd`."""
 
     def differences(self, row: Mapping[str, Any]) -> list[str]:
         """How a manifest row was made differently, each as a phrase; empty if it was not."""
@@ -63,12 +67,14 @@ class Settings:
             "checkpoint_sha256": row["checkpoint_sha256"],
             "layers": (tuple(row["layers"]), len(row["shape"]) == 3),
             "dtype": row["dtype"],
+            "options": row["options"],
         }
         here = {
             "upstream": self.upstream,
             "checkpoint_sha256": self.checkpoint_sha256,
             "layers": (self.layers, self.stacked),
             "dtype": self.dtype,
+            "options": dict(self.options),
         }
         return [f"{key} is {_shown(there[key])} there and {_shown(here[key])} here" for key in here if here[key] != there[key]]
 
@@ -106,7 +112,7 @@ class Manifest:
         for number, line in enumerate(whole.split(b"\n") if whole else [], start=1):
             try:
                 row = json.loads(line)
-                rows[row["utterance"]] = {key: row[key] for key in MANIFEST_KEYS}
+                rows[row["utterance"]] = {**{key: row[key] for key in MANIFEST_KEYS}, **row}
             except (ValueError, KeyError, TypeError) as error:
                 raise ExtractionError(
                     f"{printable(self.path)}, line {number}, is not a row of a manifest ({error!r}). What is finished "

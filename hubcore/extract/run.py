@@ -232,8 +232,9 @@ def _compute(
         with torch.inference_mode():
             output = upstream([wav.to(device) for _, wav in items], layers=list(settings.layers))
             features = [_features(output, index, settings) for index in range(len(items))]
-        for (item, wav), array in zip(items, features, strict=True):
-            rows.append(_row(item, len(wav), array, writer.write(item.name, array), upstream, settings))
+        for index, ((item, wav), array) in enumerate(zip(items, features, strict=True)):
+            row = _row(item, len(wav), array, writer.write(item.name, array), upstream, settings)
+            rows.append({**row, **_variable(output, index)} if upstream.frame_stride is None else row)
     except ExtractionError:
         raise
     except Exception as error:  # any failure of any model must cost one utterance and not the run
@@ -286,7 +287,19 @@ def _row(
         "hubcore_version": hubcore.__version__,
         "frame_stride": upstream.frame_stride,
         "sample_rate": upstream.sample_rate,
+        "options": dict(settings.options),
     }
+
+
+def _variable(output: UpstreamOutput, index: int) -> dict[str, Any]:
+    """What a row says of one utterance whose frame rate is its own: its frames' times, and its single numbers."""
+    times = output.frame_times()[index, : int(output.lengths[index])]
+    numbers = {
+        name: round(float(value[index]), 6)
+        for name, value in output.extras.items()
+        if isinstance(value, Tensor) and value.shape == output.lengths.shape and value.is_floating_point()
+    }
+    return {**numbers, "frame_times": [[round(start, 5), round(end, 5)] for start, end in times.tolist()]}
 
 
 def _settings(upstream: Upstream, layers: str | int | Sequence[int], dtype: str, name: str | None) -> Settings:
@@ -306,7 +319,8 @@ def _settings(upstream: Upstream, layers: str | int | Sequence[int], dtype: str,
         )
     if name is None:
         name = upstream.card.name if upstream.card else type(upstream).__name__
-    return Settings(name, _checkpoint_sha256(upstream), choice.indices, choice.stacked, dtype)
+    options = dict(getattr(upstream, "options", {}))
+    return Settings(name, _checkpoint_sha256(upstream), choice.indices, choice.stacked, dtype, options)
 
 
 def _checkpoint_sha256(upstream: Upstream) -> str | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 
-NAMES = ("loading", "throughput")
+NAMES = ("loading", "throughput", "compression")
 
 
 def main(names: list[str]) -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from hubcore import hub
 from hubcore.testing import parametrize_with_checks
+from hubcore_ofa_wav2vec2 import OfaWav2Vec2Upstream
 from hubcore_wav2vec2 import CONFIGS, Wav2Vec2Upstream
 
 SMALL = replace(CONFIGS["tiny"], num_layers=2, dropout=0.1, attention_dropout=0.1, activation_dropout=0.1)
@@ -26,6 +28,22 @@ def as_many_blocks_as_convolutions() -> Wav2Vec2Upstream:
     return Wav2Vec2Upstream(replace(SMALL, conv_layers=convolutions, input_projection=False, dim=32, pos_conv_kernel=9))
 
 
+def ofa_at(lambd: float) -> OfaWav2Vec2Upstream:
+    return hub.load("ofa_wav2vec2_tiny_untrained", lambd=lambd)
+
+
+def ofa_at_0() -> OfaWav2Vec2Upstream:
+    return ofa_at(0.0)
+
+
+def ofa_at_half() -> OfaWav2Vec2Upstream:
+    return ofa_at(0.5)
+
+
+def ofa_at_1() -> OfaWav2Vec2Upstream:
+    return ofa_at(1.0)
+
+
 @parametrize_with_checks(["fbank", "fbank_no_cmvn", "mfcc", "spectrogram", "mel", "linear"])
 def test_signal_upstream(upstream: Any, check: Any) -> None:
     check(upstream)
@@ -41,4 +59,20 @@ def test_signal_upstream(upstream: Any, check: Any) -> None:
     exempt={"gradients_nonzero:*.k_proj.bias": KEY_BIAS},
 )
 def test_wav2vec2(upstream: Any, check: Any) -> None:
+    check(upstream)
+
+
+@parametrize_with_checks([ofa_at_half, ofa_at_1], exempt={"gradients_nonzero:*.k_proj.bias": KEY_BIAS})
+def test_ofa_wav2vec2(upstream: Any, check: Any) -> None:
+    check(upstream)
+
+
+@parametrize_with_checks(
+    [ofa_at_0],
+    exempt={
+        "gradients_nonzero:*.k_proj.bias": KEY_BIAS,
+        "gradients_nonzero:*alpha_predictor*": "at lambda 0 every weight is 1 whatever alpha is, so alpha has no influence",
+    },
+)
+def test_ofa_wav2vec2_at_lambda_0(upstream: Any, check: Any) -> None:
     check(upstream)

@@ -124,6 +124,14 @@ class OfaWav2Vec2Upstream(UpstreamBase):
             self._frames_per_output(value)
         self._frame_period_ms = value
 
+    @property
+    def options(self) -> dict[str, Any]:
+        """The present choice of frame rate and tail."""
+        lambd = self.lambd
+        if isinstance(lambd, Tensor):
+            lambd = lambd.detach().tolist()
+        return {"lambd": lambd, "frame_period_ms": self._frame_period_ms, "tail": self.tail}
+
     @classmethod
     def from_file(
         cls,

@@ -1,0 +1,54 @@
+"""Which web addresses are acceptable, as a source and as the target of a redirect. Imports no torch."""
+
+from __future__ import annotations
+
+from urllib.parse import urljoin, urlsplit
+
+from hubcore.errors import DownloadError
+
+_LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+def is_loopback(url: str) -> bool:
+    """Whether a URL leads to this machine.
+
+    Example:
+        >>> is_loopback("http://127.0.0.1:8000/a"), is_loopback("https://example.org/a")
+        (True, False)
+    """
+    return urlsplit(url).hostname in _LOOPBACK
+
+
+def check_url(url: str) -> None:
+    """Raises `DownloadError` unless `url` is https with a host and no credentials; http is for this machine alone.
+
+    Example:
+        >>> check_url("https://example.org/model.pt")
+    """
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname, parts.port
+    except ValueError as error:
+        raise DownloadError(f"{url!r} is not an address ({error}). It must be a plain https:// one. Correct it.") from error
+    if parts.scheme not in ("https", "http") or not host or parts.username is not None or parts.password is not None:
+        raise DownloadError(f"{url!r} is not a plain https:// address. Correct it; credentials do not belong in it.")
+    if parts.scheme == "http" and host not in _LOOPBACK:
+        raise DownloadError(f"{url} is not encrypted. Anyone on the way could change the weights. Use https://.")
+
+
+def redirect_target(url: str, location: str) -> str:
+    """Where a redirect from `url` leads.
+
+    Raises:
+        DownloadError: that must not be followed: no https, credentials, or from elsewhere to this machine.
+    """
+    try:
+        target = urljoin(url, location)
+        check_url(target)
+    except (ValueError, DownloadError) as error:
+        raise DownloadError(f"{url} redirects to {location!r}, which is not followed: {error}") from error
+    if is_loopback(target) and not is_loopback(url):
+        raise DownloadError(f"{url} redirects to this machine ({target}). That is not followed. Use another source.")
+    if urlsplit(url).scheme == "https" and urlsplit(target).scheme == "http":
+        raise DownloadError(f"{url} redirects to {target}, which is not encrypted. That is not followed. Use another source.")
+    return target

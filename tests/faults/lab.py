@@ -1,0 +1,65 @@
+"""What the download cases work with: a server, a cache, and short times."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from hubcore.card import Card, Source
+from hubcore.checkpoints import sources
+from hubcore.checkpoints.expectations import Expectation, expecting
+from hubcore.checkpoints.parts import Remote, _machine
+from hubcore.checkpoints.download import download
+from tests.faults.http_server import BODY, SHA256, Server
+
+DEAD = 2**22 + 1
+"""A process number that no process has: Linux gives none above 2**22."""
+
+
+class Lab:
+    """One server and one cache; `waits` collects the pauses between attempts, which are not waited."""
+
+    def __init__(self, server: Server, cache: Path, waits: list[float]) -> None:
+        self.server, self.cache, self.waits = server, cache, waits
+
+    def get(self, url: str, sha256: str | None = SHA256, size: int | None = None, offline: bool = False) -> bytes:
+        """Downloads, and gives the bytes of the file that came of it."""
+        with expecting(Expectation(url, sha256, size)):
+            path = download(url, self.cache, offline)
+        assert path.name == f"sha256-{hashlib.sha256(path.read_bytes()).hexdigest()}"
+        return path.read_bytes()
+
+    def card(self, *given: Source) -> Card:
+        return Card("a_card", "wav2vec2", "MIT", sources=given)
+
+    def fetch(self, *given: Source) -> Path:
+        return sources.fetch_card(self.card(*given))
+
+    def files(self, *folders: str) -> list[str]:
+        """What lies in the cache, without stamps and locks, which hold no bytes of a file."""
+        wanted = folders or ("files", "pins", "parts", "hub")
+        found = (path for folder in wanted for path in (self.cache / folder).rglob("*"))
+        return sorted(path.relative_to(self.cache).as_posix() for path in found if path.is_file())
+
+    @property
+    def stored(self) -> Path:
+        return self.cache / "files" / f"sha256-{SHA256}"
+
+    def parts(self) -> list[Path]:
+        return sorted((self.cache / "parts").glob("*.part"))
+
+    def leave_part(
+        self, url: str, body: bytes, *, key: str = f"sha256-{SHA256}", validator: str | None = '"v1"', total: int | None = len(BODY),
+        sidecar: str | None = None, machine: str | None = None, pid: int = DEAD,
+    ) -> Path:
+        """A part as a killed process leaves it; `sidecar` replaces what would lie beside it, empty text means nothing."""
+        import json
+
+        folder = self.cache / "parts"
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / f"{key}.{machine or _machine()}-{pid}-1-0123abcd.part"
+        path.write_bytes(body)
+        text = json.dumps(vars(Remote(url, validator, total))) if sidecar is None else sidecar
+        if text:
+            path.with_name(path.name + ".json").write_text(text)
+        return path
