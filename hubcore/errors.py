@@ -51,13 +51,17 @@ class UnknownUpstreamError(HubcoreError, AttributeError):
 class DuplicateUpstreamError(HubcoreError):
     """Two installed distributions claim one name; each `dist:name` in `choices` picks one."""
 
-    def __init__(self, name: str, owners: Sequence[str]) -> None:
+    def __init__(self, name: str, owners: Sequence[str], files: Sequence[str] = ()) -> None:
         self.upstream_name = name
         self.owners = tuple(owners)
         self.choices = tuple(f"{owner}:{name}" for owner in owners)
         super().__init__(
             f"{name!r} is claimed by {' and by '.join(owners)}. Neither is preferred over the other. "
-            f"Say which one you mean: {' or '.join(repr(c) for c in self.choices)}; or uninstall one of them."
+            + (
+                f"Say which one you mean: {' or '.join(repr(c) for c in self.choices)}; or uninstall one of them."
+                if len(set(owners)) == len(owners)
+                else f"Remove it from one of these: {'; '.join(files)}."
+            )
         )
 
 

@@ -50,6 +50,7 @@ class Featurizer(nn.Module):
         self.feature_selection = feature_selection
         self.normalize = normalize
         self.layer_names = tuple(upstream.layer_names)
+        self._hidden_sizes = tuple(upstream.hidden_sizes)
         self.layers = _select(feature_selection, layer_selection, self.layer_names)
         """Indices of the layers that are summed: `upstream(wavs, layers=featurizer.layers)` computes no other."""
         sizes = [upstream.hidden_sizes[layer] for layer in self.layers]
@@ -85,6 +86,7 @@ class Featurizer(nn.Module):
 
     def padded(self, out: UpstreamOutput) -> tuple[Tensor, Tensor]:
         """`((B, F, D), lengths (B,))`, exactly zero beyond each length."""
+        self._check_origin(out)
         weights = functional.softmax(self.weights, dim=0)
         total: Tensor | None = None
         for weight, layer in zip(weights, self.layers, strict=True):
@@ -106,6 +108,16 @@ class Featurizer(nn.Module):
         if total is None:
             raise OptionError("no layer is selected. Choose at least one with layer_selection.")
         return total, out.lengths
+
+    def _check_origin(self, out: UpstreamOutput) -> None:
+        """Raises `OptionError` for the output of an upstream with other layers or widths than the featurizer was made for."""
+        theirs = [(name, state.shape[-1]) for name, state in zip(out.layer_names, out.hidden_states, strict=True)]
+        ours = [*zip(self.layer_names, self._hidden_sizes, strict=True)]
+        if any(layer >= len(ours) or ours[layer] != got for layer, got in zip(out.layers, theirs, strict=True)):
+            raise OptionError(
+                f"the output has the layers {theirs}, but this featurizer was made for {ours}. Both must belong to one "
+                "upstream. Make a featurizer for the upstream that gave this output."
+            )
 
     def extra_repr(self) -> str:
         """What `print(featurizer)` shows."""

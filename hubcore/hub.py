@@ -13,14 +13,17 @@ Example:
 from __future__ import annotations
 
 import builtins
+import importlib
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hubcore import registry
 from hubcore.checkpoints.sources import fetch_card, resolve
 from hubcore.errors import CheckpointError, OptionError
-from hubcore.registry import current_registry, refresh
+from hubcore.registry import current_registry
 
 if TYPE_CHECKING:
     from hubcore.describe import UpstreamInfo
@@ -56,7 +59,7 @@ def info(name: str) -> UpstreamInfo:
     """
     from hubcore.describe import describe
 
-    return describe(current_registry().find(name))
+    return describe(current_registry().find(_checked(name)))
 
 
 def load(name: str, checkpoint: str | os.PathLike[str] | None = None, **options: Any) -> Upstream:
@@ -103,6 +106,20 @@ def fetch(name: str) -> Path | None:
     return fetch_card(card) if card and card.sources else None
 
 
+def refresh() -> None:
+    """Forgets what was discovered, so that a plugin or a registry file that was added meanwhile is found.
+
+    Example:
+        >>> from hubcore import hub
+        >>> hub.refresh()
+    """
+    importlib.invalidate_caches()
+    registry.refresh()
+    hooks = sys.modules.get("hubcore.hooks")
+    if hooks is not None:
+        hooks.refresh()
+
+
 def _checked(name: str) -> str:
     if not isinstance(name, str):
         raise OptionError(f"the name is a {type(name).__name__}. It must be a text such as 'fbank'; hub.list() has them all.")
@@ -117,7 +134,8 @@ def _checked(name: str) -> str:
 def __getattr__(name: str) -> Callable[..., Any]:
     if name.startswith("__"):
         raise AttributeError(f"module 'hubcore.hub' has no attribute {name!r}")
-    current_registry().find(name)
+    if name not in current_registry().names():
+        current_registry().find(name)  # raises, naming the nearest
 
     def load_by_attribute(checkpoint: str | os.PathLike[str] | None = None, **options: Any) -> Any:
         return load(name, checkpoint, **options)

@@ -47,7 +47,7 @@ def build_upstream(entry: Entry, checkpoint: str | os.PathLike[str] | None, opti
     """The upstream of an entry, in eval mode, with its card attached; see `hubcore.hub.load`."""
     family, card = entry.family, entry.card
     if family is None or family.missing:
-        raise UnavailableUpstreamError(f"{entry.name!r} cannot run here: {entry.unavailable}. Install that, then try again.")
+        raise UnavailableUpstreamError(f"{entry.name!r} cannot run here: {entry.unavailable}. `hubcore doctor` shows more.")
     cls = import_class(family)
     wanted = {**(card.options if card else {}), **options}
     if checkpoint is not None:
@@ -75,10 +75,12 @@ def _method(cls: type[Any], name: str, family: Family) -> Any:
 def _without_weights(cls: type[Any], card: Card | None, family: Family, options: Mapping[str, Any]) -> Any:
     from hubcore.upstream import UpstreamBase
 
-    if card is None and issubclass(cls, UpstreamBase) and "from_file" in vars(cls):
+    if issubclass(cls, UpstreamBase) and any("from_file" in vars(base) for base in cls.__mro__ if base is not UpstreamBase):
+        what = f"the card {card.name!r} names no sources" if card else f"{family.name!r} is a family, not a checkpoint"
+        where = f"add sources to it ({card.file}, line {card.line}), " if card else ""
         raise OptionError(
-            f"{family.name!r} is a family, not a checkpoint, and its weights would be random. "
-            f"Pass checkpoint=, or build {cls.__name__}(config) yourself if random weights are what you want."
+            f"{what}, so the weights would be random. Pass checkpoint=, {where}or build {cls.__name__}(config) yourself if "
+            "random weights are what you want."
         )
     if hasattr(cls, "from_config"):
         return cls.from_config(**{"config": card.config if card else None, **options})

@@ -1,19 +1,16 @@
 """Pictures of one recording: its waveform, its log-mel picture, and below them what an upstream makes of it.
 
-`look_at` gathers what there is to see, `save_picture` draws it. Drawing needs matplotlib (`pip install 'hubcore[plot]'`),
-no display, and leaves matplotlib's own state alone. Shapes: `T` samples, `F` frames, `D` dim.
+`look_at` gathers what there is to see and `draw` makes a matplotlib figure of it (`pip install 'hubcore[plot]'`). No display
+is needed, and matplotlib's own state is left alone. Shapes: `T` samples, `F` frames, `D` dim.
 """
 
 from __future__ import annotations
 
 import importlib
 import inspect
-import io
 import math
 import os
-import tempfile
 import textwrap
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,25 +22,20 @@ from numpy.typing import NDArray
 
 from hubcore.audio import load_audio
 from hubcore.errors import HubcoreError, OptionError
+from hubcore.extract.plan import check_length
 from hubcore.protocol import Upstream, UpstreamOutput
 from hubcore.text import printable
 
 Array = NDArray[Any]
 
-FORMATS = ("png", "pdf", "svg")
-"""What a picture can be, by the ending of its name."""
-_NO_DATE: dict[str, dict[str, None]] = {"png": {"Software": None}, "pdf": {"CreationDate": None}, "svg": {"Date": None}}
-_WIDTH = 10.0
-"""Inches."""
-_DPI = 120
 _COLUMNS = 2400
 """Twice what fits into the width: finer detail of a waveform or a hidden state cannot be seen."""
 _LOWEST_HZ, _HIGHEST_HZ, _MELS = 20.0, 8000.0, 80
 _RANGE_DB = 70.0
 # Okabe and Ito's palette, told apart with any colour vision; the two tones of a band differ in lightness too.
 _DARK, _LIGHT, _MARK, _INK = "#0072B2", "#A6CEE9", "#D55E00", "#333333"
-_STYLE = {
-    "figure.dpi": _DPI,
+STYLE: dict[str, Any] = {
+    "figure.dpi": 120,
     "font.size": 9,
     "axes.edgecolor": "#888888",
     "axes.labelcolor": _INK,
@@ -54,6 +46,7 @@ _STYLE = {
     "xtick.color": _INK,
     "ytick.color": _INK,
 }
+"""How figures look, whatever the user's own matplotlib settings."""
 
 
 @dataclass(frozen=True)
@@ -66,11 +59,6 @@ class Segments:
     """`(F, 2)` seconds, the start and end of each frame."""
     mean_period_ms: float
     """Mean frame period in ms."""
-
-    @property
-    def frames(self) -> int:
-        """How many frames there are."""
-        return len(self.times)
 
 
 @dataclass(frozen=True)
@@ -93,50 +81,12 @@ class Look:
     """Seconds of such a frame."""
     segments: tuple[Segments, ...]
     """One for each lambda asked for."""
-    state: Array | None
-    """`(F, D)` last hidden state, where no lambda was asked for."""
+    state: Array
+    """`(F, D)` the deepest hidden state that was computed; the last, where no lambda was asked for."""
     state_times: Array
     """`(F, 2)` seconds of its frames."""
     state_name: str
-    """Its name."""
-
-
-def takes_lambda(upstream: Upstream) -> bool:
-    """Whether the frame rate of an upstream is a choice.
-
-    Example:
-        >>> from hubcore import hub
-        >>> takes_lambda(hub.load("fbank")), takes_lambda(hub.load("ofa_wav2vec2_tiny_untrained"))
-        (False, True)
-    """
-    return "lambd" in inspect.signature(upstream.forward).parameters
-
-
-def check_target(path: str | os.PathLike[str]) -> str:
-    """The format of the picture `path`, once it is sure that it could be drawn and put there.
-
-    Raises:
-        OptionError: another ending than one of `FORMATS`, a folder, or no folder to put it into.
-        HubcoreError: matplotlib is missing or broken.
-
-    Example:
-        >>> check_target("picture.svg")
-        'svg'
-    """
-    target = Path(path)
-    kind = target.suffix.lower().removeprefix(".")
-    if kind not in FORMATS:
-        raise OptionError(
-            f"{printable(target)} does not end in a format that can be drawn. The formats are {', '.join(FORMATS)}. "
-            f"Call it {printable(target.with_suffix('.png')) if target.name else 'picture.png'}."
-        )
-    if target.is_dir() or not target.parent.is_dir():
-        raise OptionError(
-            f"{printable(target)} cannot be written: {'it is a folder' if target.is_dir() else 'there is no such folder'}. "
-            "A picture is one file in a folder that exists. Choose another name, or make the folder."
-        )
-    _matplotlib("figure")
-    return kind
+    """Its name, and the lambda it was computed at."""
 
 
 def look_at(file: str | os.PathLike[str], upstream: Upstream, *, lambds: Sequence[float] = (), name: str = "") -> Look:
@@ -146,7 +96,7 @@ def look_at(file: str | os.PathLike[str], upstream: Upstream, *, lambds: Sequenc
         file: any audio file.
         upstream: any upstream.
         lambds: lambdas to compare, for an upstream that takes one; without any, the last hidden state is looked at.
-        name: the upstream's name in the title; its card's, or its class's, if empty.
+        name: what to call the upstream; as its card does, or its class, if empty.
 
     Raises:
         AudioError: the file cannot be used.
@@ -156,78 +106,65 @@ def look_at(file: str | os.PathLike[str], upstream: Upstream, *, lambds: Sequenc
 
     card = upstream.card
     name = name or (card.name if card else type(upstream).__name__)
-    if lambds and not takes_lambda(upstream):
+    if lambds and "lambd" not in inspect.signature(upstream.forward).parameters:
         raise OptionError(
             f"lambda was given for {name}, which has none: its frame rate is fixed. A model that compresses, such as "
             "ofa_wav2vec2, has one. Leave lambda out; the last hidden state is drawn instead."
         )
-    wav = load_audio(file, upstream.sample_rate)
-    fbank: Any = hub.load("fbank_no_cmvn", num_mel_bins=_MELS, low_freq_hz=_LOWEST_HZ, high_freq_hz=_HIGHEST_HZ, delta_order=0)
+    fbank: Any = hub.load(
+        "hubcore:fbank_no_cmvn", num_mel_bins=_MELS, low_freq_hz=_LOWEST_HZ, high_freq_hz=_HIGHEST_HZ, delta_order=0
+    )
+    wav, wav_at_16k = _load(file, upstream), _load(file, fbank)
     outputs: list[UpstreamOutput] = []
     with torch.inference_mode():
-        same_rate = upstream.sample_rate == fbank.sample_rate
-        energies = fbank([wav if same_rate else load_audio(file, fbank.sample_rate)]).last_hidden_state[0]
+        energies = fbank([wav_at_16k]).last_hidden_state[0]
         model: Any = upstream
         for lambd in lambds:  # the input of the first block is there as soon as the frames are: no block runs
             outputs.append(model([wav], layers=[0], lambd=lambd))
         out = outputs[0] if outputs else upstream([wav], layers=[len(upstream.layer_names) - 1])
     decibel = energies.double().numpy() * (10 / math.log(10))
-    alpha = out.extras.get("alpha")
+    alpha, chosen = out.extras.get("alpha"), out.extras.get("lambd")
     period_ms = float(out.extras["mean_frame_period_ms"][0]) * int(out.lengths[0]) if alpha is not None else 0.0
     return Look(
         title=f"{printable(Path(file).name)}  |  {name}",
         note=card.note if card and card.note and "untrained" in card.note.lower() else "",
         wav=wav.numpy(),
         seconds=len(wav) / upstream.sample_rate,
-        mel=decibel - decibel.max(),
+        mel=decibel - decibel.max() if np.ptp(decibel) else np.full_like(decibel, -_RANGE_DB),  # pure silence is black
         alpha=None if alpha is None else alpha[0].double().numpy(),
         alpha_period=0.0 if alpha is None else period_ms / 1000 / alpha.shape[1],
-        segments=tuple(_segments(lambd, output) for lambd, output in zip(lambds, outputs, strict=True)),
-        state=None if outputs else out.last_hidden_state[0].float().numpy(),
+        segments=tuple(
+            Segments(lambd, output.frame_times()[0].numpy(), float(output.extras["mean_frame_period_ms"][0]))
+            for lambd, output in zip(lambds, outputs, strict=True)
+        ),
+        state=out.last_hidden_state[0].float().numpy(),
         state_times=out.frame_times()[0].numpy(),
-        state_name=out.layer_names[0],
+        state_name=out.layer_names[0] + (f" (λ = {float(chosen[0]):g})" if chosen is not None else ""),
     )
 
 
-def _segments(lambd: float, out: UpstreamOutput) -> Segments:
-    return Segments(lambd, out.frame_times()[0].numpy(), float(out.extras["mean_frame_period_ms"][0]))
-
-
-def save_picture(look: Look, path: str | os.PathLike[str]) -> None:
-    """Draws `look` into the file `path`, which appears whole or not at all; its ending decides the format.
-
-    Raises:
-        OptionError: `path` has another ending than one of `FORMATS`, or cannot be written.
-        HubcoreError: matplotlib is missing.
-    """
-    kind = check_target(path)
-    buffer = io.BytesIO()
-    with _matplotlib("style").context(_STYLE, after_reset=True), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing from")  # a name in a script that the font lacks
-        draw(look).savefig(buffer, format=kind, metadata=_NO_DATE[kind])
-    target, temporary = Path(path), ""
-    try:
-        handle, temporary = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent)
-        with open(handle, "wb") as stream:
-            stream.write(buffer.getvalue())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, target)
-    except OSError as error:
-        if temporary:
-            Path(temporary).unlink(missing_ok=True)
-        raise OptionError(
-            f"{printable(target)} cannot be written: {error.strerror or error}. Nothing was changed there. "
-            "Choose a folder that can be written, or make room."
-        ) from error
+def _load(file: str | os.PathLike[str], upstream: Upstream) -> torch.Tensor:
+    wav = load_audio(file, upstream.sample_rate)
+    check_length(Path(file), len(wav), sample_rate=upstream.sample_rate, min_samples=upstream.min_samples)
+    return wav
 
 
 def draw(look: Look) -> Any:
-    """A matplotlib figure of `look`, one panel above the other on a common time axis."""
+    """A `matplotlib.figure.Figure` of `look`: panels one above the other on a common time axis.
+
+    Raises:
+        HubcoreError: matplotlib is missing or broken.
+    """
+    with load_matplotlib("style").context(STYLE, after_reset=True):
+        return _figure(look)
+
+
+def _figure(look: Look) -> Any:
     heights = [1.0, 2.2]
     heights += [1.1] if look.alpha is not None else []
     heights += [0.32 * len(look.segments) + 0.1] if look.segments else [2.6]
     extra = 1.1 + (0.15 * (1 + len(look.note) // 150) if look.note else 0)
-    figure = _matplotlib("figure").Figure(figsize=(_WIDTH, sum(heights) + extra), layout="constrained")
+    figure = load_matplotlib("figure").Figure(figsize=(10, sum(heights) + extra), layout="constrained")
     grid = figure.subplots(
         len(heights), 2, squeeze=False, sharex="col", gridspec_kw={"height_ratios": heights, "width_ratios": [1, 0.014]}
     )
@@ -305,7 +242,7 @@ def _draw_segments(axes: Any, side: Any, segments: Sequence[Segments]) -> None:
     for row, found in enumerate(segments):
         bars = [(start, end - start) for start, end in found.times.tolist()]
         axes.broken_barh(bars, (row - 0.4, 0.8), facecolors=[_DARK, _LIGHT] * (len(bars) // 2 + 1), linewidth=0)
-        frames = f"{found.frames} frame{'s' * (found.frames != 1)}, {found.mean_period_ms:.1f} ms"
+        frames = f"T' = {len(found.times)}, mean {found.mean_period_ms:.1f} ms"
         side.text(0, row, frames, va="center", fontsize=8, color=_INK)
     for each in (axes, side):
         each.set_ylim(len(segments) - 0.5, -0.5)
@@ -316,16 +253,16 @@ def _draw_segments(axes: Any, side: Any, segments: Sequence[Segments]) -> None:
 
 
 def _draw_state(axes: Any, side: Any, look: Look) -> None:
-    if look.state is None:
-        return
     state = look.state - look.state.mean(0)
     spread = state.std(0)
-    state = state / np.where(spread > 1e-6 * (1 + np.abs(look.state).max(0)), spread, np.inf)
+    state = state / np.where(spread > 1e-6 * (1 + np.abs(look.state).max(0)), spread, np.inf)  # what stands still is 0
     # Frames may overlap or differ in length: each point in time shows the frame that is nearest to it.
     edges = (look.state_times[:-1, 1] + look.state_times[1:, 0]) / 2
     centres = (np.arange(_COLUMNS) + 0.5) * look.seconds / _COLUMNS
+    shown = state[np.searchsorted(edges, centres, side="right")]
+    shown[centres > look.state_times[-1, 1]] = np.nan
     image = axes.imshow(
-        state[np.searchsorted(edges, centres, side="right")].T,
+        shown.T,
         origin="lower",
         aspect="auto",
         cmap="RdBu_r",
@@ -346,8 +283,12 @@ def _colour_bar(image: Any, side: Any, label: str) -> None:
     bar.ax.tick_params(labelsize=8)
 
 
-def _matplotlib(module: str) -> Any:
-    """A module of matplotlib. `matplotlib.pyplot` is never needed, so no display is either."""
+def load_matplotlib(module: str) -> Any:
+    """A module of matplotlib; never `pyplot`, which would look for a display.
+
+    Raises:
+        HubcoreError: it is missing or broken.
+    """
     try:
         return importlib.import_module(f"matplotlib.{module}")
     except ImportError as error:

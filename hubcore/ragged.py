@@ -54,7 +54,11 @@ def check_wavs(
                 f"item {index} has shape {tuple(row.shape)}. Each waveform must be 1-D, one channel. "
                 "Average or pick channels first; for a (B, T) batch pass the tensor itself, with lengths=."
             )
-        if not row.is_floating_point():
+        if row.layout != torch.strided or row.device.type == "meta":
+            raise AudioError(
+                f"item {index} is {row.layout} on {row.device}. Samples must be in memory, one by one. Use a dense tensor."
+            )
+        if not row.is_floating_point() or row.dtype.itemsize < 2:
             raise AudioError(
                 f"item {index} has dtype {row.dtype}. Samples must be floats, full scale being 1.0. "
                 "Divide integer samples by their full scale (32768 for 16-bit audio)."
@@ -90,11 +94,12 @@ def _rows(wavs: Sequence[Tensor] | Tensor, lengths: Tensor | Sequence[int] | Non
             )
         if lengths is None:
             return list(wavs.unbind(0))
-        counts = [int(n) for n in (lengths.tolist() if isinstance(lengths, Tensor) else lengths)]
-        if len(counts) != wavs.shape[0] or any(not 0 <= n <= wavs.shape[1] for n in counts):
+        counts = lengths.tolist() if isinstance(lengths, Tensor | np.ndarray) else lengths
+        whole = isinstance(counts, Sequence) and all(isinstance(n, int) and not isinstance(n, bool) for n in counts)
+        if not whole or len(counts) != wavs.shape[0] or any(not 0 <= n <= wavs.shape[1] for n in counts):
             raise AudioError(
-                f"lengths is {counts} for waveforms of shape {tuple(wavs.shape)}. It must hold one number of samples for "
-                f"each of the {wavs.shape[0]} rows, none above {wavs.shape[1]}."
+                f"lengths is {counts} for waveforms of shape {tuple(wavs.shape)}. It must hold one whole number of samples "
+                f"for each of the {wavs.shape[0]} rows, none above {wavs.shape[1]}."
             )
         return [row[:n] for row, n in zip(wavs.unbind(0), counts, strict=True)]
     if lengths is not None:
@@ -102,6 +107,8 @@ def _rows(wavs: Sequence[Tensor] | Tensor, lengths: Tensor | Sequence[int] | Non
             "lengths came with a list of waveforms. Each of those knows its own length: lengths goes with one (B, T) "
             "tensor only. Leave it out."
         )
+    if isinstance(wavs, np.ndarray) and wavs.ndim == 1:
+        raise AudioError("the waveforms are one 1-D array. A batch is a list of waveforms. For a single one pass [wav].")
     if isinstance(wavs, str | bytes) or not isinstance(wavs, Sequence | np.ndarray):
         raise AudioError(
             f"the waveforms are a {type(wavs).__name__}. They must be a list of 1-D float tensors, or one (B, T) tensor; "
@@ -110,7 +117,13 @@ def _rows(wavs: Sequence[Tensor] | Tensor, lengths: Tensor | Sequence[int] | Non
     rows = []
     for index, wav in enumerate(wavs):
         if isinstance(wav, np.ndarray):
-            wav = torch.from_numpy(np.ascontiguousarray(wav))
+            if wav.dtype.kind not in "iuf" or wav.dtype.itemsize > 8:
+                raise AudioError(
+                    f"item {index} is an array of {wav.dtype}. Samples must be floats of at most 64 bits. "
+                    "Use wav.astype('float32')."
+                )
+            native = wav.astype(wav.dtype.newbyteorder("="), copy=not wav.flags.writeable)
+            wav = torch.from_numpy(np.ascontiguousarray(native))
         if not isinstance(wav, Tensor):
             raise AudioError(
                 f"item {index} is a {type(wav).__name__}. Each waveform must be a 1-D float tensor. "

@@ -18,12 +18,11 @@ from pathlib import Path
 
 from hubcore.card import Card
 from hubcore.errors import DuplicateUpstreamError, RegistryError, UnknownUpstreamError
-from hubcore.registry_file import read_registry
+from hubcore.registry_file import NAME, read_registry
 
 UPSTREAMS_GROUP = "hubcore.upstreams"
 REGISTRIES_GROUP = "hubcore.registries"
 HOOKS_GROUP = "hubcore"
-_NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}")
 _TARGET = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
 
@@ -76,7 +75,7 @@ class Entry:
         """Why it cannot run here and what to do, or None if it can."""
         if self.family is None:
             family = self.card.upstream if self.card else self.name
-            return f"no installed distribution provides the family {family!r}"
+            return f"no installed distribution provides the family {family!r}. Install the plugin that does"
         return self.family.missing
 
 
@@ -124,7 +123,8 @@ class Registry:
         if not claims:
             raise UnknownUpstreamError(name, self.names())
         if len(claims) > 1:
-            raise DuplicateUpstreamError(plain, sorted(entry.owner for entry in claims))
+            files = [f"{entry.card.file}, line {entry.card.line}" for entry in claims if entry.card]
+            raise DuplicateUpstreamError(plain, sorted(entry.owner for entry in claims), files)
         return claims[0]
 
     def duplicates(self) -> dict[str, list[str]]:
@@ -170,7 +170,7 @@ def build_registry() -> Registry:
     for owner, version, point in entry_points(problems):
         if point.group == UPSTREAMS_GROUP:
             target = point.value.partition("[")[0].strip()
-            if not _NAME.fullmatch(point.name) or not _TARGET.fullmatch(target):
+            if not NAME.fullmatch(point.name) or not _TARGET.fullmatch(target):
                 problems.append(
                     Problem(owner, f"entry point {point.name!r} = {point.value!r} must be name = module:Class. Mend it.")
                 )
@@ -239,15 +239,17 @@ def _missing(point: importlib.metadata.EntryPoint, target: str, owner: str) -> s
     except (ImportError, ValueError):
         top = None
     if top is None:
-        return f"its package {target.partition('.')[0]!r} is missing: pip install --force-reinstall {owner}"
+        package = target.partition(":")[0].partition(".")[0]
+        return f"its package {package!r} is missing. Put it back with: pip install --force-reinstall {owner}"
     for extra in point.extras:
         for requirement in importlib.metadata.requires(owner) or ():
             wanted, _, marker = requirement.partition(";")
             if re.search(rf"extra\s*==\s*['\"]{re.escape(extra)}['\"]", marker):
+                needed = re.split(r"[\s<>=!~\[(]", wanted.strip(), maxsplit=1)[0]
                 try:
-                    importlib.metadata.distribution(re.split(r"[\s<>=!~\[(]", wanted.strip(), maxsplit=1)[0])
+                    importlib.metadata.distribution(needed)
                 except importlib.metadata.PackageNotFoundError:
-                    return f"pip install '{owner}[{extra}]'"
+                    return f"{needed} is not installed. Install it with: pip install '{owner}[{extra}]'"
     return None
 
 
@@ -283,13 +285,3 @@ def user_files(problems: list[Problem] | None = None) -> list[Path]:
             problems.append(Problem("user", f"HUBCORE_REGISTRY names {text}, which is not a file. Correct or unset it."))
     config = os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config"
     return files + sorted(Path(config, "hubcore").glob("*.yaml"))
-
-
-def check_name(name: str) -> bool:
-    """Whether `name` is a legal name: lower-case letters, digits, `_`, `.`, `-`; at most 64 characters.
-
-    Example:
-        >>> check_name("xls_r_300m"), check_name("../x")
-        (True, False)
-    """
-    return bool(_NAME.fullmatch(name))

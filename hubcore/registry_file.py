@@ -17,7 +17,7 @@ from hubcore.errors import RegistryError, nearest_names
 
 _MAX_BYTES = 1 << 20
 _MAX_DEPTH = 20
-_NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}")
+NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _TEXT_FIELDS = ("upstream", "license", "config", "training_data", "paper", "note")
 _FIELDS = (*_TEXT_FIELDS, "aliases", "sources", "options")
@@ -114,7 +114,7 @@ def _text(path: Path, node: yaml.Node, what: str) -> str:
 
 
 def _card(path: Path, name: str, node: yaml.Node, distribution: str | None) -> Card:
-    if not _NAME.fullmatch(name):
+    if not NAME.fullmatch(name):
         raise _error(path, node, f"the name {name!r} may hold a-z, 0-9, _, . and - only, at most 64. Rename it")
     fields = _mapping(path, node, f"{name!r}")
     for key in fields:
@@ -132,7 +132,7 @@ def _card(path: Path, name: str, node: yaml.Node, distribution: str | None) -> C
     }
     aliases = tuple(_text(path, item, f"an alias of {name!r}") for item in _items(path, fields.get("aliases")))
     for alias in aliases:
-        if not _NAME.fullmatch(alias):
+        if not NAME.fullmatch(alias):
             raise _error(path, node, f"the alias {alias!r} may hold a-z, 0-9, _, . and - only. Rename it")
     options = _plain(path, fields["options"]) if "options" in fields else {}
     if not isinstance(options, Mapping):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import inspect
+import operator
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
@@ -114,7 +115,7 @@ class UpstreamBase(nn.Module):
             source: a path (file or Hugging Face directory), `https://...`, `hf://org/repo[@revision][/file]`, or a
                 registered name. A path that exists wins over a name.
             config: a config or the name of one, for a file that does not carry its own; one that does is checked against it.
-            **options: keywords of the class itself; an unknown one is an error.
+            **options: keywords of the class's `from_file`; an unknown one is an error.
 
         Raises:
             CheckpointError: the file is damaged, unsafe, of another layout or family, or lacks weights.
@@ -199,12 +200,12 @@ class UpstreamBase(nn.Module):
             raise OptionError(f"layers is {layers!r}. It must be a non-empty list of indices, such as [0, -1], or None.")
         chosen = []
         for layer in layers:
-            if not isinstance(layer, int) or isinstance(layer, bool) or not -count <= layer < count:
+            if isinstance(layer, bool) or not hasattr(layer, "__index__") or not -count <= operator.index(layer) < count:
                 raise OptionError(
                     f"layers has {layer!r}. {type(self).__name__} has {count} hidden states, "
                     f"0 ({self.layer_names[0]}) to {count - 1} ({self.layer_names[-1]}). Choose from -{count} to {count - 1}."
                 )
-            chosen.append(layer % count)
+            chosen.append(operator.index(layer) % count)
         return tuple(chosen)
 
     def make_output(
@@ -271,13 +272,3 @@ def check_options(cls: type[Any], options: Mapping[str, Any], *, known: set[str]
             near = difflib.get_close_matches(name, sorted(known), n=3, cutoff=0.5)
             hint = f"The nearest are {', '.join(near)}." if near else f"It takes {', '.join(sorted(known)) or 'none'}."
             raise OptionError(f"{cls.__name__} has no option called {name!r}. {hint} `hubcore info` shows the class.")
-
-
-def parameter_count(module: nn.Module) -> int:
-    """The number of weights in a module.
-
-    Example:
-        >>> parameter_count(torch.nn.Linear(2, 3))
-        9
-    """
-    return sum(p.numel() for p in module.parameters())

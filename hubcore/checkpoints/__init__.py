@@ -6,8 +6,9 @@ weights with a table of `Rename` rows. Importing this package imports no torch u
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from hubcore.lazy import lazy_exports
 
 if TYPE_CHECKING:
     from hubcore.checkpoints.layouts import Checkpoint, Rename, TensorInfo, check_names, open_checkpoint, rename
@@ -49,12 +50,4 @@ __all__ = [
     "write_native",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name in _MODULE_OF:
-        return getattr(importlib.import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}; it has {', '.join(__all__)}")
-
-
-def __dir__() -> list[str]:
-    return list(__all__)
+__getattr__, __dir__ = lazy_exports(__name__, _MODULE_OF)

@@ -206,6 +206,9 @@ def _with_json_config(path: Path, checkpoint: Checkpoint) -> Checkpoint:
     checkpoint.config = _json_file(folder / "config.json")
     if (folder / "preprocessor_config.json").is_file():
         checkpoint.task = _json_file(folder / "preprocessor_config.json")
+    elif (folder / "processor_config.json").is_file():  # transformers 5 puts the feature extractor in there
+        extractor = _json_file(folder / "processor_config.json").get("feature_extractor")
+        checkpoint.task = extractor if isinstance(extractor, dict) else {}
     return checkpoint
 
 

@@ -28,8 +28,9 @@ SLOWEST = 1024.0
 """Bytes a second, over RATE_WINDOW seconds, below which a transfer is broken off."""
 RATE_WINDOW = 30.0
 _TRIES = 5
+_PROGRESS = 1 << 14
+"""Bytes that an attempt must add for the count of tries to begin anew."""
 _MOST_TRIES = 200
-"""Progress resets the count of tries; this ends a server that sends a byte at a time."""
 _REDIRECTS = 5
 _RETRIED = (408, 425, 429, 500, 502, 503, 504)
 _LONGEST_WAIT = 30.0
@@ -90,7 +91,7 @@ def transfer(url: str, part: Part, limits: Limits, progress: Progress) -> None:
         except PassingError as error:
             last = error
         tries += 1
-        failures = 1 if part.size > most else failures + 1
+        failures = 1 if part.size >= most + _PROGRESS else failures + 1
         most = max(most, part.size)
         if failures >= _TRIES or tries >= _MOST_TRIES:
             kept = f" The {part.size} bytes that came are kept, to go on from later." if part.size else ""

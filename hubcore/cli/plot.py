@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+import io
+import os
+import tempfile
 import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from hubcore.cli.table import format_table
+from hubcore.errors import OptionError
 from hubcore.text import printable
+
+if TYPE_CHECKING:
+    from hubcore.plotting import Look
+
+# The same picture must be the same bytes, so no date goes into it.
+_METADATA = {".png": {"Software": None}, ".pdf": {"CreationDate": None}, ".svg": {"Date": None}}
 
 _EXAMPLE = """\b
 Example:
@@ -45,20 +57,60 @@ def command(file: str, name: str, out: str, checkpoint: str | None, lambds: tupl
     hidden state. Needs matplotlib: pip install 'hubcore[plot]'.
     """
     from hubcore import hub
-    from hubcore.plotting import check_target, look_at, save_picture
+    from hubcore.plotting import load_matplotlib, look_at
 
-    check_target(out)  # before a model is loaded for nothing
+    target = Path(out)
+    _check(target)  # before a model is loaded for nothing
+    load_matplotlib("figure")
     upstream = hub.load(name, checkpoint=checkpoint)
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always", UserWarning)
         look = look_at(file, upstream, lambds=lambds, name=upstream.card.name if upstream.card else name)
     for warning in said:
         click.echo(f"hubcore: {warning.message}", err=True)
-    save_picture(look, out)
+    _write(look, target)
     if look.segments:
-        rows = [(f"{found.lambd:g}", found.frames, f"{found.mean_period_ms:.1f}") for found in look.segments]
+        rows = [(f"{found.lambd:g}", len(found.times), f"{found.mean_period_ms:.1f}") for found in look.segments]
         headers = ["lambda", "frames", "mean period, ms"]
         click.echo(format_table(headers, rows, right=headers))
     click.echo(f"{printable(out)}: {look.seconds:.2f} s of {printable(file)}")
     if look.note:
         click.echo(f"note: {look.note}")
+
+
+def _check(target: Path) -> None:
+    """Whether a picture can be put there, as far as its name tells."""
+    if target.suffix.lower() not in _METADATA:
+        raise OptionError(
+            f"the picture {printable(target)} has an ending that cannot be drawn. The formats are {', '.join(_METADATA)}. "
+            "Give it one of those endings."
+        )
+    if target.is_dir() or not target.parent.is_dir():
+        reason = "it is a folder" if target.is_dir() else f"there is no folder {printable(target.parent)}"
+        raise OptionError(
+            f"the picture {printable(target)} cannot be written: {reason}. A picture is one file in a folder that exists. "
+            "Choose another name, or make the folder."
+        )
+
+
+def _write(look: Look, target: Path) -> None:
+    """Draws the picture; it appears whole or not at all."""
+    from hubcore.plotting import STYLE, draw, load_matplotlib
+
+    kind, buffer, temporary = target.suffix.lower(), io.BytesIO(), ""
+    with load_matplotlib("style").context(STYLE, after_reset=True), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")  # a name in a script that the font lacks
+        draw(look).savefig(buffer, format=kind[1:], metadata=_METADATA[kind])
+    try:
+        handle, temporary = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent)
+        with open(handle, "wb") as stream:
+            stream.write(buffer.getvalue())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, target)
+    except OSError as error:
+        if temporary:
+            Path(temporary).unlink(missing_ok=True)
+        raise OptionError(
+            f"the picture {printable(target)} cannot be written: {error.strerror or error}. Nothing was changed there. "
+            "Choose a folder that can be written, or make room."
+        ) from error

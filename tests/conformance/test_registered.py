@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from hubcore import hub
+from hubcore.registry import current_registry
 from hubcore.testing import parametrize_with_checks
 from hubcore_ofa_wav2vec2 import OfaWav2Vec2Upstream
 from hubcore_wav2vec2 import CONFIGS, Wav2Vec2Upstream
@@ -36,22 +37,32 @@ def ofa_at_0() -> OfaWav2Vec2Upstream:
     return ofa_at(0.0)
 
 
-def ofa_at_half() -> OfaWav2Vec2Upstream:
-    return ofa_at(0.5)
-
-
 def ofa_at_1() -> OfaWav2Vec2Upstream:
     return ofa_at(1.0)
 
 
-@parametrize_with_checks(["fbank", "fbank_no_cmvn", "mfcc", "spectrogram", "mel", "linear"])
+def registered(family: str) -> list[str]:
+    """The names of a family that need no download."""
+    return [
+        entry.name
+        for entry in current_registry().entries
+        if entry.card and entry.card.upstream == family and all(s.uri.startswith("package://") for s in entry.card.sources)
+    ]
+
+
+def test_every_registered_family_is_checked_below() -> None:
+    assert {entry.family.name for entry in current_registry().entries if entry.family} == {"fbank", "wav2vec2", "ofa_wav2vec2"}
+    assert len(registered("fbank")) == 6
+
+
+@parametrize_with_checks(registered("fbank"))
 def test_signal_upstream(upstream: Any, check: Any) -> None:
     check(upstream)
 
 
 @parametrize_with_checks(
     [
-        "wav2vec2_tiny_untrained",
+        *registered("wav2vec2"),
         group_norm_post_norm,
         layer_norm_pre_norm_normalize,
         as_many_blocks_as_convolutions,
@@ -62,7 +73,7 @@ def test_wav2vec2(upstream: Any, check: Any) -> None:
     check(upstream)
 
 
-@parametrize_with_checks([ofa_at_half, ofa_at_1], exempt={"gradients_nonzero:*.k_proj.bias": KEY_BIAS})
+@parametrize_with_checks([*registered("ofa_wav2vec2"), ofa_at_1], exempt={"gradients_nonzero:*.k_proj.bias": KEY_BIAS})
 def test_ofa_wav2vec2(upstream: Any, check: Any) -> None:
     check(upstream)
 

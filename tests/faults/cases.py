@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import pytest
 
@@ -48,8 +47,10 @@ class Cases:
 
         return register
 
-    def parametrize(self) -> Any:
-        return pytest.mark.parametrize("case", [pytest.param(case, id=case.name) for case in self.all])
+    def generate(self, metafunc: pytest.Metafunc) -> None:
+        """A module's `pytest_generate_tests`: one test for each case that the module holds in the end."""
+        if "case" in metafunc.fixturenames:
+            metafunc.parametrize("case", [pytest.param(case, id=case.name) for case in self.all])
 
 
 def all_cases() -> list[Case]:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import json
+from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
 from hubcore.card import Card, Source
-from hubcore.checkpoints import sources
+from hubcore.checkpoints import hugging_face, sources, transfer
+from hubcore.checkpoints.download import download
 from hubcore.checkpoints.expectations import Expectation, expecting
 from hubcore.checkpoints.parts import Remote, _machine
-from hubcore.checkpoints.download import download
-from tests.faults.http_server import BODY, SHA256, Server
+from tests.faults.http_server import BODY, SHA256, Server, running
 
 DEAD = 2**22 + 1
 """A process number that no process has: Linux gives none above 2**22."""
@@ -19,8 +24,12 @@ DEAD = 2**22 + 1
 class Lab:
     """One server and one cache; `waits` collects the pauses between attempts, which are not waited."""
 
-    def __init__(self, server: Server, cache: Path, waits: list[float]) -> None:
-        self.server, self.cache, self.waits = server, cache, waits
+    def __init__(self, server: Server, cache: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+        self.server, self.cache, self.monkeypatch, self.caplog = server, cache, monkeypatch, caplog
+        self.waits: list[float] = []
+        monkeypatch.setattr(transfer, "pause", self.waits.append)
+        monkeypatch.setattr(hugging_face, "pause", self.waits.append)
+        monkeypatch.setenv("HUBCORE_CACHE", str(cache))
 
     def get(self, url: str, sha256: str | None = SHA256, size: int | None = None, offline: bool = False) -> bytes:
         """Downloads, and gives the bytes of the file that came of it."""
@@ -49,12 +58,18 @@ class Lab:
         return sorted((self.cache / "parts").glob("*.part"))
 
     def leave_part(
-        self, url: str, body: bytes, *, key: str = f"sha256-{SHA256}", validator: str | None = '"v1"', total: int | None = len(BODY),
-        sidecar: str | None = None, machine: str | None = None, pid: int = DEAD,
+        self,
+        url: str,
+        body: bytes,
+        *,
+        key: str = f"sha256-{SHA256}",
+        validator: str | None = '"v1"',
+        total: int | None = len(BODY),
+        sidecar: str | None = None,
+        machine: str | None = None,
+        pid: int = DEAD,
     ) -> Path:
         """A part as a killed process leaves it; `sidecar` replaces what would lie beside it, empty text means nothing."""
-        import json
-
         folder = self.cache / "parts"
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"{key}.{machine or _machine()}-{pid}-1-0123abcd.part"
@@ -63,3 +78,10 @@ class Lab:
         if text:
             path.with_name(path.name + ".json").write_text(text)
         return path
+
+
+@contextlib.contextmanager
+def a_lab(folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> Iterator[Lab]:
+    """A lab with its cache in `folder`."""
+    with running(Server()) as server:
+        yield Lab(server, folder / "cache", monkeypatch, caplog)

@@ -95,6 +95,23 @@ def test_an_output_without_the_layer_or_of_another_batch_is_an_error(model: torc
         Featurizer(model)([*WAVS, WAVS[0]], model(WAVS))
 
 
+def test_an_output_of_another_upstream_is_an_error(model: torch.nn.Module) -> None:
+    fbank = hub.load("fbank")
+    with pytest.raises(OptionError, match="must belong to one upstream"):
+        Featurizer(model, layer_selection=0)(WAVS, fbank(WAVS))
+    with pytest.raises(OptionError, match="must belong to one upstream"):
+        Featurizer(fbank)(WAVS, model(WAVS))
+
+
+def test_an_output_without_gradients_to_come_says_so(model: torch.nn.Module) -> None:
+    with torch.inference_mode():
+        out = model(WAVS)
+    with pytest.raises(OptionError, match=r"torch\.no_grad"):
+        Featurizer(model)(WAVS, out)
+    with torch.inference_mode():
+        assert len(Featurizer(model)(WAVS, out)) == 2
+
+
 def test_the_weights_train(model: torch.nn.Module) -> None:
     with torch.no_grad():
         out = model(WAVS)

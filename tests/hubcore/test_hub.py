@@ -158,6 +158,22 @@ def test_options_may_name_another_config() -> None:
         type(hub.load("wav2vec2_tiny_untrained"))("tiny")
 
 
+def test_a_card_that_forgot_its_sources_never_gives_random_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "r.yaml").write_text("version: 1\nupstreams:\n  mine: {upstream: wav2vec2, config: tiny, license: unknown}\n")
+    monkeypatch.setenv("HUBCORE_REGISTRY", str(tmp_path / "r.yaml"))
+    with pytest.raises(OptionError, match=r"names no sources(.|\n)*add sources to it \(.*r\.yaml, line 3\)"):
+        hub.load("mine")
+
+
+def test_a_file_added_later_is_found_after_a_refresh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    assert "late" not in hub.list()
+    (tmp_path / "hubcore").mkdir()
+    (tmp_path / "hubcore/late.yaml").write_text("version: 1\nupstreams:\n  late: {upstream: fbank, license: none needed}\n")
+    hub.refresh()
+    assert "late" in hub.list()
+
+
 def test_fetch_gives_the_file() -> None:
     assert hub.fetch("fbank") is None
     path = hub.fetch("wav2vec2_tiny_untrained")

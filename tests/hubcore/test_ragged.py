@@ -68,6 +68,8 @@ def test_what_is_accepted() -> None:
     assert check([np.zeros(500)])[0].dtype == torch.float64
     wav = torch.zeros(500)
     assert check([wav])[0] is wav
+    assert check([np.zeros(500, dtype=">f4")])[0].dtype == torch.float32
+    assert len(check([np.frombuffer(bytes(2000), dtype=np.float32)])[0]) == 500
 
 
 GOOD = torch.zeros(500)
@@ -92,6 +94,15 @@ BAD = {
     "lengths too long": (torch.zeros(1, 500), [501], "none above 500"),
     "lengths too few": (torch.zeros(2, 500), [500], "each of the 2 rows"),
     "negative length": (torch.zeros(1, 500), [-1], "none above 500"),
+    "a number of lengths": (torch.zeros(1, 500), 500, "lengths is 500"),
+    "fractional lengths": (torch.zeros(1, 500), [499.7], "whole number"),
+    "lengths of text": (torch.zeros(1, 500), ["a"], "whole number"),
+    "two-dimensional lengths": (torch.zeros(1, 500), torch.tensor([[500]]), "whole number"),
+    "one array": (np.zeros(500), None, r"pass \[wav\]"),
+    "objects": ([np.array([None] * 500)], None, "array of object"),
+    "long doubles": ([np.zeros(500, dtype=np.longdouble)], None, "at most 64 bits"),
+    "sparse": ([torch.zeros(500).to_sparse()], None, "dense tensor"),
+    "meta": ([torch.zeros(500, device="meta")], None, "in memory"),
     "length too short": (torch.zeros(2, 500), [500, 3], "item 1 has 3 samples"),
 }
 

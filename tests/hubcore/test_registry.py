@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from hubcore import hub
-from hubcore.errors import DuplicateUpstreamError, PluginError, RegistryError, UnavailableUpstreamError
+from hubcore.errors import DuplicateUpstreamError, OptionError, PluginError, RegistryError, UnavailableUpstreamError
 from hubcore.registry import build_registry, current_registry, own_registry_file
 from hubcore.registry_file import read_registry
 
@@ -51,6 +51,26 @@ def test_two_owners_of_one_name_are_an_error_only_when_it_is_used(install: Insta
     assert type(hub.load("rival:acme")).__module__ == "rival_speech.upstream"
     assert type(hub.load("acme-speech:acme_small")).__module__ == "acme_speech.upstream"
     assert type(hub.load("fbank")).__name__ == "FbankUpstream"
+
+
+def test_a_name_in_two_files_of_the_user_names_the_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    paths = [tmp_path / "a.yaml", tmp_path / "b.yaml"]
+    for path in paths:
+        path.write_text("version: 1\nupstreams:\n  mine: {upstream: fbank, license: none needed}\n")
+    monkeypatch.setenv("HUBCORE_REGISTRY", ":".join(map(str, paths)))
+    with pytest.raises(DuplicateUpstreamError, match=r"a\.yaml, line 3; .*b\.yaml, line 3"):
+        hub.load("mine")
+    assert hasattr(hub, "mine")
+
+
+def test_a_subclass_that_inherits_its_loader_never_gives_random_weights(install: Installer) -> None:
+    install(
+        "child",
+        entry_points="[hubcore.upstreams]\nchild = child_mod:ChildUpstream\n",
+        files={"child_mod.py": "from hubcore_wav2vec2 import Wav2Vec2Upstream as W\nclass ChildUpstream(W):\n    pass\n"},
+    )
+    with pytest.raises(OptionError, match="would be random"):
+        hub.load("child")
 
 
 def test_a_built_in_name_can_be_contested_but_not_taken(install: Installer) -> None:
@@ -104,7 +124,7 @@ def test_a_missing_package_or_extra_is_listed_with_its_command(install: Installe
 
     registry.refresh()
     assert {"gone", "extra"} < set(hub.list())
-    with pytest.raises(UnavailableUpstreamError, match="gone_package"):
+    with pytest.raises(UnavailableUpstreamError, match=r"package 'gone_package' is missing"):
         hub.load("gone")
     with pytest.raises(UnavailableUpstreamError, match=r"pip install 'partial\[gpu\]'"):
         hub.load("extra")
@@ -192,6 +212,8 @@ def test_our_own_registry_is_whole_and_sorted() -> None:
     assert build_registry().problems == []
     for card in cards:
         assert card.license
+        for source in card.sources:  # what the package itself carries, it can vouch for
+            assert not source.uri.startswith("package://") or (source.sha256 and source.size)
         assert card.sources or card.license == "none needed"
 
 

@@ -1,24 +1,24 @@
-"""Filter banks, cepstra and spectra: features that need no weights, as exact and batched as a model's.
+"""Signal transforms as hubcore upstreams: Kaldi filter banks, MFCC, spectrograms, and STFT features.
 
-`FbankUpstream` computes, `FbankConfig` says what, `CONFIGS` holds the six named ones. Importing this imports no torch;
-the class loads when it is first used.
+Importing this package imports no torch until a name that needs it is used.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from hubcore_fbank.config import CONFIGS, FbankConfig
+from hubcore.lazy import lazy_exports
 
 if TYPE_CHECKING:
+    from hubcore_fbank.config import CONFIGS, FbankConfig
     from hubcore_fbank.upstream import FbankUpstream
+
+_MODULE_OF = {
+    "CONFIGS": "config",
+    "FbankConfig": "config",
+    "FbankUpstream": "upstream",
+}
 
 __all__ = ["CONFIGS", "FbankConfig", "FbankUpstream"]
 
-
-def __getattr__(name: str) -> Any:
-    if name == "FbankUpstream":
-        from hubcore_fbank.upstream import FbankUpstream
-
-        return FbankUpstream
-    raise AttributeError(f"module 'hubcore_fbank' has no attribute {name!r}; it has {', '.join(__all__)}")
+__getattr__, __dir__ = lazy_exports(__name__, _MODULE_OF)

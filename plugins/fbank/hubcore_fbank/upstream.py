@@ -15,7 +15,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from hubcore.protocol import UpstreamOutput
 from hubcore.ragged import pack_on_grid, regular_frame_times
-from hubcore.upstream import UpstreamBase
+from hubcore.upstream import UpstreamBase, check_config
 from hubcore_fbank.components import (
     cepstral_matrix,
     deltas,
@@ -63,6 +63,7 @@ class FbankUpstream(UpstreamBase):
     configs: ClassVar[Mapping[str, Any]] = CONFIGS
 
     def __init__(self, config: FbankConfig) -> None:
+        check_config(type(self), config)
         super().__init__(
             layer_names=("features",),
             hidden_sizes=(config.feature_dim,),

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
+from hubcore.errors import OptionError
 from hubcore_wav2vec2.config import CONFIGS as WAV2VEC2_CONFIGS
 from hubcore_wav2vec2.config import Wav2Vec2Config
 
@@ -37,9 +38,9 @@ class OfaWav2Vec2Config(Wav2Vec2Config):
         low, high = (float(end) for end in self.lambd_range)
         object.__setattr__(self, "lambd_range", (low, high))
         if self.alpha_kernel < 1 or self.alpha_kernel % 2 == 0:
-            raise ValueError(f"alpha_kernel must be odd, but is {self.alpha_kernel} instead.")
+            raise OptionError(f"alpha_kernel must be odd, but is {self.alpha_kernel} instead.")
         if not low <= high <= 2:
-            raise ValueError(f"lambd_range must rise and end at 2 at most, but is {self.lambd_range} instead.")
+            raise OptionError(f"lambd_range must rise and end at 2 at most, but is {self.lambd_range} instead.")
 
 
 def with_cif(config: Wav2Vec2Config, **options: object) -> OfaWav2Vec2Config:

@@ -254,6 +254,7 @@ def _fairseq_config(checkpoint: Checkpoint, notes: list[str]) -> Wav2Vec2Config:
         notes.append("the file does not say whether waveforms are normalised; taken from the extractor's norm")
     layer_norm = model.get("extractor_mode", "default") == "layer_norm"
     default = Wav2Vec2Config()
+    _note_defaults(model, _FAIRSEQ_KEYS, "fairseq", notes)
     return Wav2Vec2Config(
         conv_layers=parse_conv_layers(model["conv_feature_layers"]) if "conv_feature_layers" in model else default.conv_layers,
         conv_bias=_bool(model.get("conv_bias", False)),
@@ -291,11 +292,14 @@ def _transformers_config(checkpoint: Checkpoint, notes: list[str]) -> Wav2Vec2Co
         columns = (model["conv_dim"], model["conv_kernel"], model["conv_stride"])
         conv_layers = tuple((_int(c), _int(k), _int(s)) for c, k, s in zip(*columns, strict=True))
     layer_norm = model.get("feat_extract_norm", "group") == "layer"
-    if "do_normalize" not in task:
+    _note_defaults(model, _TRANSFORMERS_KEYS, "transformers", notes)
+    if not task:
         notes.append(
-            "there is no preprocessor_config.json, so whether waveforms are normalised follows the extractor's norm, "
-            f"as in every published checkpoint: {'yes' if layer_norm else 'no'}"
+            "the folder has no feature extractor (preprocessor_config.json), so whether waveforms are normalised follows the "
+            f"norm of the convolutions, as in fairseq: {'yes' if layer_norm else 'no'}"
         )
+    elif "do_normalize" not in task:
+        notes.append("the feature extractor does not say whether it normalises; transformers' own default is yes")
     return Wav2Vec2Config(
         conv_layers=conv_layers,
         conv_bias=_bool(model.get("conv_bias", False)),
@@ -307,13 +311,25 @@ def _transformers_config(checkpoint: Checkpoint, notes: list[str]) -> Wav2Vec2Co
         pre_norm=_bool(model.get("do_stable_layer_norm", False)),
         pos_conv_kernel=_int(model.get("num_conv_pos_embeddings", 128)),
         pos_conv_groups=_int(model.get("num_conv_pos_embedding_groups", 16)),
-        normalize=_bool(task.get("do_normalize", layer_norm)),
-        normalize_eps=1e-7 if "do_normalize" in task else default.normalize_eps,
+        normalize=_bool(task.get("do_normalize", True)) if task else layer_norm,
+        normalize_eps=1e-7 if task else default.normalize_eps,
         dropout=float(model.get("hidden_dropout", 0.1)),
         attention_dropout=float(model.get("attention_dropout", 0.1)),
         activation_dropout=float(model.get("activation_dropout", 0.1)),
         sample_rate=_int(task.get("sampling_rate", 16000)),
     )
+
+
+# What neither a tensor's shape nor anything else in the file would betray.
+_FAIRSEQ_KEYS = ("encoder_attention_heads", "layer_norm_first", "extractor_mode", "conv_feature_layers", "conv_pos_groups")
+_TRANSFORMERS_KEYS = ("num_attention_heads", "do_stable_layer_norm", "feat_extract_norm", "conv_stride")
+
+
+def _note_defaults(model: Mapping[str, Any], keys: Sequence[str], system: str, notes: list[str]) -> None:
+    """Notes which options the config leaves out; both systems write only what differs from their defaults at times."""
+    absent = [key for key in keys if key not in model]
+    if absent:
+        notes.append(f"the config does not have {', '.join(absent)}; {system}'s own defaults were taken")
 
 
 def _demand(checkpoint: Checkpoint, option: str, value: object, allowed: Sequence[object]) -> None:

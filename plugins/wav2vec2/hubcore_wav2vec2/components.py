@@ -6,7 +6,9 @@ sees padding. Shapes: `B` batch, `T` samples, `F` frames, `N` packed frames, `C`
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import cast
 
 import torch
@@ -56,7 +58,10 @@ class FrameConv(nn.Module):
                 rows.storage_offset() + tap * in_channels,
             )
             weight = self.weight[:, tap : tap + taps].reshape(out_channels, taps * in_channels)
-            out = functional.linear(window, weight, self.bias) if out is None else out.addmm_(window, weight.t())
+            if out is None:
+                out = functional.linear(window, weight, self.bias)
+            else:  # under autocast the first product is narrower than the weights; an in-place sum must be told so
+                out.addmm_(window.to(out.dtype), weight.t().to(out.dtype))
         if out is None:
             raise ValueError(f"kernel must be at least 1, but is {kernel} instead.")
         return out
@@ -114,31 +119,37 @@ class ConvExtractor(nn.Module):
 
     def _chunk(self, samples: Tensor, first: int, starts: Sequence[int], folded: list[tuple[Tensor, Tensor]]) -> Tensor:
         """Frames `first`, `first + 1`, ... from their samples, `(chunk, C)`."""
-        # Neighbouring samples are nearly equal, so their differences do not survive 16 bits: the first convolution runs in
-        # float32 whatever the model's dtype.
-        first_conv = cast(FrameConv, self.convs[0])
-        dtype = first_conv.weight.dtype
-        kernel, stride = self.geometry[0]
-        windows = samples.unfold(0, kernel, stride)  # (rows of the first convolution, kernel)
-        if self.conv_norm == "group":
-            rows_per_cell = self.stride // stride
-            offset = first * rows_per_cell
-            bounds = [max(0, start * rows_per_cell - offset) for start in starts] + [windows.shape[0]]
-            pieces = [
-                functional.linear(windows[low : min(high, windows.shape[0])], weight, shift)
-                for low, high, (weight, shift) in zip(bounds[:-1], bounds[1:], folded, strict=True)
-                if low < min(high, windows.shape[0])
-            ]
-            x = functional.gelu(pieces[0] if len(pieces) == 1 else torch.cat(pieces)).to(dtype)
-        else:
-            bias = None if first_conv.bias is None else first_conv.bias.to(windows.dtype)
-            x = functional.linear(windows, first_conv.weight.flatten(1).to(windows.dtype), bias)
-            x = functional.gelu(self.norms[0](x.to(dtype)))
+        x = self._first(samples, first, starts, folded)
         for index, conv in enumerate(self.convs):
             if index:
                 x = conv(x)
                 x = functional.gelu(self.norms[index](x) if self.conv_norm == "layer" else x)
         return x
+
+    def _first(self, samples: Tensor, first: int, starts: Sequence[int], folded: list[tuple[Tensor, Tensor]]) -> Tensor:
+        """The first convolution, its norm and GELU, `(rows, C)` in the dtype of the weights.
+
+        Neighbouring samples are nearly equal, so their differences do not survive 16 bits: this one runs in float32 whatever
+        the model's dtype, under autocast too.
+        """
+        conv = cast(FrameConv, self.convs[0])
+        kernel, stride = self.geometry[0]
+        with torch.autocast(samples.device.type, enabled=False):
+            windows = samples.unfold(0, kernel, stride)  # (rows of the first convolution, kernel)
+            if self.conv_norm == "layer":
+                bias = None if conv.bias is None else conv.bias.to(windows.dtype)
+                rows = functional.linear(windows, conv.weight.flatten(1).to(windows.dtype), bias)
+                return functional.gelu(cast(Tensor, self.norms[0](rows.to(conv.weight.dtype))))
+            # The utterances of this chunk alone: walking all of them for every chunk would be quadratic.
+            begin = bisect_right(starts, first) - 1
+            end = bisect_left(starts, first - (-samples.shape[0] // self.stride))
+            bounds = [max(0, (start - first) * (self.stride // stride)) for start in starts[begin:end]] + [windows.shape[0]]
+            pieces = [
+                functional.linear(windows[low : min(high, windows.shape[0])], weight, shift)
+                for low, high, (weight, shift) in zip(bounds[:-1], bounds[1:], folded[begin:end], strict=True)
+                if low < min(high, windows.shape[0])
+            ]
+            return functional.gelu(pieces[0] if len(pieces) == 1 else torch.cat(pieces)).to(conv.weight.dtype)
 
     def _fold_group_norm(self, signal: Tensor, starts: Sequence[int], lengths: Sequence[int]) -> list[tuple[Tensor, Tensor]]:
         """First convolution and group norm of each utterance as one `(C, kernel)` weight and one `(C,)` shift."""
@@ -160,6 +171,20 @@ class ConvExtractor(nn.Module):
             shift = norm.bias.to(wide) - weight @ mean * scale  # a bias of the convolution cancels out
             folded.append(((weight * scale[:, None]).to(signal.dtype), shift.to(signal.dtype)))
         return folded
+
+
+def full_precision(x: Tensor) -> AbstractContextManager[None]:
+    """A context in which convolutions of float32 tensors on an NVIDIA GPU use all their bits, not TensorFloat-32's ten.
+
+    Example:
+        >>> with full_precision(torch.zeros(1)):
+        ...     pass
+    """
+    cudnn = torch.backends.cudnn
+    if x.device.type != "cuda" or x.dtype != torch.float32:
+        return nullcontext()
+    given = {"enabled": cudnn.enabled, "benchmark": cudnn.benchmark, "deterministic": cudnn.deterministic}
+    return cudnn.flags(**given, allow_tf32=False)
 
 
 class PositionalConv(nn.Module):
@@ -199,7 +224,8 @@ class PositionalConv(nn.Module):
         wide = torch.float32 if x.device.type == "cpu" and dtype == torch.bfloat16 else dtype
         gap = self.kernel // 2
         spaced = with_gaps(x.to(wide), lengths, gap).t()[None]  # (1, D, N + gaps)
-        out = functional.conv1d(spaced, self.weight().to(wide), self.bias.to(wide), groups=self.groups)[0].t()
+        with full_precision(spaced), torch.autocast(x.device.type, enabled=False):
+            out = functional.conv1d(spaced, self.weight().to(wide), self.bias.to(wide), groups=self.groups)[0].t()
         return functional.gelu(without_gaps(out, lengths, gap)).to(dtype)
 
 

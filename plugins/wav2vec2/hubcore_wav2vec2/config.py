@@ -7,6 +7,9 @@ from dataclasses import dataclass, fields, replace
 from types import MappingProxyType
 from typing import Literal
 
+from hubcore.errors import OptionError
+
+_KINDS: Mapping[str, tuple[type, ...]] = {"int": (int,), "bool": (bool,), "float": (int, float)}
 _CONV_LAYERS = ((512, 10, 5), (512, 3, 2), (512, 3, 2), (512, 3, 2), (512, 3, 2), (512, 2, 2), (512, 2, 2))
 
 
@@ -57,21 +60,30 @@ class Wav2Vec2Config:
     """Samples per second of the waveforms, in Hz. fairseq: `task.sample_rate`."""
 
     def __post_init__(self) -> None:
-        # A config read back from JSON brings lists.
-        object.__setattr__(self, "conv_layers", tuple((int(c), int(k), int(s)) for c, k, s in self.conv_layers))
+        rows = [tuple(row) for row in self.conv_layers]  # a config read back from JSON brings lists
+        if any(len(row) != 3 or not all(isinstance(n, int) for n in row) for row in rows):
+            raise OptionError(f"conv_layers must hold rows of (channels, kernel, stride), but is {self.conv_layers} instead.")
+        object.__setattr__(self, "conv_layers", tuple(rows))
+        for field in fields(self):
+            value, kind = getattr(self, field.name), str(field.type)
+            allowed = _KINDS.get(kind)
+            if allowed is not None and (not isinstance(value, allowed) or (kind != "bool" and isinstance(value, bool))):
+                raise OptionError(f"{field.name} must be of type {kind}, but is {value!r} instead.")
+        for name in ("dropout", "attention_dropout", "activation_dropout"):
+            if not 0 <= getattr(self, name) < 1:
+                raise OptionError(f"{name} must be a probability from 0 to below 1, but is {getattr(self, name)} instead.")
         for name in ("dim", "num_layers", "num_heads", "ffn_dim", "pos_conv_kernel", "pos_conv_groups", "sample_rate"):
             if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, but is {getattr(self, name)} instead.")
+                raise OptionError(f"{name} must be at least 1, but is {getattr(self, name)} instead.")
         if not self.conv_layers or any(min(layer) < 1 for layer in self.conv_layers):
-            raise ValueError(f"conv_layers must hold (channels, kernel, stride) above 0, but is {self.conv_layers} instead.")
+            raise OptionError(f"conv_layers must hold (channels, kernel, stride) above 0, but is {self.conv_layers} instead.")
         for name, divisor in (("num_heads", self.num_heads), ("pos_conv_groups", self.pos_conv_groups)):
             if self.dim % divisor:
-                raise ValueError(f"{name} must divide dim={self.dim}, but is {divisor} instead.")
+                raise OptionError(f"{name} must divide dim={self.dim}, but is {divisor} instead.")
         if self.conv_norm not in ("group", "layer"):
-            raise ValueError(f"conv_norm must be 'group' or 'layer', but is {self.conv_norm!r} instead.")
-
+            raise OptionError(f"conv_norm must be 'group' or 'layer', but is {self.conv_norm!r} instead.")
         if not self.input_projection and self.conv_dim != self.dim:
-            raise ValueError(f"input_projection must be True where the extractor is {self.conv_dim} and dim {self.dim} wide.")
+            raise OptionError(f"input_projection must be True where the extractor is {self.conv_dim} and dim {self.dim} wide.")
 
     def differences(self, other: Wav2Vec2Config) -> list[str]:
         """How another config's architecture differs, in words; dropout, sample rate and epsilons do not count.

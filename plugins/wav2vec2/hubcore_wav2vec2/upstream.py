@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from hubcore import UpstreamBase, UpstreamOutput
+from hubcore.errors import OptionError
 from hubcore.ragged import pad_packed, regular_frame_times
 from hubcore.upstream import check_config, named_config
 from hubcore_wav2vec2.checkpoint import read_file
@@ -43,6 +44,11 @@ class Wav2Vec2Upstream(UpstreamBase):
         """An upstream with fresh weights, or around a `model` that was built elsewhere with the same shapes."""
         check_config(type(self), config)
         model = build_model(config) if model is None else model
+        if len(model.encoder.blocks) != config.num_layers:
+            raise OptionError(
+                f"the model has {len(model.encoder.blocks)} blocks, but its config says {config.num_layers}. Both must agree. "
+                "Build the model from this config, or pass the config that it was built from."
+            )
         blocks = [f"block_{k}" for k in range(1, config.num_layers + 1)]
         super().__init__(
             layer_names=("input", *blocks),

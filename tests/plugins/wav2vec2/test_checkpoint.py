@@ -99,6 +99,15 @@ def test_a_config_that_makes_no_sense_is_an_error_of_ours(tmp_path: Path, option
         Wav2Vec2Upstream.from_checkpoint(tmp_path / "odd.pt")
 
 
+def test_an_option_that_the_config_leaves_out_is_noted(tmp_path: Path) -> None:
+    tree = load_gold(GROUP_NORM)
+    del tree["cfg"]["model"]["layer_norm_first"]
+    torch.save(tree, tmp_path / "short.pt")
+    notes = Wav2Vec2Upstream.from_checkpoint(tmp_path / "short.pt").load_report.notes
+    assert any("layer_norm_first" in note for note in notes)
+    assert Wav2Vec2Upstream.from_checkpoint(gold_file(GROUP_NORM)).load_report.notes == ()
+
+
 def test_values_of_an_old_namespace_may_be_strings(tmp_path: Path) -> None:
     tree = load_gold(GROUP_NORM)
     model = tree["cfg"]["model"]

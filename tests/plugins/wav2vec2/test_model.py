@@ -126,6 +126,43 @@ def test_half_precision_models_take_float32_waveforms() -> None:
     assert functional.cosine_similarity(half.float(), full, dim=-1).min() > 0.98
 
 
+@pytest.mark.parametrize("conv_norm", ["group", "layer"])
+@pytest.mark.parametrize("grad", [False, True])
+def test_autocast_works_and_keeps_the_first_convolution_exact(conv_norm: str, grad: bool) -> None:
+    torch.manual_seed(0)
+    model = Wav2Vec2Upstream(dataclasses.replace(CONFIGS["tiny"], conv_norm=conv_norm)).eval()
+    wav = gold_wavs()[0]
+    with torch.set_grad_enabled(grad):
+        wanted = model([wav]).last_hidden_state
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            got = model([wav]).last_hidden_state
+    assert functional.cosine_similarity(got.float(), wanted, dim=-1).min() > 0.995
+
+
+def test_thousands_of_short_utterances_cost_no_more_than_their_sum() -> None:
+    extractor = Wav2Vec2Upstream(CONFIGS["tiny"]).model.extractor
+    calls: list[int] = []
+    first = extractor._first
+
+    def counted(*arguments: object) -> torch.Tensor:
+        before = sum(calls)
+        result = first(*arguments)  # type: ignore[arg-type]
+        assert sum(calls) - before <= extractor.chunk + 3  # matrix products: the utterances of this chunk, no others
+        return result
+
+    linear = functional.linear
+
+    def counting(*arguments: object, **named: object) -> torch.Tensor:
+        calls.append(1)
+        return linear(*arguments, **named)  # type: ignore[arg-type]
+
+    extractor._first = counted  # type: ignore[method-assign]
+    with pytest.MonkeyPatch.context() as patch, torch.inference_mode():
+        patch.setattr("hubcore_wav2vec2.components.functional.linear", counting)
+        signal = torch.randn(320 * 2 * 1000)
+        extractor(signal, list(range(0, 2000, 2)), [400] * 1000)
+
+
 def test_parts_can_be_swapped() -> None:
     class MeanAttention(torch.nn.Module):
         def forward(self, x: torch.Tensor, lengths: list[int]) -> torch.Tensor:
@@ -144,13 +181,18 @@ def test_parts_can_be_swapped() -> None:
 
 def test_bad_configs_say_what_must_be() -> None:
     for wrong in (
+        {"dim": "96"},
+        {"dropout": 2.0},
+        {"dropout": "x"},
+        {"conv_layers": ((1, 2),)},
+        {"pre_norm": 1},
         {"dim": 10, "num_heads": 3},
         {"num_layers": 0},
         {"conv_layers": ()},
         {"conv_norm": "batch"},
         {"pos_conv_groups": 7},
     ):
-        with pytest.raises(ValueError, match=r"must|dim"):
+        with pytest.raises(OptionError, match=r"must|dim"):
             dataclasses.replace(CONFIGS["tiny"], **wrong)
 
 
@@ -158,6 +200,11 @@ def test_inputs_on_another_device_are_refused() -> None:
     model = Wav2Vec2Upstream(CONFIGS["tiny"]).to("meta")
     with pytest.raises(AudioError, match="item 0 is on cpu, but the weights are on meta"):
         model([torch.zeros(800)])
+
+
+def test_a_model_of_another_size_is_refused() -> None:
+    with pytest.raises(OptionError, match="4 blocks, but its config says 12"):
+        Wav2Vec2Upstream(CONFIGS["base"], build_model(CONFIGS["tiny"]))
 
 
 def test_unknown_options_are_errors() -> None:

@@ -93,6 +93,10 @@ def test_the_preprocessor_decides_about_normalisation(tmp_path: Path) -> None:
     assert not Wav2Vec2Upstream.from_checkpoint(tmp_path).config.normalize
     transformers.Wav2Vec2FeatureExtractor(do_normalize=True).save_pretrained(tmp_path)
     assert Wav2Vec2Upstream.from_checkpoint(tmp_path).config.normalize
+    (tmp_path / "preprocessor_config.json").unlink()
+    assert not Wav2Vec2Upstream.from_checkpoint(tmp_path).config.normalize
+    (tmp_path / "processor_config.json").write_text('{"feature_extractor": {"do_normalize": true}}')
+    assert Wav2Vec2Upstream.from_checkpoint(tmp_path).config.normalize
 
 
 def test_shards_load_like_one_file(tmp_path: Path) -> None:

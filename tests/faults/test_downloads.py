@@ -1,0 +1,419 @@
+"""Downloads from a server that misbehaves: what it sends, announces, redirects to. Resuming is in `test_resuming.py`."""
+
+from __future__ import annotations
+
+import gzip
+import socket
+from pathlib import Path
+
+import pytest
+
+from hubcore.card import Source
+from hubcore.checkpoints import sources, transfer
+from hubcore.checkpoints.addresses import redirect_target
+from hubcore.checkpoints.download import download
+from hubcore.checkpoints.progress import ProgressDisplay, progress_line
+from hubcore.errors import ChecksumError, DownloadError, HubcoreError, OptionError
+from tests.faults.cases import Case, Cases
+from tests.faults.http_server import BODY, SHA256, Answer, Server, running
+from tests.faults.lab import Lab, a_lab
+
+cases = Cases()
+pytest_generate_tests = cases.generate
+SIZE = len(BODY)
+OTHER = BODY[::-1]
+KEPT = [f"files/sha256-{SHA256}"]
+PAGE = b"<!DOCTYPE html><html><title>Quota exceeded</title></html>"
+
+
+def test_case(case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    with a_lab(tmp_path, monkeypatch, caplog) as lab:
+        case.run(lab)
+
+
+@cases(1, "nothing", "the right bytes, one request, only the file is left")
+def case_01_plain(lab: Lab) -> None:
+    assert lab.get(lab.server.answers(Answer())) == BODY
+    assert lab.server.ranges == [None]
+    assert lab.files() == KEPT
+    assert lab.server.log[0].headers["accept-encoding"] == "identity"
+
+
+@cases(6, "503, 503, then 429 that asks to wait 99,999 seconds", "three waits of at most 60 s, then the right bytes")
+def case_06_retry_after(lab: Lab) -> None:
+    again = {"Retry-After": "99999"}
+    url = lab.server.answers(Answer(status=503), Answer(status=503), Answer(status=429, headers=again), Answer())
+    assert lab.get(url) == BODY
+    assert len(lab.waits) == 3 and max(lab.waits) == lab.waits[2] == 60.0
+
+
+@cases(7, "404 with a body", "an error after one request, nothing kept")
+def case_07_not_found(lab: Lab) -> None:
+    with pytest.raises(DownloadError, match="answered 404.*gone"):
+        lab.get(lab.server.answers(Answer(status=404)))
+    assert len(lab.server.log) == 1 and lab.files() == []
+
+
+@cases(8, "403, as for an expired link", "an error after one request that says so")
+def case_08_forbidden(lab: Lab) -> None:
+    with pytest.raises(DownloadError, match="answered 403.*expired"):
+        lab.get(lab.server.answers(Answer(status=403)))
+    assert len(lab.server.log) == 1 and lab.files() == []
+
+
+@cases(9, "500 for ever", "an error after five tries")
+def case_09_broken_server(lab: Lab) -> None:
+    with pytest.raises(DownloadError, match="failed 5 times, last because the server answered 500"):
+        lab.get(lab.server.answers(Answer(status=500)))
+    assert len(lab.server.log) == 5 and len(lab.waits) == 4 and lab.waits == sorted(lab.waits) and lab.files() == []
+
+
+@cases(10, "wrong bytes of the right length, once", "fetched again from the beginning, right")
+def case_10_wrong_once(lab: Lab) -> None:
+    assert lab.get(lab.server.answers(Answer(OTHER), Answer())) == BODY
+    assert lab.server.ranges == [None, None] and lab.files() == KEPT
+    assert "instead of" in lab.caplog.text
+
+
+@cases(11, "wrong bytes of the right length, always", "`ChecksumError` after two downloads, nothing kept")
+def case_11_wrong_always(lab: Lab) -> None:
+    with pytest.raises(ChecksumError, match=SHA256):
+        lab.get(lab.server.answers(Answer(OTHER)))
+    assert len(lab.server.log) == 2 and lab.files() == []
+
+
+@cases(12, "an HTML page with status 200 (Drive, Dropbox)", "an error with a hint for that host, nothing kept")
+def case_12_html(lab: Lab) -> None:
+    for answer in (Answer(PAGE), Answer(b"nothing that looks like it", headers={"Content-Type": "text/html; charset=utf-8"})):
+        with pytest.raises(DownloadError, match="an HTML page, not a checkpoint"):
+            lab.get(lab.server.answers(answer), None)
+    assert lab.files() == []
+    assert "quota" in str(transfer._not_the_file("https://drive.google.com/uc?id=1", "an HTML page"))
+    assert "dl=1, not dl=0;" in str(transfer._not_the_file("https://www.dropbox.com/s/a?dl=0", "an HTML page"))
+
+
+@cases(13, "an HTML page that says it is binary, and nothing is known of the file", "recognised by its first bytes, refused")
+def case_13_html_in_disguise(lab: Lab) -> None:
+    for start in (b"", b"\xef\xbb\xbf", b"\n\t "):
+        answer = Answer(start + PAGE + bytes(100_000), headers={"Content-Type": "application/octet-stream"})
+        with pytest.raises(DownloadError, match="an HTML page"):
+            lab.get(lab.server.answers(answer), None)
+    assert lab.files() == []
+
+
+@cases(14, "the text of a git-lfs pointer", "refused with a hint, nothing kept")
+def case_14_lfs_pointer(lab: Lab) -> None:
+    with pytest.raises(DownloadError, match="git-lfs pointer.*download"):
+        lab.get(lab.server.answers(Answer(b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 3\n")), None)
+    assert lab.files() == []
+
+
+@cases(15, "a `Content-Length` above the card's size", "refused before the body is read")
+def case_15_announced_too_long(lab: Lab) -> None:
+    with pytest.raises(DownloadError, match=f"announces {SIZE + 1} bytes, but its card says {SIZE}"):
+        lab.get(lab.server.answers(Answer(BODY + b"x")), size=SIZE)
+    assert len(lab.server.log) == 1 and lab.files() == []
+
+
+@cases(16, "a `Content-Length` that is too long, and no size is known", "an error after five tries, what came is kept")
+def case_16_length_lies_long(lab: Lab) -> None:
+    with pytest.raises(DownloadError, match=f"failed .* times.* The {SIZE} bytes that came are kept"):
+        lab.get(lab.server.answers(Answer(length=SIZE + 1000)))
+    assert lab.files("files") == [] and lab.parts()[0].read_bytes() == BODY
+
+
+@cases(17, "a `Content-Length` that is too short", "refused")
+def case_17_length_lies_short(lab: Lab) -> None:
+    with pytest.raises(DownloadError, match="announces 1000 bytes, but its card says"):
+        lab.get(lab.server.answers(Answer(length=1000)), size=SIZE)
+    with pytest.raises(ChecksumError):
+        lab.get(lab.server.answers(Answer(length=1000)))
+    assert lab.files() == []
+
+
+@cases(18, "a body without end, and the size is known", "broken off at the first byte too many")
+def case_18_endless(lab: Lab) -> None:
+    with pytest.raises(DownloadError, match=f"sent more than {SIZE} bytes"):
+        lab.get(lab.server.answers(Answer(endless=True)), size=SIZE)
+    assert len(lab.server.log) == 1 and lab.files() == []
+
+
+@cases(19, "a body without end, and nothing is known", "broken off at `HUBCORE_MAX_DOWNLOAD`")
+def case_19_endless_unknown(lab: Lab) -> None:
+    lab.monkeypatch.setenv("HUBCORE_MAX_DOWNLOAD", "100000")
+    with pytest.raises(DownloadError, match="more than 100000 bytes.*HUBCORE_MAX_DOWNLOAD"):
+        lab.get(lab.server.answers(Answer(endless=True)), None)
+    with pytest.raises(DownloadError, match="At most 100000"):
+        lab.get(lab.server.answers(Answer()), None)
+    assert len(lab.server.log) == 2 and lab.files() == []
+    lab.monkeypatch.setenv("HUBCORE_MAX_DOWNLOAD", "much")
+    with pytest.raises(OptionError, match="'much'"):
+        lab.get(lab.server.url(), None)
+
+
+@cases(20, "a chunked body without a length", "the right bytes")
+def case_20_chunked(lab: Lab) -> None:
+    assert lab.get(lab.server.answers(Answer(chunked=True))) == BODY
+    assert lab.get(lab.server.answers(Answer(chunked=True), path="/other"), None) == BODY
+
+
+@cases(21, "a body without a length that is cut", "noticed by the SHA-256 and fetched again; refused where there is none")
+def case_21_cut_without_length(lab: Lab) -> None:
+    assert lab.get(lab.server.answers(Answer(chunked=True, cut=1000), Answer(bare=True, cut=1000), Answer())) == BODY
+    assert lab.files() == KEPT
+    with pytest.raises(DownloadError, match="how long its file is.*SHA-256"):
+        lab.get(lab.server.answers(Answer(bare=True, cut=1000), path="/other"), None)
+    assert lab.files() == KEPT
+
+
+@cases(22, "a gzip body that unfolds to 300 MB", "refused, nothing is unpacked")
+def case_22_gzip_bomb(lab: Lab) -> None:
+    bomb = gzip.compress(bytes(3_000_000))
+    for sha256 in (SHA256, None):
+        with pytest.raises(DownloadError, match="compressed"):
+            lab.get(lab.server.answers(Answer(bomb, headers={"Content-Encoding": "gzip"})), sha256)
+    assert lab.files() == [] and len(lab.server.log) == 2
+
+
+@cases(23, "redirects in a circle", "an error after five")
+def case_23_redirect_loop(lab: Lab) -> None:
+    with pytest.raises(DownloadError, match="redirects more than 5 times"):
+        lab.get(lab.server.answers(Answer(status=302, headers={"Location": "/model.pt"})))
+    assert len(lab.server.log) == 6 and lab.files() == []
+
+
+def refused_redirect(lab: Lab, location: str, message: str) -> None:
+    with pytest.raises(DownloadError, match=message):
+        lab.get(lab.server.answers(Answer(b"", 302, headers={"Location": location})))
+    assert len(lab.server.log) == 1 and lab.files() == []
+
+
+@cases(24, "a redirect to `file://`", "not followed")
+def case_24_redirect_to_file(lab: Lab) -> None:
+    refused_redirect(lab, "file:///etc/passwd", "not a plain https")
+
+
+@cases(25, "a redirect to `ftp://`", "not followed")
+def case_25_redirect_to_ftp(lab: Lab) -> None:
+    refused_redirect(lab, "ftp://127.0.0.1/x", "not a plain https")
+
+
+@cases(26, "a redirect to plain http, with a password, or from elsewhere to this machine", "not followed")
+def case_26_redirect_to_http(lab: Lab) -> None:
+    refused_redirect(lab, "http://example.org/x", "not encrypted")
+    for location, message in (
+        ("http://127.0.0.1/x", "this machine"),
+        ("https://127.0.0.1/x", "this machine"),
+        ("https://a:b@example.org/", "credentials"),
+        ("https://[", "not followed"),
+    ):
+        with pytest.raises(DownloadError, match=message):
+            redirect_target("https://example.org/a", location)
+    assert redirect_target("https://example.org/a/b", "../c") == "https://example.org/c"
+
+
+@cases(27, "a 307 to another path or host", "followed; no cookie and no password goes with it")
+def case_27_redirect(lab: Lab) -> None:
+    lab.monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    with running(Server()) as other:
+        other.answers(Answer())
+        away = {"Location": other.url(), "Set-Cookie": "session=1; Path=/"}
+        lab.server.answers(Answer(b"", 307, headers=away), path="/second")
+        first = lab.server.answers(Answer(b"", 307, headers={"Location": "/second", "Set-Cookie": "a=b"}))
+        assert lab.get(first) == BODY
+        requests = [*lab.server.log, *other.log]
+    assert [request.path for request in requests] == ["/model.pt", "/second", "/model.pt"]
+    assert not any({"authorization", "cookie"} & set(request.headers) for request in requests)
+
+
+@cases(39, "a card whose SHA-256 is `../../etc/passwd`", "refused, no path is made of it")
+def case_39_sha_is_a_path(lab: Lab) -> None:
+    with pytest.raises(DownloadError, match="not 64 lower-case hex digits"):
+        lab.get(lab.server.answers(Answer()), "../../etc/passwd")
+    assert lab.server.log == [] and lab.files() == []
+
+
+ADDRESSES = {
+    40: "file:///etc/passwd",
+    41: "ftp://example.org/x",
+    42: "http://example.org/x",
+    43: "https://user:word@example.org/x",
+    44: "data:text/plain,x",
+    45: "//example.org/x",
+    46: "",
+    47: "\\\\host\\share\\x",
+}
+
+
+def refused_address(lab: Lab, address: str) -> None:
+    with pytest.raises(DownloadError):
+        download(address, lab.cache, False)
+    with pytest.raises(HubcoreError):
+        sources.resolve(address)
+    assert not lab.cache.exists() or lab.files() == []
+
+
+@cases(40, "an address that begins with `file:`", "refused")
+def case_40_file(lab: Lab) -> None:
+    refused_address(lab, ADDRESSES[40])
+
+
+@cases(41, "an address that begins with `ftp:`", "refused")
+def case_41_ftp(lab: Lab) -> None:
+    refused_address(lab, ADDRESSES[41])
+
+
+@cases(42, "an address that begins with `http:`", "refused")
+def case_42_http(lab: Lab) -> None:
+    refused_address(lab, ADDRESSES[42])
+
+
+@cases(43, "an address with a password", "refused")
+def case_43_password(lab: Lab) -> None:
+    refused_address(lab, ADDRESSES[43])
+
+
+@cases(44, "an address that begins with `data:`", "refused")
+def case_44_data(lab: Lab) -> None:
+    refused_address(lab, ADDRESSES[44])
+
+
+@cases(45, "an address without a scheme", "refused")
+def case_45_no_scheme(lab: Lab) -> None:
+    refused_address(lab, ADDRESSES[45])
+
+
+@cases(46, "an empty address", "refused")
+def case_46_empty(lab: Lab) -> None:
+    refused_address(lab, ADDRESSES[46])
+
+
+@cases(47, "a Windows network path", "refused")
+def case_47_unc(lab: Lab) -> None:
+    refused_address(lab, ADDRESSES[47])
+
+
+@cases(58, "the first of two mirrors answers 404", "the second one's file; the log says why")
+def case_58_second_mirror(lab: Lab) -> None:
+    gone, there = lab.server.answers(Answer(status=404), path="/a"), lab.server.answers(Answer(), path="/b")
+    assert lab.fetch(Source(gone, SHA256), Source(there, SHA256)).read_bytes() == BODY
+    assert f"came from its source {there}, because {gone} answered 404" in lab.caplog.text
+    assert lab.files() == KEPT
+
+
+@cases(59, "the first of two mirrors gives wrong bytes", "the second one's file; the log names the bad mirror")
+def case_59_bad_mirror(lab: Lab) -> None:
+    bad, good = lab.server.answers(Answer(OTHER), path="/a"), lab.server.answers(Answer(), path="/b")
+    assert lab.fetch(Source(bad, SHA256), Source(good, SHA256)).read_bytes() == BODY
+    assert f"because {bad} has SHA-256" in lab.caplog.text and "not the published bytes" in lab.caplog.text
+    assert [request.path for request in lab.server.log] == ["/a", "/a", "/b"] and lab.files() == KEPT
+
+
+@cases(60, "every mirror fails", "one error that lists every cause")
+def case_60_no_mirror(lab: Lab) -> None:
+    urls = [lab.server.answers(answer, path=path) for path, answer in
+            {"/a": Answer(status=404), "/b": Answer(OTHER), "/c": Answer(PAGE)}.items()]  # fmt: skip
+    with pytest.raises(DownloadError, match="any of its 3 sources") as caught:
+        lab.fetch(*(Source(url, SHA256) for url in urls))
+    assert all(text in str(caught.value) for text in (*urls, "404", "not the published bytes", "an HTML page"))
+    assert lab.files() == []
+
+
+@cases(61, "a server that sends a byte now and then", "broken off as too slow, what came is kept")
+def case_61_slow_loris(lab: Lab) -> None:
+    lab.monkeypatch.setattr(transfer, "RATE_WINDOW", 0.1)
+    with pytest.raises(DownloadError, match="bytes came in 0 s.*are kept"):
+        lab.get(lab.server.answers(Answer(drip=0.01)))
+    assert lab.parts() and lab.files("files") == []
+
+
+@cases(62, "proxies in the environment", "used for other machines; this machine is reached without one")
+def case_62_proxies(lab: Lab) -> None:
+    with running(Server()) as proxy:
+        for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy"):
+            lab.monkeypatch.setenv(name, proxy.url(""))
+        lab.monkeypatch.setenv("NO_PROXY", "direct.invalid")
+        assert lab.get(lab.server.answers(Answer())) == BODY and proxy.log == []
+        asked: list[object] = []
+        connect = socket.socket.connect
+
+        def spy(self: socket.socket, address: object) -> None:
+            asked.append(address)
+            connect(self, address)  # type: ignore[arg-type]
+
+        def lookup(host: str, *_: object, **__: object) -> object:
+            asked.append(host)
+            raise socket.gaierror(f"tests look up no names, but {host} was asked for")
+
+        lab.monkeypatch.setattr(socket.socket, "connect", spy)
+        real = socket.getaddrinfo
+        lab.monkeypatch.setattr(
+            socket, "getaddrinfo", lambda host, *a, **k: real(host, *a, **k) if host == "127.0.0.1" else lookup(host)
+        )
+        for host, by_proxy in (("weights.invalid", True), ("direct.invalid", False)):
+            asked.clear()
+            with pytest.raises(DownloadError):
+                lab.get(f"https://{host}/x", None)
+            assert (host in asked) != by_proxy
+            assert (("127.0.0.1", proxy.server_port) in asked) == by_proxy
+
+
+@cases(67, "addresses with 4 KB of query, other scripts, `%2e%2e%2f` or a slash at the end", "short names, made from a hash")
+def case_67_odd_addresses(lab: Lab) -> None:
+    for path in ("/a?" + "q" * 4096, "/%2e%2e%2f%2e%2e%2fetc%2fpasswd", "/a/b/", "/%E6%A8%A1%E5%9E%8B"):
+        lab.server.script[path] = [Answer(body=path.encode() * 10)]
+        assert lab.get(lab.server.url(path), None) == path.encode() * 10
+    lab.server.script["/%E6%A8%A1"] = [Answer()]
+    assert lab.get(lab.server.url("/模"), None) == BODY
+    names = [path.rpartition("/")[2] for path in lab.files()]
+    assert len(names) == 10 and all(len(name) < 100 and name.isascii() for name in names)
+
+
+# What no case names ---------------------------------------------------------------------------------------------------
+
+
+def test_progress_tells_what_is_here_and_what_will_be(lab_server: Server, tmp_path: Path) -> None:
+    told: list[tuple[int, int | None]] = []
+    download(lab_server.answers(Answer()), tmp_path, False, lambda done, total: told.append((done, total)))
+    assert told[0] == (0, SIZE) and told[-1] == (SIZE, SIZE) and told == sorted(told)
+    assert progress_line("a", 1 << 20, None, 2 << 20) == "a: 1.0 MiB, 2.0 MiB/s"
+
+
+def test_a_terminal_gets_a_bar_and_a_file_gets_lines(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture,
+                                                     capsys: pytest.CaptureFixture[str]) -> None:  # fmt: skip
+    monkeypatch.setattr("hubcore.checkpoints.progress._LINE_EVERY", 0.0)
+    caplog.set_level("INFO")
+    with ProgressDisplay("model.pt") as display:
+        display(1 << 20, 2 << 20)
+    assert "model.pt: 1.0 of 2.0 MiB" in caplog.text and capsys.readouterr().err == ""
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    with ProgressDisplay("model.pt") as display:
+        display(1 << 20, 2 << 20)
+        display(2 << 20, 2 << 20)
+    assert "model.pt" in capsys.readouterr().err
+
+
+@pytest.fixture
+def lab_server() -> object:
+    with running(Server()) as server:
+        yield server
+
+
+def test_an_unpinned_file_is_pinned_and_a_change_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    with a_lab(tmp_path, monkeypatch, caplog) as lab:
+        url = lab.server.answers(Answer(), Answer(OTHER))
+        assert lab.get(url, None) == BODY
+        assert "nobody has published a SHA-256" in caplog.text
+        assert lab.get(url, None, offline=True) == BODY and len(lab.server.log) == 1
+        lab.stored.unlink()
+        with pytest.raises(ChecksumError, match=r"gave .* at its first download here(.|\n)*hubcore cache rm") as caught:
+            lab.get(url, None)
+        assert SHA256 in str(caught.value) and lab.files("files", "parts") == []
+
+
+def test_mirrors_share_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    with a_lab(tmp_path, monkeypatch, caplog) as lab:
+        assert lab.get(lab.server.answers(Answer(), path="/a")) == BODY
+        assert lab.get(lab.server.url("/b")) == BODY and len(lab.server.log) == 1

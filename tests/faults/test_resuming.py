@@ -1,0 +1,261 @@
+"""Downloads that stop and go on: cuts, stalls, other versions, parts that dead processes left."""
+
+from __future__ import annotations
+
+import errno
+import os
+import resource
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from hubcore.checkpoints import parts, transfer
+from hubcore.checkpoints.download import download
+from hubcore.checkpoints.expectations import Expectation, expecting
+from hubcore.errors import DownloadError
+from tests.faults.cases import Case, Cases
+from tests.faults.http_server import BODY, SHA256, Answer
+from tests.faults.lab import Lab, a_lab
+
+cases = Cases()
+pytest_generate_tests = cases.generate
+SIZE = len(BODY)
+THIRD = SIZE // 3
+OTHER = BODY[::-1]
+KEPT = [f"files/sha256-{SHA256}"]
+URL_KEY = "url-"
+
+
+def test_case(case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    with a_lab(tmp_path, monkeypatch, caplog) as lab:
+        case.run(lab)
+
+
+@cases(2, "the connection is cut at a third, twice", "two `Range` requests go on from there, right bytes")
+def case_02_cut_twice(lab: Lab) -> None:
+    assert lab.get(lab.server.answers(Answer(cut=THIRD), Answer(cut=THIRD), Answer())) == BODY
+    assert lab.server.ranges == [None, f"bytes={THIRD}-", f"bytes={2 * THIRD}-"]
+    assert lab.server.log[1].headers["if-range"] == '"v1"'
+    assert lab.server.sent == SIZE and lab.files() == KEPT
+
+
+@cases(3, "a cut, then the file on the server changes", "`If-Range` makes it begin anew, nothing is spliced")
+def case_03_changed_meanwhile(lab: Lab) -> None:
+    url = lab.server.answers(Answer(OTHER, cut=THIRD, etag='"old"'), Answer())
+    assert lab.get(url, None) == BODY
+    assert lab.server.ranges == [None, f"bytes={THIRD}-"] and lab.server.log[1].headers["if-range"] == '"old"'
+
+
+@cases(4, "a server that ignores `Range` and answers 200", "begun anew, nothing is spliced")
+def case_04_range_ignored(lab: Lab) -> None:
+    assert lab.get(lab.server.answers(Answer(cut=THIRD), Answer(ranges=False)), None) == BODY
+    assert lab.server.ranges == [None, f"bytes={THIRD}-"]
+
+
+@cases(5, "nothing comes for longer than the read timeout", "goes on from there")
+def case_05_stall(lab: Lab) -> None:
+    lab.monkeypatch.setattr(transfer, "READ_TIMEOUT", 0.2)
+    assert lab.get(lab.server.answers(Answer(stall=THIRD), Answer())) == BODY
+    assert lab.server.ranges == [None, f"bytes={THIRD}-"]
+
+
+@cases(28, "a 206 with another range than was asked for", "begun anew")
+def case_28_wrong_range(lab: Lab) -> None:
+    for number, wrong in enumerate(
+        (f"bytes 0-{SIZE - 1}/{SIZE}", f"bytes {THIRD}-{SIZE - 1}/{SIZE + 1}", "bytes */*", "x", "")
+    ):
+        path = f"/{number}"
+        url = lab.server.answers(Answer(cut=THIRD), Answer(content_range=wrong or " "), Answer(), path=path)
+        assert lab.get(url, None) == BODY
+        ranges = [request.range for request in lab.server.log if request.path == path]
+        assert ranges == [None, f"bytes={THIRD}-", None], wrong
+
+
+@cases(29, "a part that a dead process left", "gone on with, from its length")
+def case_29_part_of_a_dead_process(lab: Lab) -> None:
+    url = lab.server.answers(Answer())
+    lab.leave_part(url, BODY[:THIRD])
+    lab.leave_part(url, BODY[:1000], pid=2**22 + 2)
+    assert lab.get(url) == BODY
+    assert lab.server.ranges == [f"bytes={THIRD}-"] and lab.files() == KEPT
+
+
+@cases(30, "a part without its sidecar", "begun anew")
+def case_30_no_sidecar(lab: Lab) -> None:
+    url = lab.server.answers(Answer())
+    lab.leave_part(url, BODY[:THIRD], sidecar="")
+    assert lab.get(url) == BODY and lab.server.ranges == [None] and lab.files() == KEPT
+
+
+@cases(31, "a part of another address", "begun anew")
+def case_31_other_address(lab: Lab) -> None:
+    lab.leave_part("https://example.org/other", OTHER[:THIRD])
+    assert lab.get(lab.server.answers(Answer())) == BODY and lab.server.ranges == [None] and lab.files() == KEPT
+
+
+@cases(32, "a flipped bit inside a part", "noticed by the SHA-256, fetched again from the beginning")
+def case_32_flipped_bit(lab: Lab) -> None:
+    url = lab.server.answers(Answer())
+    lab.leave_part(url, bytes([BODY[0] ^ 1]) + BODY[1:THIRD])
+    assert lab.get(url) == BODY
+    assert lab.server.ranges == [f"bytes={THIRD}-", None] and lab.files() == KEPT
+
+
+@cases(33, "a part that is complete (a crash before the rename)", "checked and kept, no request")
+def case_33_complete_part(lab: Lab) -> None:
+    url = lab.server.answers(Answer())
+    lab.leave_part(url, BODY)
+    assert lab.get(url) == BODY and lab.server.log == [] and lab.files() == KEPT
+
+
+@cases(34, "a part that is longer than the file", "the server's 416 makes it begin anew")
+def case_34_part_too_long(lab: Lab) -> None:
+    url = lab.server.answers(Answer())
+    lab.leave_part(url, BODY + b"more", total=None)
+    assert lab.get(url) == BODY
+    assert lab.server.ranges == [f"bytes={SIZE + 4}-", None] and lab.files() == KEPT
+
+
+@cases(35, "a part whose sidecar is garbage", "begun anew")
+def case_35_garbage_sidecar(lab: Lab) -> None:
+    for garbage in ("{", "[]", '{"url": 3, "validator": 4, "total": "x"}', "\0"):
+        url = lab.server.answers(Answer())
+        lab.leave_part(url, BODY[:THIRD], sidecar=garbage)
+        assert lab.get(url) == BODY and lab.server.ranges == [None] and lab.files() == KEPT
+        lab.stored.unlink()
+        lab.server.log.clear()
+
+
+@cases(36, "a weak ETag", "begun anew rather than spliced")
+def case_36_weak_etag(lab: Lab) -> None:
+    assert lab.get(lab.server.answers(Answer(cut=THIRD, etag='W/"v1"'), Answer(etag='W/"v1"')), None) == BODY
+    assert lab.server.ranges == [None, None]
+
+
+@cases(37, "no ETag, or a date that is too young to tell two versions apart", "begun anew; an older date is enough")
+def case_37_no_etag(lab: Lab) -> None:
+    assert lab.get(lab.server.answers(Answer(cut=THIRD, etag=None), Answer(etag=None), path="/a"), None) == BODY
+    young = {"Last-Modified": time.strftime("%a, %d %b %Y %H:%M:%S GMT", time.gmtime())}
+    assert lab.get(lab.server.answers(Answer(cut=THIRD, etag=None, headers=young), Answer(), path="/b"), None) == BODY
+    assert lab.server.ranges == [None] * 4
+    old = {"Last-Modified": "Mon, 01 Jan 2024 00:00:00 GMT"}
+    url = lab.server.answers(Answer(cut=THIRD, etag=None, headers=old), Answer(etag=None, headers=old), path="/c")
+    assert lab.get(url, None) == BODY and lab.server.ranges[-1] == f"bytes={THIRD}-"
+
+
+@cases(51, "the disk is full", "an error that says so, what came is kept; goes on once there is room")
+def case_51_disk_full(lab: Lab) -> None:
+    url = lab.server.answers(Answer())
+    with file_size_limit(THIRD), pytest.raises(DownloadError, match="does not fit.*Free some space"):
+        lab.get(url)
+    assert [path.stat().st_size for path in lab.parts()] == [THIRD] and lab.files("files") == []
+    assert lab.get(url) == BODY and lab.server.ranges == [None, f"bytes={THIRD}-"]
+
+    def full(descriptor: int, data: bytes) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    other = lab.server.answers(Answer(), path="/other")
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(DownloadError, match="Free some space"):
+        patch.setattr("hubcore.checkpoints.parts.os.write", full)
+        lab.get(other, None)
+    with pytest.raises(DownloadError, match="more than the .* that are free"):
+        lab.get(lab.server.answers(Answer(length=1 << 60), path="/huge"), None, size=1 << 60)
+    assert lab.get(other, None) == BODY
+
+
+class file_size_limit:
+    """No file of this process may grow beyond `count` bytes."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+
+    def __enter__(self) -> None:
+        self.before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        self.handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (self.count, self.before[1]))
+
+    def __exit__(self, *_: object) -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, self.before)
+        signal.signal(signal.SIGXFSZ, self.handler)
+
+
+@cases(63, "what is told about the progress raises an error", "that error comes out, what came is kept, the lock is free")
+def case_63_progress_raises(lab: Lab) -> None:
+    url = lab.server.answers(Answer())
+
+    def break_off(done: int, total: int | None) -> None:
+        if done > THIRD:
+            raise ZeroDivisionError("mine")
+
+    with expecting(Expectation(url, SHA256)), pytest.raises(ZeroDivisionError, match="mine"):
+        download(url, lab.cache, False, break_off)
+    (part,) = lab.parts()
+    there = part.stat().st_size
+    assert THIRD < there < SIZE
+    assert lab.get(url) == BODY and lab.server.ranges == [None, f"bytes={there}-"] and lab.files() == KEPT
+
+
+@cases(68, "the clock jumps by an hour, either way", "the part of a living process is not taken")
+def case_68_clock(lab: Lab) -> None:
+    url = lab.server.answers(Answer())
+    mine = os.getppid()
+    for shift in (-3600.0, 3600.0):
+        part = lab.leave_part(url, BODY[:THIRD], pid=mine)
+        alive = part.with_name(part.name.replace(f"-{mine}-1-", f"-{mine}-{parts._process_start(mine)}-"))
+        part.rename(alive)
+        os.utime(alive, (time.time() + shift, time.time() + shift))
+        assert lab.get(url) == BODY and alive.exists() and lab.server.ranges == [None]
+        lab.stored.unlink()
+        lab.server.log.clear()
+    reused = alive.with_name(alive.name.replace(f"-{mine}-{parts._process_start(mine)}-", f"-{mine}-1-"))
+    alive.rename(reused)  # the number lives, but belongs to a process that was started at another time
+    parts._sidecar(part).rename(parts._sidecar(reused))
+    assert lab.get(url) == BODY and lab.server.ranges == [f"bytes={THIRD}-"]
+
+
+# What no case names ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> Iterator[Lab]:
+    with a_lab(tmp_path, monkeypatch, caplog) as made:
+        yield made
+
+
+def test_another_machines_part_is_taken_when_it_is_old_and_a_digest_will_tell(lab: Lab) -> None:
+    url = lab.server.answers(Answer())
+    part = lab.leave_part(url, BODY[:THIRD], machine="0123456789ab", pid=1)
+    assert lab.get(url) == BODY and part.exists() and lab.server.ranges == [None]
+    lab.stored.unlink()
+    os.utime(part, (1, 1))
+    assert lab.get(url) == BODY and lab.server.ranges == [None, f"bytes={THIRD}-"] and not part.exists()
+
+
+def test_another_machines_part_is_left_alone_without_a_digest(lab: Lab) -> None:
+    url = lab.server.answers(Answer())
+    key = parts_key(lab, url)
+    part = lab.leave_part(url, OTHER[:THIRD], machine="0123456789ab", pid=1, key=key)
+    os.utime(part, (1, 1))
+    assert lab.get(url, None) == BODY and part.exists() and lab.server.ranges == [None]
+
+
+def parts_key(lab: Lab, url: str) -> str:
+    from hubcore.checkpoints.pins import pin_path
+
+    return pin_path(url, lab.cache).stem
+
+
+def test_a_part_that_was_taken_away_is_not_moved_into_the_store(lab: Lab) -> None:
+    url = lab.server.answers(Answer())
+
+    def steal(done: int, total: int | None) -> None:
+        if done == SIZE:
+            (part,) = lab.parts()
+            part.rename(part.with_name("elsewhere"))
+
+    with expecting(Expectation(url, SHA256)), pytest.raises(DownloadError, match="taken over by another machine"):
+        download(url, lab.cache, False, steal)
+    assert lab.files("files") == []
