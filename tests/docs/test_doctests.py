@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-PACKAGES = ("hubcore", "hubcore_fbank", "hubcore_wav2vec2")
+PACKAGES = ("hubcore", "hubcore_fbank", "hubcore_ofa_wav2vec2", "hubcore_wav2vec2")
 PUBLIC = (*PACKAGES, "hubcore.hub", "hubcore.checkpoints", "hubcore.extract", "hubcore.testing")
 """Modules whose `__all__` is a promise."""
 FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
@@ -39,8 +39,9 @@ WITHOUT_EXAMPLE = {
     "hubcore.extract.run.run_batch": "a step of extract, which has one",
     "hubcore.extract.writers.FeatureWriter": "a protocol; NpyWriter, which keeps it, has one",
     "hubcore.hub.fetch": _NETWORK,
-    "hubcore.registry.refresh": "it needs a package that is installed while Python runs",
     "hubcore.testing.report.CheckResult": _RECORD,
+    "hubcore_ofa_wav2vec2.cif.CifOutput": _RECORD,
+    "hubcore_ofa_wav2vec2.cif.Fired": _RECORD,
     "hubcore_wav2vec2.components.Block": _PART,
     "hubcore_wav2vec2.components.ConvExtractor": _PART,
     "hubcore_wav2vec2.components.FeedForward": _PART,

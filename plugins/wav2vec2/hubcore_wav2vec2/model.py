@@ -67,6 +67,7 @@ class Wav2Vec2Model(nn.Module):
         normalize_eps: added to the variance there.
 
     Example:
+        >>> import torch
         >>> from hubcore_wav2vec2 import CONFIGS, build_model
         >>> states, lengths = build_model(CONFIGS["tiny"])([torch.zeros(16000)], layers=[0, 4])
         >>> [tuple(s.shape) for s in states], lengths
