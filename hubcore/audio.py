@@ -34,6 +34,8 @@ AUDIO_EXTENSIONS = frozenset(_EXTENSIONS.split())
 _BLOCK = 1 << 26
 """Samples decoded at a time, over an hour at 16 kHz, so that a forged length in a header cannot ask for any memory."""
 _LOWEST_RATE, _HIGHEST_RATE = 1000, 768_000
+_LONGEST_NAME = 300
+"""Characters of a path that a message about its length shows."""
 _ABSURD_FRAMES = 1 << 40
 """libsndfile's way to say that a FLAC stream does not state its length is a number far above this."""
 
@@ -144,7 +146,7 @@ def find_audio(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
     links are followed, once each.
 
     Raises:
-        AudioError: a path does not exist, or a folder holds no audio file.
+        AudioError: a path does not exist or cannot be reached, or a folder holds no audio file or cannot be listed.
 
     Example:
         >>> import tempfile, pathlib
@@ -157,25 +159,46 @@ def find_audio(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
     found: dict[str, Path] = {}
     for given in paths:
         path = Path(given)
-        if path.is_dir():
+        if stat.S_ISDIR(_mode(path)):
             inside = list(_walk(path))
             if not inside:
                 raise AudioError(
                     f"{printable(path)} is a folder without an audio file. Files are found by their ending: "
                     f"{', '.join(sorted(AUDIO_EXTENSIONS))}. Name the files themselves if theirs is another."
                 )
-        elif path.exists():
-            inside = [path]
         else:
-            raise AudioError(f"{printable(path)} does not exist. Nothing was read. Check the spelling and the folder.")
+            inside = [path]
         for file in inside:
             found.setdefault(os.path.realpath(file), file)
     return list(found.values())
 
 
+def _mode(path: Path) -> int:
+    """The mode of what is at `path`."""
+    name = printable(path)
+    try:
+        return os.stat(path).st_mode
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise AudioError(f"{name} does not exist. Nothing was read. Check the spelling and the folder.") from error
+    except (OSError, ValueError) as error:
+        shown = name if len(name) <= _LONGEST_NAME else f"{name[:_LONGEST_NAME]}... ({len(name)} characters)"
+        raise AudioError(
+            f"{shown} cannot be reached: {_reason(error)} Nothing was read. Check the spelling, and the permissions of its "
+            "folders."
+        ) from error
+
+
 def _walk(folder: Path) -> Iterator[Path]:
+    def refused(error: OSError) -> None:
+        # A folder passed over would be utterances missing from the features, with nothing to show for it.
+        where = printable(error.filename or folder)
+        raise AudioError(
+            f"{where} cannot be listed: {_reason(error)} Audio in it would be left out. Make the folder readable, or name "
+            "the folders that you mean one by one."
+        ) from error
+
     seen: set[str] = set()
-    for root, folders, files in os.walk(folder, followlinks=True):
+    for root, folders, files in os.walk(folder, onerror=refused, followlinks=True):
         real = os.path.realpath(root)
         if real in seen:
             folders.clear()

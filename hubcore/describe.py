@@ -6,12 +6,14 @@ import ast
 import dataclasses
 import importlib
 import importlib.util
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from hubcore.card import Card
 from hubcore.checkpoints.sources import find_cached
 from hubcore.registry import Entry, Family
+from hubcore.text import printable
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,6 +44,8 @@ class UpstreamInfo:
     """The named config."""
     config: dict[str, Any] | None
     """That config's values, if the plugin could be asked."""
+    config_problem: str | None
+    """Why there are none, if the plugin has no such config or is broken."""
     cached: str | None
     """The local file of its checkpoint, if it is here."""
     card: Card | None
@@ -58,13 +62,14 @@ class UpstreamInfo:
             rows.append(("aliases", ", ".join(self.aliases)))
         rows.append(("class", self.class_path or "none installed"))
         if self.file:
-            rows.append(("file", f"{self.file}:{self.line}"))
+            rows.append(("file", f"{self.file}:{self.line}" if self.line else self.file))
         rows.append(("from", self.distribution))
         if self.unavailable:
             rows.append(("unavailable", self.unavailable))
         if self.config_name:
             values = ", ".join(f"{key}={value}" for key, value in (self.config or {}).items())
-            rows.append(("config", f"{self.config_name}" + (f": {values}" if values else "")))
+            problem = f" ({self.config_problem})" if self.config_problem else ""
+            rows.append(("config", f"{self.config_name}" + (f": {values}" if values else problem)))
         if card is not None:
             for source in card.sources:
                 rows.append(("source", source.uri))
@@ -85,6 +90,7 @@ def describe(entry: Entry) -> UpstreamInfo:
     """The `UpstreamInfo` of a registry entry."""
     card, family = entry.card, entry.family
     file, line = locate(family) if family else (None, None)
+    config, problem = _config(family, card.config) if card and card.config and family and not family.missing else (None, None)
     cached = next(filter(None, (find_cached(source, card) for source in card.sources)), None) if card else None
     return UpstreamInfo(
         name=entry.name,
@@ -95,43 +101,93 @@ def describe(entry: Entry) -> UpstreamInfo:
         distribution=entry.owner,
         unavailable=entry.unavailable,
         config_name=card.config if card else None,
-        config=_config(family, card.config) if card and card.config and family and not family.missing else None,
+        config=config,
+        config_problem=problem,
         cached=str(cached) if cached else None,
         card=card,
     )
 
 
 def locate(family: Family) -> tuple[str | None, int | None]:
-    """File and line of a family's class, read from its source without importing it."""
-    package, *rest = family.module.split(".")
+    """File and line of a family's class, read from its source without importing it; imports of the class are followed.
+
+    Where the class cannot be found in the source, the file is that of the module, and there is no line.
+
+    Example:
+        >>> from hubcore.registry import current_registry
+        >>> file, line = locate(current_registry().find("fbank").family)
+        >>> Path(file).name, line > 1
+        ('upstream.py', True)
+    """
+    file = _source_of(family.module)
+    if file is None:
+        return None, None
+    return _find_class(family.module, family.class_name, set()) or (str(file), None)
+
+
+def _source_of(module: str) -> Path | None:
+    """The source file of a module, found without importing it or the packages above it."""
+    package, *rest = module.split(".")
     try:
         spec = importlib.util.find_spec(package)
     except (ImportError, ValueError):
         spec = None
     if spec is None:
-        return None, None
+        return None
     if rest:
         roots = [Path(root, *rest) for root in spec.submodule_search_locations or ()]
         files = [file for root in roots for file in (root.with_suffix(".py"), root / "__init__.py")]
     else:
         files = [Path(spec.origin)] if spec.origin else []
-    for file in files:
-        if file.is_file():
-            try:
-                tree = ast.parse(file.read_bytes())
-            except (SyntaxError, ValueError, RecursionError):
-                return str(file), None
-            for node in ast.walk(tree):
-                if isinstance(node, ast.ClassDef) and node.name == family.class_name:
-                    return str(file), node.lineno
-            return str(file), None
-    return None, None
+    return next((file for file in files if file.is_file()), None)
 
 
-def _config(family: Family, name: str) -> dict[str, Any] | None:
-    """The values of a named config, or None where the plugin cannot be asked."""
-    try:
-        configs = importlib.import_module(family.module.partition(".")[0]).CONFIGS
-        return dataclasses.asdict(configs[name])
-    except Exception:  # a broken plugin must not keep `info` from saying the rest
+def _find_class(module: str, name: str, seen: set[tuple[str, str]]) -> tuple[str, int] | None:
+    """File and line of the class that `name` is in `module`, there or where the module imports it from."""
+    file = _source_of(module)
+    if file is None or (module, name) in seen:
         return None
+    seen.add((module, name))
+    try:
+        tree = ast.parse(file.read_bytes())
+    except (OSError, SyntaxError, ValueError, RecursionError):
+        return None
+    nodes = list(ast.walk(tree))  # those below `if TYPE_CHECKING:` too, where lazy packages say what they have
+    for node in nodes:
+        if isinstance(node, ast.ClassDef) and node.name == name:
+            return str(file), node.lineno
+    package = module if file.name == "__init__.py" else module.rpartition(".")[0]
+    for node in nodes:
+        if not isinstance(node, ast.ImportFrom):
+            continue
+        for alias in node.names:
+            if name == (alias.asname or alias.name) or alias.name == "*":
+                origin = _imported_module(package, node)
+                found = _find_class(origin, name if alias.name == "*" else alias.name, seen) if origin else None
+                if found:
+                    return found
+    return None
+
+
+def _imported_module(package: str, node: ast.ImportFrom) -> str | None:
+    """The absolute name of the module that `from ... import` in `package` means."""
+    parts = package.split(".") if package else []
+    if node.level > len(parts):
+        return None
+    above = parts[: len(parts) - node.level + 1] if node.level else []
+    return ".".join([*above, *([node.module] if node.module else [])]) or None
+
+
+def _config(family: Family, name: str) -> tuple[dict[str, Any] | None, str | None]:
+    """The values of a named config, or why there are none."""
+    try:
+        package = importlib.import_module(family.module.partition(".")[0])
+        configs = getattr(package, "CONFIGS", None)
+        if configs is None:  # a family need not have named configs
+            return None, None
+        if name not in configs:
+            return None, f"unknown to this family: it has {', '.join(map(str, configs)) or 'none'}"
+        config = configs[name]
+        return (dict(config) if isinstance(config, Mapping) else dataclasses.asdict(config)), None
+    except (Exception, SystemExit) as error:  # a broken plugin must not keep `info` from saying the rest
+        return None, f"its plugin could not be asked: {type(error).__name__}: {printable(str(error))}"

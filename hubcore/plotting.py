@@ -241,7 +241,7 @@ def _draw_alpha(axes: Any, side: Any, alpha: Array, period: float) -> None:
 def _draw_segments(axes: Any, side: Any, segments: Sequence[Segments]) -> None:
     for row, found in enumerate(segments):
         bars = [(start, end - start) for start, end in found.times.tolist()]
-        axes.broken_barh(bars, (row - 0.4, 0.8), facecolors=[_DARK, _LIGHT] * (len(bars) // 2 + 1), linewidth=0)
+        axes.broken_barh(bars, (row - 0.4, 0.8), facecolors=[_DARK, _LIGHT] * (len(bars) // 2 + 1), linewidth=0, snap=False)
         frames = f"T' = {len(found.times)}, mean {found.mean_period_ms:.1f} ms"
         side.text(0, row, frames, va="center", fontsize=8, color=_INK)
     for each in (axes, side):

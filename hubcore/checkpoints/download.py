@@ -167,8 +167,8 @@ def _taking_turns(folder: Path, key: str, ready: Callable[[], Path | None]) -> I
             if time.monotonic() - quiet_since > _GRACE or ready() is not None:
                 break
             time.sleep(0.05)
-        except OSError as error:
-            if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM, *_FULL):
+        except (OSError, NotImplementedError) as error:
+            if getattr(error, "errno", None) in (errno.EACCES, errno.EROFS, errno.EPERM, *_FULL):
                 raise
             _log.info("files cannot be locked in %s (%s)", locks, error)  # some network file systems cannot
             break

@@ -91,12 +91,24 @@ def why_wrong(path: Path, sha256: str | None, etag: str | None = None, *, every_
     digest = hash_file(path) if every_byte else file_sha256(path)
     if sha256 is not None:
         return None if digest == sha256 else f"it has SHA-256 {digest}, but must have {sha256}"
-    blob = etag if etag is not None and path.resolve().name == path.name else path.resolve().name
+    link = blob_of(path)
+    blob = link.name if link is not None else etag or ""
     if _SHA256.fullmatch(blob) and digest != blob:
         return f"it has SHA-256 {digest}, but the hub says {blob}"
     if COMMIT.fullmatch(blob) and git_sha1(path) != blob:
         return f"its git hash is {git_sha1(path)}, but the hub says {blob}"
     return None
+
+
+def blob_of(path: Path) -> Path | None:
+    """The blob that a snapshot's file links to, under the hash that the hub told; None where links are not used.
+
+    A blob may be a link itself, into a store that repositories share, where names are hashes of another kind.
+    """
+    if not path.is_symlink():
+        return None
+    blob = Path(os.path.normpath(path.parent.resolve() / path.readlink()))
+    return blob if blob.parent.name == "blobs" and blob.parent.parent in path.parent.resolve().parents else None
 
 
 def git_sha1(path: Path) -> str:
@@ -117,15 +129,18 @@ def git_sha1(path: Path) -> str:
 
 
 def remove(path: Path) -> None:
-    """Removes a snapshot's file and the blob it links to, so that a wrong file is never used again.
+    """Removes a snapshot's file, the blob it links to and that one's shared bytes, so that they are never used again.
 
     Raises:
         OSError: the cache cannot be written.
     """
-    blob = path.resolve()
+    blob = blob_of(path)
     path.unlink(missing_ok=True)
-    if blob.parent.name == "blobs" and blob.parent.parent == path.resolve().parent.parent:
+    if blob is not None:
+        shared = blob.resolve()
         blob.unlink(missing_ok=True)
+        if shared != blob and blob.parents[2] in shared.parents:
+            shared.unlink(missing_ok=True)
 
 
 def orphans(cache: Path, older_than: float = _ORPHAN_AGE) -> list[Path]:
@@ -144,9 +159,8 @@ def seed(path: Path, repo: str, revision: str, cache: Path, target: Path) -> Pat
     folder = repo_folder(repo, target)
     copy = folder / "snapshots" / commit / Path(*parts)
     copy.parent.mkdir(parents=True, exist_ok=True)
-    blob_name = path.resolve().name
-    is_blob = bool(COMMIT.fullmatch(blob_name) or _SHA256.fullmatch(blob_name))
-    place = folder / "blobs" / blob_name if is_blob else copy
+    blob = blob_of(path)
+    place = folder / "blobs" / blob.name if blob is not None else copy
     place.parent.mkdir(parents=True, exist_ok=True)
     temporary = place.with_name(f".{place.name}.{secrets.token_hex(8)}")
     try:
@@ -154,7 +168,7 @@ def seed(path: Path, repo: str, revision: str, cache: Path, target: Path) -> Pat
         os.replace(temporary, place)
     finally:
         temporary.unlink(missing_ok=True)
-    if is_blob:
+    if blob is not None:
         with contextlib.suppress(FileNotFoundError):
             copy.unlink()
         copy.symlink_to(os.path.relpath(place, copy.parent))

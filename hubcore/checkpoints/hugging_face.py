@@ -18,7 +18,17 @@ from typing import Any
 
 from hubcore.checkpoints.addresses import check_url
 from hubcore.checkpoints.expectations import Expectation
-from hubcore.checkpoints.hf_cache import COMMIT, commit_of, hf_cache_dir, hf_caches, remove, snapshot, snapshots_of, why_wrong
+from hubcore.checkpoints.hf_cache import (
+    COMMIT,
+    blob_of,
+    commit_of,
+    hf_cache_dir,
+    hf_caches,
+    remove,
+    snapshot,
+    snapshots_of,
+    why_wrong,
+)
 from hubcore.checkpoints.progress import ProgressDisplay
 from hubcore.errors import ChecksumError, DownloadError, OfflineError
 
@@ -152,13 +162,20 @@ def _from_caches(file: HubFile, promise: Expectation, offline: bool) -> Path | N
         else:
             candidates = [exact] if exact and (offline or COMMIT.fullmatch(file.revision) or cache != hf_cache_dir()) else []
         for path in candidates:
+            if path != exact and _is_another(path, promise.sha256):
+                continue
             wrong = _checked(path, promise, None)
             if wrong is None:
                 return path
             if path != exact:
                 continue  # another version of the file, which is no fault
-            if promise.pinned and _checked(path, Expectation(promise.uri), None) is None:
-                continue  # the publisher's new version, of which the download will say so
+            if promise.sha256 is not None and why_wrong(path, None) is None:
+                if offline:
+                    raise ChecksumError(
+                        f"{path} is another version of the file: {wrong}. Offline mode forbids to fetch the right one. "
+                        f"Where there is a network, `hubcore fetch {promise.name or file}` says more."
+                    )
+                continue  # it is what the hub gave, and not ours to remove
             if offline:
                 raise ChecksumError(
                     f"{path} is damaged: {wrong}. Offline mode forbids to fetch it again. "
@@ -168,6 +185,12 @@ def _from_caches(file: HubFile, promise: Expectation, offline: bool) -> Path | N
                 _log.warning("%s is damaged (%s); it was removed and is fetched again", path, wrong)
                 remove(path)
     return None
+
+
+def _is_another(path: Path, sha256: str | None) -> bool:
+    """Whether a file's own name says that it is not the one of this digest, so that it need not be read."""
+    blob = blob_of(path)
+    return blob is not None and len(blob.name) == 64 and sha256 not in (None, blob.name)
 
 
 def _checked(path: Path, promise: Expectation, etag: str | None) -> str | None:

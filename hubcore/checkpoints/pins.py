@@ -83,8 +83,8 @@ def record_pin(uri: str, sha256: str, size: int, folder: Path | None = None) -> 
     if pin is None:
         path = pin_path(uri, folder)
         path.parent.mkdir(parents=True, exist_ok=True)
-        if path.exists():
-            path.unlink()  # damaged, as `read_pin` has just said
+        if path.exists() and parse_pin(path) is None:
+            path.unlink()  # damaged: a pin that another process has just made is whole
         record = {"uri": uri, "sha256": sha256, "size": size, "recorded": _now()}
         temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
         try:

@@ -37,6 +37,9 @@ Example:
 @click.option("--layers", default="all", show_default=True, metavar="all|last|K|K,K", help="Hidden states to write.")
 @click.option("--dtype", type=click.Choice(["float32", "float16"]), default="float32", show_default=True, help="Stored type.")
 @click.option(
+    "--format", default="npy", show_default=True, metavar="NAME", help="Kind of feature file: npy, or one that a plugin brings."
+)
+@click.option(
     "--batch-seconds",
     type=click.FloatRange(min=0, min_open=True),
     default=60.0,
@@ -55,13 +58,14 @@ def command(
     checkpoint: str | None,
     layers: str,
     dtype: str,
+    format: str,
     batch_seconds: float,
     device: str,
     lambd: float | None,
     frame_period_ms: float | None,
     as_json: bool,
 ) -> None:
-    """Write the features of audio files and of folders of them (PATH...) to one .npy file each.
+    """Write the features of audio files and of folders of them (PATH...) to one file each.
 
     all gives arrays of (layers, frames, width), one layer (last, 9) gives (frames, width), several (0,6,12) are stacked.
     manifest.jsonl in the output folder has one row for each finished file. The same command goes on after an
@@ -85,6 +89,7 @@ def command(
                 batch_seconds=batch_seconds,
                 device=device,
                 name=upstream.card.name if upstream.card else name,
+                format=format,
                 report=reporter,
             )
     except KeyboardInterrupt:
@@ -168,8 +173,8 @@ def _print(summary: Summary, card: Card | None, as_json: bool) -> None:
             )
             for row in summary.rows[:_ROWS_SHOWN]
         ]
-        headers = ["file", "seconds", "frames", "layers", "width", "speed"]
-        click.echo(format_table(headers, rows, right=("seconds", "frames", "width", "speed")))
+        headers = ["file", "seconds", "frames", "layers", "width", "batch speed"]
+        click.echo(format_table(headers, rows, right=("seconds", "frames", "width", "batch speed")))
         if len(summary.rows) > _ROWS_SHOWN:
             click.echo(f"... and {len(summary.rows) - _ROWS_SHOWN} more, all of them in manifest.jsonl")
     frames = sum(row["frames"] for row in summary.rows)

@@ -2,32 +2,75 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+
 import click
 
 from hubcore.errors import HubcoreError
 
 _EXAMPLE = """\b
 Example:
-  hubcore fetch wav2vec2_base_960 xlsr_53"""
+  hubcore fetch wav2vec2_base_960 xlsr_53
+  hubcore fetch wav2vec2_base_960 --to /shared/hubcore"""
 
 
 @click.command(epilog=_EXAMPLE)
 @click.argument("names", nargs=-1, required=True, metavar="NAME...")
-def command(names: tuple[str, ...]) -> None:
-    """Download and verify the checkpoints of NAMEs; those that are here already are only checked."""
+@click.option(
+    "--to",
+    "folder",
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="Copy them into DIR too: a cache for machines without a network (HUBCORE_CACHE or HUBCORE_CACHE_READONLY there).",
+)
+def command(names: tuple[str, ...], folder: Path | None) -> None:
+    """Download and verify the checkpoints of NAMEs; those that are here already are only checked.
+
+    A NAME may also be an address: https://... or hf://org/repo[@revision][/file].
+    """
     from hubcore import hub
 
     failed = 0
-    for name in names:
-        try:
-            path = hub.fetch(name)
-        except HubcoreError as error:
-            if len(names) == 1:
-                raise
-            failed += 1
-            click.echo(f"hubcore: error: {name}: {error}", err=True)
-        else:
-            click.echo(f"{name}: {'needs no weights' if path is None else path}")
+    with _progress_lines():
+        for name in names:
+            try:
+                path = hub.fetch(name)
+                if path is not None and folder is not None:
+                    path = _copy(name, folder) or path
+            except HubcoreError as error:
+                if len(names) == 1:
+                    raise
+                failed += 1
+                click.echo(f"hubcore: error: {name}: {error}", err=True)
+            else:
+                click.echo(f"{name}: {'needs no weights' if path is None else path}")
     if failed:
         click.echo(f"{failed} of {len(names)} could not be fetched.", err=True)
         click.get_current_context().exit(1)
+
+
+def _copy(name: str, folder: Path) -> Path | None:
+    """Copies what a name or an address stands for into another cache."""
+    from hubcore.card import Source
+    from hubcore.checkpoints.seeding import cached_source, copy_to_cache
+    from hubcore.registry import current_registry
+
+    card = None if "://" in name else current_registry().find(name).card
+    sources = card.sources if card is not None else (Source(name),)
+    cached = cached_source(sources, card, card.name if card is not None else name)
+    return None if cached is None else copy_to_cache(cached, folder)
+
+
+@contextlib.contextmanager
+def _progress_lines() -> Iterator[None]:
+    """Lets through the lines that tell how far a download is, where there is no terminal to draw a bar on."""
+    logger = logging.getLogger("hubcore.checkpoints")
+    level = logger.level
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)

@@ -32,9 +32,10 @@ class LazyGroup(click.Group):
             command = importlib.import_module(f"hubcore.cli.{cmd_name}").command
             if not isinstance(command, click.Command):
                 raise TypeError(f"hubcore.cli.{cmd_name}.command is not a click command")
-            return command
+            return _with_debug(command)
         self._add_plugin_commands()
-        return super().get_command(ctx, cmd_name)
+        found = super().get_command(ctx, cmd_name)
+        return found and _with_debug(found)
 
     def invoke(self, ctx: click.Context) -> Any:
         """Runs a command; an error that hubcore raised on purpose becomes one line and exit code 2."""
@@ -60,6 +61,22 @@ class LazyGroup(click.Group):
         from hubcore.hooks import plugin_commands
 
         plugin_commands(self)
+
+
+def _with_debug(command: click.Command) -> click.Command:
+    """The command with `--debug`, so that it may be added at the end of a line that just failed."""
+    if not any("--debug" in parameter.opts for parameter in command.params):
+        command.params.append(
+            click.Option(
+                ["--debug"], is_flag=True, expose_value=False, callback=_set_debug, help="Show the traceback of an error."
+            )
+        )
+    return command
+
+
+def _set_debug(ctx: click.Context, parameter: click.Parameter, value: bool) -> None:  # noqa: ARG001 - click's signature
+    if value:
+        ctx.find_root().params["debug"] = True
 
 
 class _EchoHandler(logging.Handler):

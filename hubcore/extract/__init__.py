@@ -9,7 +9,7 @@ from __future__ import annotations
 from hubcore.extract.manifest import MANIFEST_KEYS, Manifest, Settings
 from hubcore.extract.plan import Failure, LayerChoice, Plan, Utterance, choose_layers, make_plan, name_utterances
 from hubcore.extract.run import BatchResult, Progress, Summary, extract, run_batch
-from hubcore.extract.writers import FeatureWriter, NpyWriter
+from hubcore.extract.writers import FeatureWriter, NpyWriter, find_writer
 
 __all__ = [
     "MANIFEST_KEYS",
@@ -26,6 +26,7 @@ __all__ = [
     "Utterance",
     "choose_layers",
     "extract",
+    "find_writer",
     "make_plan",
     "name_utterances",
     "run_batch",

@@ -38,6 +38,10 @@ MANIFEST_KEYS = (
     "frame_stride",
     "sample_rate",
     "options",
+    "config_sha256",
+    "source_bytes",
+    "source_mtime_ns",
+    "format",
 )
 """The keys of every row, in this order. Upstreams whose frame rate depends on the input add `frame_times`, `[start, end]` in
 seconds for each frame, and what else they tell of an utterance in one number, such as `lambd`."""
@@ -59,6 +63,16 @@ class Settings:
     """`float32` or `float16`."""
     options: Mapping[str, Any]
     """The upstream's own options, such as `lambd`."""
+    config_sha256: str | None
+    """A short digest of the upstream's config; None where it has none that is plain data."""
+    width: int
+    """The width `D` of these layers."""
+    frame_stride: int | None
+    """Samples from one frame to the next; None where that depends on the input."""
+    sample_rate: int
+    """Samples per second that the upstream is given, in Hz."""
+    format: str
+    """The name of the file format, such as `npy`."""
 
     def differences(self, row: Mapping[str, Any]) -> list[str]:
         """How a manifest row was made differently, each as a phrase; empty if it was not."""
@@ -68,6 +82,11 @@ class Settings:
             "layers": (tuple(row["layers"]), len(row["shape"]) == 3),
             "dtype": row["dtype"],
             "options": row["options"],
+            "config_sha256": row["config_sha256"],
+            "width": row["shape"][-1],
+            "frame_stride": row["frame_stride"],
+            "sample_rate": row["sample_rate"],
+            "format": row["format"],
         }
         here = {
             "upstream": self.upstream,
@@ -75,6 +94,11 @@ class Settings:
             "layers": (self.layers, self.stacked),
             "dtype": self.dtype,
             "options": dict(self.options),
+            "config_sha256": self.config_sha256,
+            "width": self.width,
+            "frame_stride": self.frame_stride,
+            "sample_rate": self.sample_rate,
+            "format": self.format,
         }
         return [f"{key} is {_shown(there[key])} there and {_shown(here[key])} here" for key in here if here[key] != there[key]]
 

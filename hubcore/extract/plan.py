@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import operator
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import SupportsIndex, cast
 
 from hubcore.audio import find_audio, probe
 from hubcore.errors import AudioError, ExtractionError, OptionError
@@ -73,11 +76,11 @@ class Plan:
         return sum(item.seconds for batch in self.batches for item in batch)
 
 
-def choose_layers(choice: str | int | Sequence[int], layer_names: Sequence[str]) -> LayerChoice:
+def choose_layers(choice: str | SupportsIndex | Sequence[SupportsIndex], layer_names: Sequence[str]) -> LayerChoice:
     """The layers that `choice` means: `"all"`, `"last"`, one index or several (`9`, `"9"`, `[0, 6]`, `"0,6,12"`).
 
     Args:
-        choice: negative indices count from the end.
+        choice: negative indices count from the end; integers of any kind, NumPy's too.
         layer_names: those of the upstream.
 
     Raises:
@@ -88,17 +91,12 @@ def choose_layers(choice: str | int | Sequence[int], layer_names: Sequence[str])
         (0, 2)
     """
     count = len(layer_names)
-    if choice == "all":
-        return LayerChoice(tuple(range(count)), stacked=True)
-    if choice == "last":
-        return LayerChoice((count - 1,), stacked=False)
-    try:
-        if isinstance(choice, str):
-            given = [int(part) for part in choice.split(",")]
-        else:
-            given = [choice] if isinstance(choice, int) else [int(index) for index in choice]
-    except (TypeError, ValueError):
-        given = []
+    if isinstance(choice, str):
+        if choice == "all":
+            return LayerChoice(tuple(range(count)), stacked=True)
+        if choice == "last":
+            return LayerChoice((count - 1,), stacked=False)
+    given, single = _layers_given(choice)
     if not given:
         raise OptionError(
             f"layers is {choice!r}. It must be all, last, one index such as 9, or several such as 0,6,12. "
@@ -113,8 +111,20 @@ def choose_layers(choice: str | int | Sequence[int], layer_names: Sequence[str])
     indices = tuple(index % count for index in given)
     if len(set(indices)) < len(indices):
         raise OptionError(f"layers is {choice!r}, which names a layer twice. Each layer is written once. Drop the repetition.")
-    single = isinstance(choice, int) or (isinstance(choice, str) and "," not in choice)
     return LayerChoice(indices, stacked=not single)
+
+
+def _layers_given(choice: str | SupportsIndex | Sequence[SupportsIndex]) -> tuple[list[int], bool]:
+    """The indices as given, and whether it is one alone; no indices where they are not integers."""
+    try:
+        if isinstance(choice, str):
+            return [int(part) for part in choice.split(",")], "," not in choice
+        if isinstance(choice, SupportsIndex):
+            with contextlib.suppress(TypeError):  # an array of several numbers has __index__, and raises
+                return [operator.index(choice)], True
+        return [operator.index(index) for index in cast("Sequence[SupportsIndex]", choice)], False
+    except (TypeError, ValueError):
+        return [], False
 
 
 def name_utterances(paths: Iterable[str | os.PathLike[str]]) -> dict[str, Path]:

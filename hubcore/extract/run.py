@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, SupportsIndex
 
 import numpy as np
 import torch
@@ -19,25 +19,21 @@ from torch import Tensor, nn
 
 import hubcore
 from hubcore.audio import load_audio
-from hubcore.checkpoints.sources import file_sha256
-from hubcore.errors import AudioError, ExtractionError, OptionError
+from hubcore.errors import AudioError, ExtractionError, OptionError, PluginError
 from hubcore.extract.manifest import Manifest, Settings, exclusive
 from hubcore.extract.plan import (
     Failure,
     Plan,
     Utterance,
     check_length,
-    choose_layers,
     make_plan,
     name_utterances,
     source_of,
 )
-from hubcore.extract.writers import FeatureWriter, NpyWriter
+from hubcore.extract.provenance import settings_for
+from hubcore.extract.writers import FeatureWriter, find_writer, open_writer
 from hubcore.protocol import Upstream, UpstreamOutput
 from hubcore.text import printable
-
-DTYPES = ("float32", "float16")
-"""The types features can be stored in."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +42,17 @@ class BatchResult:
 
     rows: tuple[dict[str, Any], ...]
     failures: tuple[Failure, ...]
+    stopped: ExtractionError | None = None
+    """Why the rest of the batch was not tried, if no later one could be written either: to be raised once the rows are kept."""
+
+
+class _Decoded(NamedTuple):
+    """An utterance with its samples, and what its file was just before it was read."""
+
+    item: Utterance
+    wav: Tensor
+    source_bytes: int
+    source_mtime_ns: int
 
 
 @dataclass(frozen=True)
@@ -99,11 +106,12 @@ def extract(
     upstream: Upstream,
     out_dir: str | os.PathLike[str],
     *,
-    layers: str | int | Sequence[int] = "all",
+    layers: str | SupportsIndex | Sequence[SupportsIndex] = "all",
     dtype: str = "float32",
     batch_seconds: float = 60.0,
     device: str | torch.device | None = None,
     name: str | None = None,
+    format: str = "npy",
     report: Callable[[Progress], None] | None = None,
 ) -> Summary:
     """Computes the features of audio files and writes them below `out_dir`, with `manifest.jsonl`.
@@ -121,11 +129,13 @@ def extract(
         batch_seconds: at most so much audio is computed at once, or one longer utterance.
         device: where the waveforms go, which must be where the weights are; there if None.
         name: recorded in the manifest as the upstream's; its card's name, or its class's, if None.
+        format: `npy`, or one that a plugin brings; see `FeatureWriter`.
         report: called before the first batch and after each one.
 
     Raises:
-        AudioError: a path does not exist, or a folder holds no audio file.
-        OptionError: a layer, a type or a batch size is impossible.
+        AudioError: a path does not exist or cannot be reached; a folder holds no audio file or cannot be listed.
+        OptionError: a layer, a type, a format or a batch size is impossible.
+        PluginError: the format's writer is broken.
         ExtractionError: `out_dir` has features made otherwise, cannot be written, or is in use; two files share a name;
             the layers differ in width.
 
@@ -139,14 +149,15 @@ def extract(
         [('a', [98, 240])]
     """
     began = time.perf_counter()
-    settings = _settings(upstream, layers, dtype, name)
+    settings = settings_for(upstream, layers, dtype, name, format)
+    make_writer = find_writer(format)
     if not batch_seconds > 0:
         raise OptionError(f"batch_seconds is {batch_seconds}. It must be above 0. 60 suits a base model on a laptop.")
     named = name_utterances(paths)
     folder = Path(out_dir)
     with exclusive(folder):
         manifest = Manifest(folder)
-        writer = NpyWriter(folder)
+        writer = open_writer(make_writer, folder, format)
         try:
             todo = _unfinished(named, manifest, settings, writer)
             plan = make_plan(
@@ -178,7 +189,13 @@ def _run_plan(
     failures = list(plan.failures)
     total, expected = plan.utterances + len(plan.failures), expected_bytes(plan, upstream, settings)
     done, seconds = len(plan.failures), 0.0
-    for batch in ((), *plan.batches):
+
+    def tell() -> None:
+        if report:
+            report(Progress(done, total, seconds, plan.seconds, len(failures), expected))
+
+    tell()
+    for batch in plan.batches:
         began = time.perf_counter()
         result = run_batch(batch, upstream, settings, writer, device)
         speed = sum(row["seconds"] for row in result.rows) / max(time.perf_counter() - began, 1e-9)
@@ -186,12 +203,13 @@ def _run_plan(
         manifest.append_failures(result.failures)
         if result.rows:
             manifest.append(result.rows)
+        if result.stopped:
+            raise result.stopped
         rows += result.rows
         failures += result.failures
         done += len(batch)
         seconds += sum(item.seconds for item in batch)
-        if report:
-            report(Progress(done, total, seconds, plan.seconds, len(failures), expected))
+        tell()
     return rows, failures, speeds
 
 
@@ -200,56 +218,84 @@ def run_batch(
 ) -> BatchResult:
     """Decodes, computes and writes one batch. It may be repeated: the same batch gives the same files and rows.
 
-    Raises:
-        ExtractionError: the file system refuses; nothing else stops a batch.
+    Nothing raises. What costs one utterance is a failure of that one; a file system that takes nothing more is `stopped`.
     """
-    items: list[tuple[Utterance, Tensor]] = []
+    items: list[_Decoded] = []
     failures: list[Failure] = []
     for item in batch:
+        # Taken before the samples are: a file replaced in between looks changed to the next run, and is done again.
+        before = _stat(item.path)
         try:
             wav = load_audio(item.path, upstream.sample_rate)
             check_length(item.path, len(wav), sample_rate=upstream.sample_rate, min_samples=upstream.min_samples)
         except AudioError as error:
             failures.append(Failure(item.name, source_of(item.path), str(error)))
         else:
-            items.append((item, wav))
-    rows, failed = _compute(items, upstream, settings, writer, device)
-    return BatchResult(tuple(rows), tuple(failures + failed))
+            items.append(_Decoded(item, wav, *before))
+    rows: list[dict[str, Any]] = []
+    stopped: ExtractionError | None = None
+    for decoded, computed in _compute(items, upstream, settings, device):
+        try:
+            if isinstance(computed, Exception):
+                raise computed
+            array, more = computed
+            rows.append({**_row(decoded, array, _write(writer, decoded.item, array), upstream, settings), **more})
+        except ExtractionError as error:
+            stopped = error
+            break
+        except Exception as error:  # any failure of any model or writer must cost one utterance and not the run
+            what = str(error) if isinstance(error, hubcore.HubcoreError) else f"{type(error).__name__}: {error}"
+            path = decoded.item.path
+            failures.append(Failure(decoded.item.name, source_of(path), f"{printable(path)}: {what}"))
+    return BatchResult(tuple(rows), tuple(failures), stopped)
+
+
+def _stat(path: Path) -> tuple[int, int]:
+    """Size in bytes and time of modification in ns of a file; (-1, -1) if there is none."""
+    try:
+        status = path.stat()
+    except OSError:
+        return -1, -1
+    return status.st_size, status.st_mtime_ns
+
+
+def _write(writer: FeatureWriter, item: Utterance, array: NDArray[Any]) -> str:
+    """The path of the file that was written."""
+    file = writer.write(item.name, array)
+    if not isinstance(file, str):
+        raise PluginError(
+            f"{type(writer).__qualname__}.write gave {file!r}. The manifest needs the file's path as text. Tell its authors."
+        )
+    return file
 
 
 def _compute(
-    items: Sequence[tuple[Utterance, Tensor]],
-    upstream: Upstream,
-    settings: Settings,
-    writer: FeatureWriter,
-    device: torch.device,
-) -> tuple[list[dict[str, Any]], list[Failure]]:
-    """Rows and failures of decoded utterances, computed together or, where that fails, one by one."""
+    items: Sequence[_Decoded], upstream: Upstream, settings: Settings, device: torch.device
+) -> Iterator[tuple[_Decoded, tuple[NDArray[Any], dict[str, Any]] | Exception]]:
+    """Each utterance with its array and what more its row says, or with why there is none.
+
+    They are computed together or, where that fails, one by one.
+    """
     if not items:
-        return [], []
-    rows = []
+        return
+    failure: Exception | None = None
     try:
         with torch.inference_mode():
-            output = upstream([wav.to(device) for _, wav in items], layers=list(settings.layers))
-            features = [_features(output, index, settings) for index in range(len(items))]
-        for index, ((item, wav), array) in enumerate(zip(items, features, strict=True)):
-            row = _row(item, len(wav), array, writer.write(item.name, array), upstream, settings)
-            rows.append({**row, **_variable(output, index)} if upstream.frame_stride is None else row)
-    except ExtractionError:
-        raise
-    except Exception as error:  # any failure of any model must cost one utterance and not the run
+            output = upstream([decoded.wav.to(device) for decoded in items], layers=list(settings.layers))
+            arrays = [_features(output, index, settings) for index in range(len(items))]
+            more = [_variable(output, index) if upstream.frame_stride is None else {} for index in range(len(items))]
+    except Exception as error:  # any failure of any model
         if len(items) == 1:
-            item = items[0][0]
-            what = str(error) if isinstance(error, hubcore.HubcoreError) else f"{type(error).__name__}: {error}"
-            return [], [Failure(item.name, source_of(item.path), f"{printable(item.path)}: {what}")]
+            failure = error
     else:
-        return rows, []
-    rows, failures = [], []
-    for single in items:
-        more, failed = _compute([single], upstream, settings, writer, device)
-        rows += more
-        failures += failed
-    return rows, failures
+        yield from zip(items, zip(arrays, more, strict=True), strict=True)
+        return
+    # Out of the except block, whose exception would keep the tensors of a batch that was too large.
+    if failure is not None:
+        yield items[0], failure
+    else:
+        for single in items:
+            yield from _compute([single], upstream, settings, device)
 
 
 def _features(output: UpstreamOutput, index: int, settings: Settings) -> NDArray[Any]:
@@ -270,13 +316,11 @@ def _features(output: UpstreamOutput, index: int, settings: Settings) -> NDArray
     return array.astype(settings.dtype)
 
 
-def _row(
-    item: Utterance, samples: int, array: NDArray[Any], file: str, upstream: Upstream, settings: Settings
-) -> dict[str, Any]:
+def _row(decoded: _Decoded, array: NDArray[Any], file: str, upstream: Upstream, settings: Settings) -> dict[str, Any]:
     return {
-        "utterance": item.name,
-        "source": source_of(item.path),
-        "seconds": round(samples / upstream.sample_rate, 6),
+        "utterance": decoded.item.name,
+        "source": source_of(decoded.item.path),
+        "seconds": round(len(decoded.wav) / upstream.sample_rate, 6),
         "frames": array.shape[-2],
         "layers": list(settings.layers),
         "shape": list(array.shape),
@@ -288,6 +332,10 @@ def _row(
         "frame_stride": upstream.frame_stride,
         "sample_rate": upstream.sample_rate,
         "options": dict(settings.options),
+        "config_sha256": settings.config_sha256,
+        "source_bytes": decoded.source_bytes,
+        "source_mtime_ns": decoded.source_mtime_ns,
+        "format": settings.format,
     }
 
 
@@ -300,40 +348,6 @@ def _variable(output: UpstreamOutput, index: int) -> dict[str, Any]:
         if isinstance(value, Tensor) and value.shape == output.lengths.shape and value.is_floating_point()
     }
     return {**numbers, "frame_times": [[round(start, 5), round(end, 5)] for start, end in times.tolist()]}
-
-
-def _settings(upstream: Upstream, layers: str | int | Sequence[int], dtype: str, name: str | None) -> Settings:
-    if dtype not in DTYPES:
-        raise OptionError(f"dtype is {dtype!r}. Features are stored as {' or '.join(DTYPES)}. Choose one of these.")
-    if isinstance(upstream, nn.Module) and upstream.training:
-        raise ExtractionError(
-            "the upstream is in train mode. Its dropout would make every run's features different. Call upstream.eval() first."
-        )
-    choice = choose_layers(layers, upstream.layer_names)
-    widths = [upstream.hidden_sizes[index] for index in choice.indices]
-    if len(set(widths)) > 1:
-        raise ExtractionError(
-            f"the layers {','.join(map(str, choice.indices))} have the widths {', '.join(map(str, widths))}. Layers of "
-            "different width do not fit into one array. Extract them one by one, each into its own folder: layers=0, "
-            "..."
-        )
-    if name is None:
-        name = upstream.card.name if upstream.card else type(upstream).__name__
-    options = dict(getattr(upstream, "options", {}))
-    return Settings(name, _checkpoint_sha256(upstream), choice.indices, choice.stacked, dtype, options)
-
-
-def _checkpoint_sha256(upstream: Upstream) -> str | None:
-    report = getattr(upstream, "load_report", None)
-    if report is None:
-        return None
-    if report.sha256:
-        return str(report.sha256)
-    try:
-        source = Path(report.source)
-        return file_sha256(source) if source.is_file() else None
-    except (OSError, ValueError, TypeError):
-        return None
 
 
 def _unfinished(named: dict[str, Path], manifest: Manifest, settings: Settings, writer: FeatureWriter) -> dict[str, Path]:
@@ -353,7 +367,16 @@ def _unfinished(named: dict[str, Path], manifest: Manifest, settings: Settings, 
                 f"{printable(rows[name]['source'])}, but now means {printable(path)}. A name must mean one file. "
                 "Extract into another folder."
             )
-    kept = {name: row for name, row in rows.items() if writer.holds(row["file"], tuple(row["shape"]), row["dtype"])}
+    replaced = {
+        name
+        for name, path in named.items()
+        if name in rows and _stat(path) != (rows[name]["source_bytes"], rows[name]["source_mtime_ns"])
+    }
+    kept = {
+        name: row
+        for name, row in rows.items()
+        if name not in replaced and writer.holds(row["file"], tuple(row["shape"]), row["dtype"])
+    }
     if len(kept) < len(rows):
         manifest.replace(kept.values())
     manifest.forget_failures()

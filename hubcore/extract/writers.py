@@ -1,10 +1,24 @@
 """Where features go: `FeatureWriter`, what a format must do, and `NpyWriter`, the default.
 
+A plugin adds a format with the hook `hubcore_feature_writers`; `hubcore extract --format NAME` then makes one writer of that
+class for the run, and calls `holds` for what an earlier run finished, `write` for each utterance, and `close`:
+
+```python
+from hubcore import hookimpl
+
+@hookimpl
+def hubcore_feature_writers():
+    from acme_speech.torch_writer import TorchWriter
+    return {"pt": TorchWriter}
+```
+
 Shapes: `L` layers, `F` frames, `D` dim.
 """
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import shutil
 from pathlib import Path
@@ -13,15 +27,21 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from hubcore.errors import ExtractionError
+from hubcore.errors import AudioError, ExtractionError, HubcoreError, OptionError, PluginError
 from hubcore.text import printable
 
 _PARTIAL = ".partial"
 """The folder, inside the output folder, of what is being written."""
+_OF_ONE_NAME = (errno.ENAMETOOLONG, errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENOTEMPTY, errno.EILSEQ)
+"""What a file system says to one name and not to others: too long, in the way of another, not spelt in its characters."""
 
 
 class FeatureWriter(Protocol):
-    """One format of feature files. A file must appear whole or not at all."""
+    """One format of feature files. A file must appear whole or not at all, and be whole when `write` returns.
+
+    A class that has these four methods is one; nothing need be inherited. The manifest, the failures and the lock on the
+    folder are kept by the caller.
+    """
 
     def __init__(self, folder: Path) -> None:
         """A writer into the existing folder `folder`, which may hold what a killed run left behind."""
@@ -30,8 +50,13 @@ class FeatureWriter(Protocol):
     def write(self, utterance: str, features: NDArray[Any]) -> str:
         """Writes `(F, D)` or `(L, F, D)` and returns the file's path relative to the folder, with `/` between folders.
 
+        Args:
+            utterance: its name in the manifest, which may have `/` in it; no two of one folder are the same.
+            features: float32 or float16, finite.
+
         Raises:
-            ExtractionError: it cannot be written, and neither could others be.
+            ExtractionError: it cannot be written, and neither could others be: the run ends. Any other exception costs
+                this utterance alone.
         """
         ...
 
@@ -68,7 +93,8 @@ class NpyWriter:
         """Writes `(F, D)` or `(L, F, D)` to `features/<utterance>.npy` in one step.
 
         Raises:
-            ExtractionError: the file system refuses.
+            AudioError: the file system refuses this name.
+            ExtractionError: the file system refuses any.
         """
         file = f"features/{utterance}.npy"
         target = self.folder / file
@@ -76,17 +102,28 @@ class NpyWriter:
         partial = self._partial / f"{self._count}.npy"
         try:
             self._partial.mkdir(parents=True, exist_ok=True)
-            target.parent.mkdir(parents=True, exist_ok=True)
+            (self.folder / "features").mkdir(exist_ok=True)
             with open(partial, "wb") as stream:
                 np.save(stream, np.ascontiguousarray(features), allow_pickle=False)
-            os.replace(partial, target)
+            try:
+                target.parent.mkdir(parents=True, exist_ok=True)
+                os.replace(partial, target)
+            except OSError as error:
+                if error.errno not in _OF_ONE_NAME:
+                    raise
+                raise AudioError(
+                    f"{printable(target)} cannot be written: {error.strerror}. Its name is too long or in the way of another, "
+                    "and only this utterance is left out. Rename the audio file, or remove what stands there."
+                ) from error
         except OSError as error:
-            partial.unlink(missing_ok=True)
             raise ExtractionError(
                 f"{printable(target)} cannot be written: {error.strerror or error}. Nothing half-written is left and "
                 "what is in the manifest is whole. Make room or choose another folder, then run the same command again "
                 "to go on."
             ) from error
+        finally:
+            with contextlib.suppress(OSError):
+                partial.unlink(missing_ok=True)
         return file
 
     def holds(self, file: str, shape: tuple[int, ...], dtype: str) -> bool:
@@ -100,3 +137,45 @@ class NpyWriter:
     def close(self) -> None:
         """Removes the folder of partial files."""
         shutil.rmtree(self._partial, ignore_errors=True)
+
+
+def find_writer(name: str) -> type[FeatureWriter]:
+    """The class that writes a format: `npy`, or one that a plugin brings.
+
+    Raises:
+        OptionError: no such format; the message lists those there are.
+
+    Example:
+        >>> find_writer("npy").__name__
+        'NpyWriter'
+    """
+    if name == "npy":
+        return NpyWriter
+    from hubcore.hooks import current_hooks
+
+    writers: dict[str, type[FeatureWriter]] = {**current_hooks().feature_writers(), "npy": NpyWriter}
+    if name not in writers:
+        raise OptionError(
+            f"there is no format called {name!r}. Formats known here are {', '.join(sorted(writers))}. Choose one of these, or "
+            "install the plugin that brings it."
+        )
+    return writers[name]
+
+
+def open_writer(make_writer: type[FeatureWriter], folder: Path, format: str) -> FeatureWriter:
+    """A writer of that class into `folder`; whatever a plugin's constructor raises is a `PluginError`.
+
+    Example:
+        >>> import tempfile
+        >>> type(open_writer(NpyWriter, Path(tempfile.mkdtemp()), "npy")).__name__
+        'NpyWriter'
+    """
+    try:
+        return make_writer(folder)
+    except HubcoreError:
+        raise
+    except Exception as error:
+        raise PluginError(
+            f"the writer of the format {format!r} cannot be made: {type(error).__name__}: {error}. It is "
+            f"{make_writer.__module__}.{make_writer.__qualname__}. Mend or update its distribution, or use --format npy."
+        ) from error

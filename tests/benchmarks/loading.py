@@ -20,28 +20,24 @@ def run() -> str:
         model_bytes = sum(p.numel() * 4 for p in upstream.parameters())
         torch.save(fairseq_tree(upstream, adam=True), path)
         del upstream
-        bare = peak_memory("import torch")
-        imported = peak_memory("from hubcore_wav2vec2 import Wav2Vec2Upstream; import hubcore.checkpoints.layouts")
-        ours = peak_memory(f"from hubcore import hub; model = hub.load('wav2vec2', checkpoint={str(path)!r})")
-        whole = peak_memory(f"import torch; tree = torch.load({str(path)!r}, weights_only=True)")
+        load = f"from hubcore import hub; model = hub.load('wav2vec2', checkpoint={str(path)!r})"
+        peaks = {
+            "import torch": peak_memory("import torch"),
+            "import hubcore_wav2vec2": peak_memory("import hubcore_wav2vec2.upstream"),
+            "hub.load": peak_memory(load),
+            "torch.load of the whole file": peak_memory(f"import torch; tree = torch.load({str(path)!r}, weights_only=True)"),
+        }
+
         seconds = interleaved(
             {
                 "hub.load": lambda: Wav2Vec2Upstream.from_checkpoint(path),
                 "torch.load": lambda: torch.load(path, weights_only=True),
             },
-            rounds=5,
+            rounds=7,
         )
         size = path.stat().st_size
-
-    def over(peak: int) -> str:
-        return f"{(peak - bare) / model_bytes:.2f}"
-
-    rows = [
-        ["import torch", f"{bare / 1e6:.0f}", "0.00"],
-        ["import hubcore_wav2vec2", f"{imported / 1e6:.0f}", over(imported)],
-        ["hub.load", f"{ours / 1e6:.0f}", over(ours)],
-        ["torch.load of the whole file", f"{whole / 1e6:.0f}", over(whole)],
-    ]
+    bare = peaks["import torch"]
+    rows = [[name, f"{peak / 1e6:.0f}", f"{(peak - bare) / model_bytes:.2f}"] for name, peak in peaks.items()]
     return (
         f"model {model_bytes / 1e6:.0f} MB, file {size / 1e6:.0f} MB\n\n"
         + table(["what", "peak MB", "above bare torch, in models"], rows)

@@ -104,7 +104,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     def _answer(self, answer: Answer) -> None:
         status, body = answer.status, answer.body
         wanted, condition = self.headers.get("Range"), self.headers.get("If-Range")
-        headers = dict(answer.headers)
+        headers = {"Connection": "close", **answer.headers}
         if answer.etag is not None:
             headers["ETag"] = answer.etag
         versions = (None, answer.etag, headers.get("Last-Modified"))

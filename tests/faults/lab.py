@@ -68,11 +68,12 @@ class Lab:
         sidecar: str | None = None,
         machine: str | None = None,
         pid: int = DEAD,
+        start: str = "1",
     ) -> Path:
         """A part as a killed process leaves it; `sidecar` replaces what would lie beside it, empty text means nothing."""
         folder = self.cache / "parts"
         folder.mkdir(parents=True, exist_ok=True)
-        path = folder / f"{key}.{machine or _machine()}-{pid}-1-0123abcd.part"
+        path = folder / f"{key}.{machine or _machine()}-{pid}-{start}-0123abcd.part"
         path.write_bytes(body)
         text = json.dumps(vars(Remote(url, validator, total))) if sidecar is None else sidecar
         if text:

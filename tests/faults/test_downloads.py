@@ -49,14 +49,14 @@ def case_06_retry_after(lab: Lab) -> None:
 
 @cases(7, "404 with a body", "an error after one request, nothing kept")
 def case_07_not_found(lab: Lab) -> None:
-    with pytest.raises(DownloadError, match="answered 404.*gone"):
+    with pytest.raises(DownloadError, match=r"answered 404.*gone"):
         lab.get(lab.server.answers(Answer(status=404)))
     assert len(lab.server.log) == 1 and lab.files() == []
 
 
 @cases(8, "403, as for an expired link", "an error after one request that says so")
 def case_08_forbidden(lab: Lab) -> None:
-    with pytest.raises(DownloadError, match="answered 403.*expired"):
+    with pytest.raises(DownloadError, match=r"answered 403.*expired"):
         lab.get(lab.server.answers(Answer(status=403)))
     assert len(lab.server.log) == 1 and lab.files() == []
 
@@ -103,7 +103,7 @@ def case_13_html_in_disguise(lab: Lab) -> None:
 
 @cases(14, "the text of a git-lfs pointer", "refused with a hint, nothing kept")
 def case_14_lfs_pointer(lab: Lab) -> None:
-    with pytest.raises(DownloadError, match="git-lfs pointer.*download"):
+    with pytest.raises(DownloadError, match=r"git-lfs pointer.*download"):
         lab.get(lab.server.answers(Answer(b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 3\n")), None)
     assert lab.files() == []
 
@@ -141,7 +141,7 @@ def case_18_endless(lab: Lab) -> None:
 @cases(19, "a body without end, and nothing is known", "broken off at `HUBCORE_MAX_DOWNLOAD`")
 def case_19_endless_unknown(lab: Lab) -> None:
     lab.monkeypatch.setenv("HUBCORE_MAX_DOWNLOAD", "100000")
-    with pytest.raises(DownloadError, match="more than 100000 bytes.*HUBCORE_MAX_DOWNLOAD"):
+    with pytest.raises(DownloadError, match=r"more than 100000 bytes.*HUBCORE_MAX_DOWNLOAD"):
         lab.get(lab.server.answers(Answer(endless=True)), None)
     with pytest.raises(DownloadError, match="At most 100000"):
         lab.get(lab.server.answers(Answer()), None)
@@ -161,7 +161,7 @@ def case_20_chunked(lab: Lab) -> None:
 def case_21_cut_without_length(lab: Lab) -> None:
     assert lab.get(lab.server.answers(Answer(chunked=True, cut=1000), Answer(bare=True, cut=1000), Answer())) == BODY
     assert lab.files() == KEPT
-    with pytest.raises(DownloadError, match="how long its file is.*SHA-256"):
+    with pytest.raises(DownloadError, match=r"how long its file is.*SHA-256"):
         lab.get(lab.server.answers(Answer(bare=True, cut=1000), path="/other"), None)
     assert lab.files() == KEPT
 
@@ -322,7 +322,7 @@ def case_60_no_mirror(lab: Lab) -> None:
 @cases(61, "a server that sends a byte now and then", "broken off as too slow, what came is kept")
 def case_61_slow_loris(lab: Lab) -> None:
     lab.monkeypatch.setattr(transfer, "RATE_WINDOW", 0.1)
-    with pytest.raises(DownloadError, match="bytes came in 0 s.*are kept"):
+    with pytest.raises(DownloadError, match=r"bytes came in 0 s.*are kept"):
         lab.get(lab.server.answers(Answer(drip=0.01)))
     assert lab.parts() and lab.files("files") == []
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import signal
 import subprocess
@@ -134,7 +135,11 @@ def case_52_locks_do_nothing(lab: Lab) -> None:
 @cases(53, "kill -9 after the last byte, before the rename", "the next start checks what is there, no body is sent")
 def case_53_killed_before_rename(lab: Lab) -> None:
     url = lab.server.answers(Answer())
-    setup = "import os, signal; os.replace = (lambda f: lambda a, b: os.kill(os.getpid(), 9) if 'files' in str(b) else f(a, b))(os.replace)"
+    setup = """
+    import os
+    replace = os.replace
+    os.replace = lambda a, b: os.kill(os.getpid(), 9) if "files" in str(b) else replace(a, b)
+    """
     with process(lab, url, setup=setup) as child:
         assert child.wait(30) == -signal.SIGKILL
     assert [path.stat().st_size for path in lab.parts()] == [SIZE] and lab.files("files") == []
@@ -212,3 +217,26 @@ def test_a_process_that_is_dead_or_not_yet_buried_owns_nothing() -> None:
     with subprocess.Popen([sys.executable, "-c", ""]) as child:
         wait_until(lambda: parts._process_start(child.pid) is None)
     assert parts._process_start(child.pid) is None
+
+
+@pytest.mark.parametrize("error", [NotImplementedError("no flock here"), OSError(38, "no locks")])
+def test_where_files_cannot_be_locked_the_download_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, error: Exception
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise error
+
+    with a_lab(tmp_path, monkeypatch, caplog) as lab:
+        monkeypatch.setattr("filelock.FileLock.acquire", refuse)
+        assert lab.get(lab.server.answers(Answer())) == BODY and lab.files() == KEPT
+
+
+def test_a_lock_that_nobody_alive_needs_is_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    with a_lab(tmp_path, monkeypatch, caplog) as lab:
+        monkeypatch.setattr("hubcore.checkpoints.download._GRACE", 0.2)
+        (lab.cache / "locks").mkdir(parents=True)
+        with (lab.cache / "locks" / f"sha256-{SHA256}.lock").open("w") as held:
+            fcntl.flock(held, fcntl.LOCK_EX)
+            assert lab.get(lab.server.answers(Answer())) == BODY and lab.files() == KEPT

@@ -149,7 +149,7 @@ def case_37_no_etag(lab: Lab) -> None:
 @cases(51, "the disk is full", "an error that says so, what came is kept; goes on once there is room")
 def case_51_disk_full(lab: Lab) -> None:
     url = lab.server.answers(Answer())
-    with file_size_limit(THIRD), pytest.raises(DownloadError, match="does not fit.*Free some space"):
+    with file_size_limit(THIRD), pytest.raises(DownloadError, match=r"does not fit.*Free some space"):
         lab.get(url)
     assert [path.stat().st_size for path in lab.parts()] == [THIRD] and lab.files("files") == []
     assert lab.get(url) == BODY and lab.server.ranges == [None, f"bytes={THIRD}-"]
@@ -161,7 +161,7 @@ def case_51_disk_full(lab: Lab) -> None:
     with pytest.MonkeyPatch.context() as patch, pytest.raises(DownloadError, match="Free some space"):
         patch.setattr("hubcore.checkpoints.parts.os.write", full)
         lab.get(other, None)
-    with pytest.raises(DownloadError, match="more than the .* that are free"):
+    with pytest.raises(DownloadError, match=r"more than the .* that are free"):
         lab.get(lab.server.answers(Answer(length=1 << 60), path="/huge"), None, size=1 << 60)
     assert lab.get(other, None) == BODY
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import logging
 import os
@@ -438,6 +439,44 @@ def test_a_missing_path_and_a_folder_without_audio_are_errors(tmp_path: Path) ->
     (tmp_path / "notes.txt").touch()
     with pytest.raises(AudioError, match="folder without an audio file"):
         find_audio([tmp_path])
+
+
+@pytest.mark.parametrize("inner", [False, True])
+def test_a_folder_that_cannot_be_listed_is_named(corpus: Path, monkeypatch: pytest.MonkeyPatch, inner: bool) -> None:
+    locked = corpus / "b" if inner else corpus
+    scandir = os.scandir
+
+    def guarded(path: str) -> object:
+        if Path(path) == locked:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", guarded)
+    with pytest.raises(AudioError, match="cannot be listed: Permission denied") as caught:
+        find_audio([corpus])
+    assert str(caught.value).startswith(f"{locked} ")
+
+
+def test_a_path_that_cannot_be_reached_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    long = "n" * 5000
+    with pytest.raises(AudioError, match=r"n\.\.\. \(5000 characters\) cannot be reached: File name too long") as caught:
+        find_audio([long])
+    assert len(str(caught.value)) < 600
+    with pytest.raises(AudioError, match="cannot be reached"):
+        find_audio(["nul\0byte.wav"])
+    (tmp_path / "a.wav").touch()
+    with pytest.raises(AudioError, match=r"b\.wav does not exist"):
+        find_audio([tmp_path / "a.wav" / "b.wav"])
+    looked_at = os.stat
+
+    def guarded(path: object, **options: object) -> os.stat_result:
+        if os.fspath(path) == str(tmp_path / "locked" / "b.wav"):  # type: ignore[call-overload]
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+        return looked_at(path, **options)  # type: ignore[call-overload, no-any-return]
+
+    monkeypatch.setattr(os, "stat", guarded)
+    with pytest.raises(AudioError, match=r"locked/b\.wav cannot be reached: Permission denied\. .* Check"):
+        find_audio([tmp_path / "locked" / "b.wav"])
 
 
 def test_every_extension_is_lower_case_and_without_a_dot() -> None:

@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from torch import Tensor
-
 from hubcore.checkpoints import Checkpoint, LoadReport, Rename, open_checkpoint
 from hubcore.errors import CheckpointLayoutError
 from hubcore_ofa_wav2vec2.config import OfaWav2Vec2Config, with_cif
-from hubcore_ofa_wav2vec2.model import build_model
+from hubcore_ofa_wav2vec2.model import OfaWav2Vec2Model, build_model
 from hubcore_wav2vec2.checkpoint import RENAMES as WAV2VEC2_RENAMES
 from hubcore_wav2vec2.checkpoint import SWAPPED, load_weights, native_config, read_config, swap_taps
 
@@ -53,7 +51,7 @@ def read_ofa_config(checkpoint: Checkpoint, notes: list[str]) -> OfaWav2Vec2Conf
         ) from error
 
 
-def read_file(path: Path, config: OfaWav2Vec2Config | None = None) -> tuple[OfaWav2Vec2Config, dict[str, Tensor], LoadReport]:
-    """The config, the state dict in float32, and the report of the checkpoint at `path`."""
+def read_file(path: Path, config: OfaWav2Vec2Config | None = None) -> tuple[OfaWav2Vec2Config, OfaWav2Vec2Model, LoadReport]:
+    """The config, the model with its weights in float32, and the report of the checkpoint at `path`."""
     with open_checkpoint(path) as checkpoint:
         return load_weights(checkpoint, config, renames=RENAMES, parse=read_ofa_config, build=build_model)

@@ -18,9 +18,10 @@ from hubcore.checkpoints import Checkpoint, LoadReport, Rename, check_names, ope
 from hubcore.checkpoints.sources import read_stamp
 from hubcore.errors import CheckpointLayoutError
 from hubcore_wav2vec2.config import Wav2Vec2Config
-from hubcore_wav2vec2.model import build_model
+from hubcore_wav2vec2.model import Wav2Vec2Model, build_model
 
 AnyConfig = TypeVar("AnyConfig", bound=Wav2Vec2Config)
+AnyModel = TypeVar("AnyModel", bound=nn.Module)
 
 _BLOCK = (
     (r"self_attn\.([qkv]|out)_proj\.", r"attention\.([qkv]|out)_proj\.", r"attention.\2_proj."),
@@ -90,9 +91,9 @@ def load_weights(
     *,
     renames: Mapping[str, Sequence[Rename]],
     parse: Callable[[Checkpoint, list[str]], AnyConfig],
-    build: Callable[[AnyConfig], nn.Module],
-) -> tuple[AnyConfig, dict[str, Tensor], LoadReport]:
-    """The config, the state dict in float32, and the report of a checkpoint of wav2vec 2.0 or of a family built on it.
+    build: Callable[[AnyConfig], AnyModel],
+) -> tuple[AnyConfig, AnyModel, LoadReport]:
+    """The config, the model with its weights in float32, and the report of a checkpoint of wav2vec 2.0 or a family built on it.
 
     Args:
         checkpoint: an open checkpoint of any layout.
@@ -127,8 +128,9 @@ def load_weights(
         config = dataclasses.replace(config, input_projection=with_projection)
     if "encoder.pos_conv.weight_v" not in known and "encoder.pos_conv.weight_g" not in known:
         known = _split_fused_weight(known, inside, spelling)
-    with torch.device("meta"):
-        shapes = {name: tuple(value.shape) for name, value in build(config).state_dict().items()}
+    with torch.device("meta"):  # no memory until the weights come
+        model = build(config)
+    shapes = {name: tuple(value.shape) for name, value in model.state_dict().items()}
     found = {ours: (inside[theirs], _shape(checkpoint, inside[theirs], row)) for ours, (theirs, row) in known.items()}
     check_names(checkpoint.path, shapes, found)
     used = {ours: inside[known[ours][0]] for ours in shapes}
@@ -151,7 +153,8 @@ def load_weights(
         notes=tuple(notes),
         sha256=read_stamp(checkpoint.path),
     )
-    return config, state, report
+    model.load_state_dict(state, strict=True, assign=True)
+    return config, model, report
 
 
 def _find_encoder(checkpoint: Checkpoint) -> tuple[str, str]:
@@ -390,7 +393,14 @@ def _expression(node: ast.expr) -> Any:
     raise ValueError("conv_feature_layers may hold lists of whole numbers, + and * only")
 
 
-def read_file(path: Path, config: Wav2Vec2Config | None = None) -> tuple[Wav2Vec2Config, dict[str, Tensor], LoadReport]:
-    """`load_weights` of the checkpoint at `path`."""
+def read_file(
+    path: Path, config: Wav2Vec2Config | None = None, dropouts: Mapping[str, float | None] | None = None
+) -> tuple[Wav2Vec2Config, Wav2Vec2Model, LoadReport]:
+    """`load_weights` of the checkpoint at `path`; dropouts that are not None replace the file's."""
+    given: dict[str, Any] = {name: value for name, value in (dropouts or {}).items() if value is not None}
+
+    def parse(checkpoint: Checkpoint, notes: list[str]) -> Wav2Vec2Config:
+        return dataclasses.replace(read_config(checkpoint, notes), **given)
+
     with open_checkpoint(path) as checkpoint:
-        return load_weights(checkpoint, config, renames=RENAMES, parse=read_config, build=build_model)
+        return load_weights(checkpoint, config, renames=RENAMES, parse=parse, build=build_model)

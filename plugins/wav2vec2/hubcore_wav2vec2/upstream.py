@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
@@ -72,16 +71,8 @@ class Wav2Vec2Upstream(UpstreamBase):
         activation_dropout: float | None = None,
     ) -> Wav2Vec2Upstream:
         """See `UpstreamBase.from_checkpoint`, for a file that is here already; the dropouts replace the file's."""
-        read, state, report = read_file(Path(path), named_config(cls, config))
-        config = dataclasses.replace(
-            read,
-            dropout=read.dropout if dropout is None else dropout,
-            attention_dropout=read.attention_dropout if attention_dropout is None else attention_dropout,
-            activation_dropout=read.activation_dropout if activation_dropout is None else activation_dropout,
-        )
-        with torch.device("meta"):  # no memory until the weights come
-            model = build_model(config)
-        model.load_state_dict(state, strict=True, assign=True)
+        given = {"dropout": dropout, "attention_dropout": attention_dropout, "activation_dropout": activation_dropout}
+        config, model, report = read_file(Path(path), named_config(cls, config), given)
         upstream = cls(config, model)
         upstream.load_report = report
         return upstream.eval()

@@ -1,10 +1,9 @@
-"""From a name, a path or a URI to a file; downloads from a server on this machine."""
+"""From a name, a path or a URI to a file. What may go wrong with downloads is in `tests/faults`."""
 
 from __future__ import annotations
 
 import hashlib
-import http.server
-import threading
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,149 +11,107 @@ import pytest
 
 from hubcore.card import Card, Source
 from hubcore.checkpoints import sources
-from hubcore.checkpoints.download import cached_path, download
+from hubcore.checkpoints.expectations import Expectation, expected, expecting
 from hubcore.errors import CheckpointError, ChecksumError, DownloadError, OfflineError, UnknownUpstreamError
-
-BODY = bytes(range(256)) * 40
-
-
-class Server(http.server.ThreadingHTTPServer):
-    """Answers from `answers`: path -> list of (status, headers, body), one for each request, the last one again and again."""
-
-    def __init__(self) -> None:
-        self.answers: dict[str, list[tuple[int, dict[str, str], bytes]]] = {}
-        self.log: list[str] = []
-        super().__init__(("127.0.0.1", 0), Handler)
-
-    def url(self, path: str) -> str:
-        return f"http://127.0.0.1:{self.server_port}{path}"
-
-
-class Handler(http.server.BaseHTTPRequestHandler):
-    server: Server
-
-    def do_GET(self) -> None:
-        self.server.log.append(self.path)
-        answers = self.server.answers.get(self.path, [(404, {}, b"")])
-        status, headers, body = answers.pop(0) if len(answers) > 1 else answers[0]
-        self.send_response(status)
-        for name, value in {"Content-Length": str(len(body)), **headers}.items():
-            self.send_header(name, value)
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_: object) -> None:
-        return
+from tests.faults.http_server import BODY, SHA256, Answer
+from tests.faults.lab import Lab, a_lab
 
 
 @pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    monkeypatch.setattr("hubcore.checkpoints.download.time.sleep", lambda _: None)
-    running = Server()
-    thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
-    thread.start()
-    yield running
-    running.shutdown()
-    running.server_close()
-    thread.join()
+def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> Iterator[Lab]:
+    with a_lab(tmp_path, monkeypatch, caplog) as made:
+        yield made
 
 
-def files(folder: Path) -> list[Path]:
-    return [path for path in folder.rglob("*") if path.is_file()]
+def test_an_address_is_downloaded_once_and_stamped(lab: Lab) -> None:
+    url = lab.server.answers(Answer())
+    path = sources.resolve(url)
+    assert path.read_bytes() == BODY and sources.read_stamp(path) == SHA256
+    assert sources.resolve(url) == path and len(lab.server.log) == 1
 
 
-def test_a_download_is_kept_stamped_and_not_repeated(server: Server, tmp_path: Path) -> None:
-    server.answers["/model.pt"] = [(200, {}, BODY)]
-    path = download(server.url("/model.pt"), tmp_path, offline=False)
-    assert path.read_bytes() == BODY
-    assert path == cached_path(server.url("/model.pt"), tmp_path)
-    assert sources.read_stamp(path) == hashlib.sha256(BODY).hexdigest()
-    assert download(server.url("/model.pt"), tmp_path, offline=True) == path
-    assert server.log == ["/model.pt"]
-    assert files(tmp_path) == [path]
+def test_what_a_card_promises_reaches_the_fetcher_and_is_forgotten(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+
+    class Hooks:
+        def fetch(self, uri: str, cache_dir: Path, offline: bool) -> Path | None:
+            seen.append((expected(uri), expected("other://x").sha256))
+            return None
+
+    monkeypatch.setattr("hubcore.hooks.current_hooks", Hooks)
+    with pytest.raises(DownloadError, match="nothing here can fetch"):
+        sources.fetch_source(Source("s3://a/b", SHA256, 5), Card("mine", "wav2vec2", "MIT"))
+    assert seen == [(Expectation("s3://a/b", SHA256, 5, "mine"), None)]
+    assert expected("s3://a/b") == Expectation("s3://a/b")
+    with expecting(Expectation("s3://a/b", size=1)):
+        assert expected("s3://a/b").size == 1
 
 
-def test_a_cached_file_that_changed_is_fetched_again(server: Server, tmp_path: Path) -> None:
-    server.answers["/model.pt"] = [(200, {}, BODY)]
-    path = download(server.url("/model.pt"), tmp_path, offline=False)
-    path.write_bytes(BODY[:100])
-    assert download(server.url("/model.pt"), tmp_path, offline=False).read_bytes() == BODY
+def test_a_plugins_file_is_verified_and_pinned_for_a_card(lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "file"
+    file.write_bytes(b"first")
 
+    class Hooks:
+        def fetch(self, uri: str, cache_dir: Path, offline: bool) -> Path | None:
+            return file
 
-@pytest.mark.parametrize(
-    ("answer", "message"),
-    [
-        ((404, {}, b"gone"), "answered 404"),
-        ((403, {}, b""), "answered 403"),
-        ((200, {}, b"<!DOCTYPE html><html>quota</html>"), "an HTML page"),
-        ((200, {}, b"\n <html>x"), "an HTML page"),
-        ((200, {}, b"version https://git-lfs.github.com/spec/v1\noid"), "a git-lfs pointer"),
-        ((200, {}, b""), "empty file"),
-        ((200, {"Content-Encoding": "gzip"}, b"x"), "compressed"),
-        ((302, {"Location": "ftp://127.0.0.1/x"}, b""), "not a plain https"),
-        ((302, {"Location": "file:///etc/passwd"}, b""), "not a plain https"),
-        ((302, {"Location": "http://example.org/x"}, b""), "not encrypted"),
-        ((302, {"Location": "/model.pt"}, b""), "more than 5 times"),
-        ((500, {}, b""), "failed 5 times"),
-        ((200, {"Content-Length": "999999"}, BODY), "failed 5 times"),
-        ((200, {"Content-Length": str(1 << 60)}, BODY), "more than are free"),
-    ],
-)
-def test_what_is_not_the_file_is_never_kept(
-    server: Server, tmp_path: Path, answer: tuple[int, dict[str, str], bytes], message: str
-) -> None:
-    server.answers["/model.pt"] = [answer]
-    with pytest.raises(DownloadError, match=message):
-        download(server.url("/model.pt"), tmp_path, offline=False)
-    assert files(tmp_path) == []
-
-
-def test_failures_that_pass_are_tried_again(server: Server, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    server.answers["/m"] = [(503, {}, b""), (429, {}, b""), (200, {"Content-Length": "20000"}, BODY[:9]), (200, {}, BODY)]
-    assert download(server.url("/m"), tmp_path, offline=False).read_bytes() == BODY
-    assert server.log == ["/m"] * 4
-
-
-def test_redirects_are_followed(server: Server, tmp_path: Path) -> None:
-    server.answers["/a"] = [(302, {"Location": "/b"}, b"")]
-    server.answers["/b"] = [(200, {}, BODY)]
-    assert download(server.url("/a"), tmp_path, offline=False).read_bytes() == BODY
-
-
-@pytest.mark.parametrize("url", ["http://example.org/x", "https://user:word@example.org/x", "ftp://example.org/x", "https://"])
-def test_addresses_that_are_not_acceptable(url: str, tmp_path: Path) -> None:
-    with pytest.raises(DownloadError):
-        download(url, tmp_path, offline=False)
-    assert files(tmp_path) == []
-
-
-def test_a_checksum_or_size_that_differs_is_refused_and_the_next_source_tried(
-    server: Server, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    server.answers["/wrong"] = [(200, {}, BODY[::-1])]
-    server.answers["/right"] = [(200, {}, BODY)]
-    digest = hashlib.sha256(BODY).hexdigest()
-    right = Source(server.url("/right"), digest, len(BODY))
+    monkeypatch.setattr("hubcore.hooks.current_hooks", Hooks)
+    wrong = Source("s3://a/b", SHA256)
     with pytest.raises(ChecksumError, match="not the published bytes"):
-        sources.fetch_source(Source(server.url("/wrong"), digest))
-    with pytest.raises(ChecksumError, match="10240 bytes"):
-        sources.fetch_source(Source(server.url("/right"), None, 3))
-    card = Card("x", "wav2vec2", "MIT", sources=(Source(server.url("/wrong"), digest), Source(server.url("/gone")), right))
-    assert sources.fetch_card(card).read_bytes() == BODY
-    assert "not the published bytes" in caplog.text
+        lab.fetch(wrong)
+    assert lab.fetch(Source("s3://a/b")) == file
+    file.write_bytes(b"second")
+    with pytest.raises(ChecksumError, match="at its first download here"):
+        lab.fetch(Source("s3://a/b"))
+
+
+def test_a_copy_that_is_here_wins_over_an_earlier_source(lab: Lab) -> None:
+    first, second = lab.server.answers(Answer(), path="/a"), lab.server.answers(Answer(), path="/b")
+    lab.fetch(Source(second))
+    assert lab.fetch(Source(first), Source(second)).read_bytes() == BODY
+    assert [request.path for request in lab.server.log] == ["/b"]
+
+
+def test_the_size_of_a_card_is_checked(lab: Lab) -> None:
+    url = lab.server.answers(Answer(chunked=True))
+    with pytest.raises(DownloadError, match="sent more than 3 bytes"):
+        lab.fetch(Source(url, None, 3))
+    with pytest.raises(ChecksumError, match=f"has {len(BODY)} bytes, but must have 400000"):
+        lab.fetch(Source(url, None, 400_000))
+    local = lab.cache.parent / "local.pt"
+    local.write_bytes(BODY)
+    with pytest.raises(ChecksumError, match=f"{len(BODY)} bytes"):
+        sources.fetch_source(Source(str(local), None, 3))
+
+
+def test_a_card_without_any_file_names_every_cause(lab: Lab) -> None:
+    gone = lab.server.answers(Answer(status=404))
     with pytest.raises(DownloadError, match=r"any of its 2 sources(.|\n)*404") as caught:
-        sources.fetch_card(Card("x", "wav2vec2", "MIT", sources=(Source(server.url("/gone")), Source("nowhere.pt"))))
+        lab.fetch(Source(gone), Source("nowhere.pt"))
     assert "nowhere.pt does not exist" in str(caught.value)
 
 
+def test_a_stamp_holds_until_the_file_changes(lab: Lab, tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_bytes(b"one")
+    assert sources.file_sha256(file) == hashlib.sha256(b"one").hexdigest() == sources.read_stamp(file)
+    before = file.stat()
+    file.write_bytes(b"two")
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert sources.read_stamp(file) is None
+    assert sources.file_sha256(file) == hashlib.sha256(b"two").hexdigest()
+    sources.stamp_path(file).write_text("[")
+    assert sources.read_stamp(file) is None
+
+
 @pytest.mark.parametrize("variable", ["HUBCORE_OFFLINE", "HF_HUB_OFFLINE"])
-def test_offline_asks_nobody(server: Server, monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
+def test_offline_asks_nobody(lab: Lab, monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
     monkeypatch.setenv(variable, "1")
     with pytest.raises(OfflineError, match="not in the cache"):
-        sources.resolve(server.url("/model.pt"))
+        sources.resolve(lab.server.url())
     with pytest.raises(OfflineError, match="hf://s3prl/converted_ckpts"):
         sources.resolve("hf://s3prl/converted_ckpts@main/wav2vec_small.pt")
-    assert server.log == []
+    assert lab.server.log == []
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from hubcore import hooks, hub
 from hubcore.cli import main
 from hubcore.cli.group import COMMANDS
 from hubcore.errors import DownloadError
-from hubcore.extract import MANIFEST_KEYS, run
+from hubcore.extract import MANIFEST_KEYS, NpyWriter, find_writer, run
 from hubcore.registry import Problem, Registry, current_registry
 
 DATA = Path(__file__).parents[2] / "data"
@@ -114,6 +114,8 @@ def test_an_error_is_one_line_and_debug_shows_the_traceback() -> None:
     debug = call("--debug", "info", "fbnk")
     assert debug.exit_code == 2
     assert "Traceback (most recent call last)" in debug.output and plain.output in debug.output
+    assert call("info", "fbnk", "--debug").output == debug.output == call("info", "--debug", "fbnk").output
+    assert "--debug" in call("info", "--help").output
 
 
 def test_plugins_add_commands_and_cannot_replace_built_in_ones(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -126,6 +128,67 @@ def test_plugins_add_commands_and_cannot_replace_built_in_ones(monkeypatch: pyte
     assert call("greet").output == "hello\n"
     assert "fbank" in call("list").output
     assert call("--help").output.count("  list ") == 1
+
+
+PLUGIN = """
+import click
+from hubcore import hookimpl
+from pathlib import Path
+calls = []
+
+@hookimpl
+def hubcore_commands(cli):
+    calls.append(1)
+
+    @cli.command()
+    def greet():
+        click.echo(f"asked {len(calls)} times")
+        raise hubcore.errors.OptionError("no greeting. None is known. Learn one.")
+
+import hubcore.errors
+
+class TextWriter:
+    def __init__(self, folder):
+        self.folder = folder
+
+    def write(self, utterance, features):
+        if utterance == "odd":
+            raise RuntimeError("odd indeed")
+        (self.folder / f"{utterance}.txt").write_text(str(features.tolist()))
+        return f"{utterance}.txt"
+
+    def holds(self, file, shape, dtype):
+        return (self.folder / file).is_file()
+
+    def close(self):
+        (self.folder / "closed").touch()
+
+class Broken(TextWriter):
+    def __init__(self, folder):
+        raise RuntimeError("no libtext here")
+
+class Mute(TextWriter):
+    def write(self, utterance, features):
+        return None
+
+@hookimpl
+def hubcore_feature_writers():
+    return {"txt": TextWriter, "broken": Broken, "mute": Mute, "npy": TextWriter, "halt": str, "odd": 3}
+"""
+
+
+@pytest.fixture
+def plugin(install: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(main, "commands", {})
+    install("acme-text", entry_points="[hubcore]\nacme = acme_text\n", files={"acme_text.py": PLUGIN})
+
+
+@pytest.mark.usefixtures("plugin")
+def test_a_plugin_is_asked_for_its_commands_once() -> None:
+    assert "greet" in call("--help").output
+    result = call("greet")
+    assert result.output == "asked 1 times\nhubcore: error: no greeting. None is known. Learn one.\n"
+    assert "Traceback" in call("greet", "--debug").output
 
 
 def test_plugins_are_not_asked_for_a_built_in_command(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -258,7 +321,7 @@ def test_extract_ends_with_a_table_and_totals(tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     lines = result.output.splitlines()
     header = lines.index(next(line for line in lines if line.startswith("file ")))
-    assert lines[header].split() == ["file", "seconds", "frames", "layers", "width", "speed"]
+    assert lines[header].split() == ["file", "seconds", "frames", "layers", "width", "batch", "speed"]
     assert lines[header + 2].split()[:5] == ["features/es_1.npy", "3.66", "364", "0", "240"]
     assert len(lines) - header == 13
     assert lines[-1].startswith(f"10 written to {tmp_path / 'out'}, 0 done before, 0 failed; 30.0 s of audio, 2979 frames, in ")
@@ -339,6 +402,8 @@ def test_extract_does_not_mix_two_kinds_of_features(tmp_path: Path, changed: lis
     ("arguments", "said"),
     [
         (["gone.wav", "-u", "fbank"], "gone.wav does not exist"),
+        (["n" * 5000, "-u", "fbank"], "cannot be reached: File name too long"),
+        (["-u", "fbank", "--format", "hdf5"], "Formats known here are npy."),
         (["-u", "fbnk"], "no upstream is called 'fbnk'"),
         (["-u", "fbank", "--layers", "7"], "layer 7"),
         (["-u", "wav2vec2_base_960", "-c", "gone.pt"], "gone.pt"),
@@ -349,6 +414,49 @@ def test_extract_with_bad_input_is_exit_code_2(tmp_path: Path, arguments: list[s
     result = call("extract", DATA / "gold" / "u0.wav", "-o", tmp_path / "out", *arguments)
     assert result.exit_code == 2 and said in result.output and "Traceback" not in result.output
     assert not list(tmp_path.glob("out/features/*"))
+
+
+@pytest.mark.usefixtures("plugin")
+def test_a_plugin_brings_a_format(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    soundfile.write(tmp_path / "odd.wav", np.zeros(800), 16000)
+    inputs = (DATA / "gold" / "u0.wav", tmp_path / "odd.wav")
+    arguments = ("extract", *inputs, "-u", "fbank", "-o", out, "--layers", "last")
+    result = call(*arguments, "--format", "txt")
+    assert result.exit_code == 1 and "1 written" in result.output and "odd.wav: RuntimeError: odd indeed" in result.output
+    (row,) = (json.loads(line) for line in (out / "manifest.jsonl").read_text().splitlines())
+    assert (row["format"], row["file"]) == ("txt", "u0.txt")
+    assert len(json.loads((out / "u0.txt").read_text())) == row["frames"] and (out / "closed").exists()
+    assert "1 done before" in call(*arguments, "--format", "txt").output
+    assert "format is 'txt' there and 'npy' here" in call(*arguments).output
+
+
+@pytest.mark.usefixtures("plugin")
+@pytest.mark.parametrize(
+    ("name", "code", "said"),
+    [
+        ("tzt", 2, "there is no format called 'tzt'. Formats known here are broken, mute, npy, txt."),
+        (
+            "broken",
+            2,
+            "the writer of the format 'broken' cannot be made: RuntimeError: no libtext here. It is acme_text.Broken.",
+        ),
+        ("mute", 1, "Mute.write gave None."),
+        ("halt", 2, "plugin acme-text:acme: the format 'halt' cannot be used. It lacks write, holds, close."),
+    ],
+)
+def test_a_format_that_is_not_there_or_broken(tmp_path: Path, name: str, code: int, said: str) -> None:
+    result = call("extract", DATA / "gold" / "u0.wav", "-u", "fbank", "-o", tmp_path / "out", "--format", name)
+    assert result.exit_code == code and said in result.output and "Traceback" not in result.output
+
+
+@pytest.mark.usefixtures("plugin")
+def test_the_built_in_format_is_no_plugins_to_replace(tmp_path: Path) -> None:
+    assert call("extract", DATA / "gold" / "u0.wav", "-u", "fbank", "-o", tmp_path / "out").exit_code == 0
+    assert (tmp_path / "out" / "features" / "u0.npy").is_file()
+    assert find_writer("npy") is NpyWriter and find_writer("txt").__name__ == "TextWriter"
+    problems = [problem.what for problem in hooks.current_hooks().problems]
+    assert "the format 'npy' is another's already. Give it a new name." in problems
 
 
 def test_extract_says_what_it_resampled(tmp_path: Path) -> None:
@@ -366,7 +474,7 @@ def test_extract_interrupted_exits_130_and_can_go_on(tmp_path: Path, monkeypatch
 
     def interrupted(*given: Any) -> Any:
         calls.append(1)
-        if len(calls) == 4:
+        if len(calls) == 3:
             raise KeyboardInterrupt
         return run_batch(*given)
 

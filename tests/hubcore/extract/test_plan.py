@@ -29,13 +29,42 @@ NAMES = tuple(f"layer{i}" for i in range(13))
         (" 0, 6", LayerChoice((0, 6), True)),
         ([3], LayerChoice((3,), True)),
         ((0, -1), LayerChoice((0, 12), True)),
+        (np.int64(9), LayerChoice((9,), False)),
+        (np.array(9), LayerChoice((9,), False)),
+        ([np.int32(0), np.int64(-1)], LayerChoice((0, 12), True)),
+        (np.array([0, 6]), LayerChoice((0, 6), True)),
+        (range(2), LayerChoice((0, 1), True)),
     ],
 )
 def test_layers_that_can_be_chosen(choice: str | int | list[int], expected: LayerChoice) -> None:
-    assert choose_layers(choice, NAMES) == expected
+    chosen = choose_layers(choice, NAMES)
+    assert chosen == expected
+    assert all(type(index) is int for index in chosen.indices), "they go into JSON"
 
 
-@pytest.mark.parametrize("choice", ["", "first", "1,", "1;2", "1.5", "0-12", [], None, "13", "-14", 13, "0,99", "3,3", "0,-13"])
+@pytest.mark.parametrize(
+    "choice",
+    [
+        "",
+        "first",
+        "1,",
+        "1;2",
+        "1.5",
+        "0-12",
+        [],
+        None,
+        "13",
+        "-14",
+        13,
+        "0,99",
+        "3,3",
+        "0,-13",
+        [1.5],
+        1.0,
+        ["1"],
+        np.array([0.5]),
+    ],
+)
 def test_layers_that_cannot_be_chosen(choice: object) -> None:
     with pytest.raises(OptionError, match="layer"):
         choose_layers(choice, NAMES)  # type: ignore[arg-type]

@@ -29,6 +29,7 @@ from hubcore.errors import AudioError, ExtractionError, OptionError
 from hubcore.extract import MANIFEST_KEYS, Manifest, NpyWriter, Progress, Summary, extract
 from hubcore.extract import writers as writers_module
 from hubcore.ragged import pad_packed, regular_frame_times
+from hubcore_fbank import CONFIGS, FbankUpstream
 
 DATA = Path(__file__).parents[2] / "data"
 
@@ -64,6 +65,12 @@ class ToyUpstream(UpstreamBase):
 
 def toy(**options: Any) -> ToyUpstream:
     return ToyUpstream(**options).eval()
+
+
+def with_weight() -> ToyUpstream:
+    upstream = toy()
+    upstream.weight = torch.nn.Parameter(torch.zeros(1))
+    return upstream
 
 
 @pytest.fixture
@@ -182,6 +189,7 @@ def test_progress_is_reported_from_nothing_to_everything(corpus: Path, tmp_path:
     assert (seen[-1].done, seen[-1].total) == (6, 6)
     assert seen[-1].seconds_done == pytest.approx(seen[-1].seconds_total) == pytest.approx(40500 / 16000)
     assert [progress.done for progress in seen] == sorted({progress.done for progress in seen})
+    assert len(seen) == 1 + 3, "once before the first batch, and after each"
     written = sum(path.stat().st_size for path in (tmp_path / "out").rglob("*.npy"))
     assert len(summary.rows) == 5 and seen[0].bytes_expected == pytest.approx(written, rel=0.05)
 
@@ -283,7 +291,12 @@ def test_layers_of_different_width_do_not_stack(corpus: Path, tmp_path: Path) ->
 
 def test_train_mode_is_refused(corpus: Path, tmp_path: Path) -> None:
     with pytest.raises(ExtractionError, match=r"train mode.*eval\(\)"):
-        extract([corpus], toy().train(), tmp_path / "out")
+        extract([corpus], with_weight().train(), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_train_mode_means_nothing_without_parameters(corpus: Path, tmp_path: Path) -> None:
+    assert len(extract([corpus], ToyUpstream(), tmp_path / "out").rows) == 5
 
 
 def test_a_missing_path_stops_before_anything_is_written(corpus: Path, tmp_path: Path) -> None:
@@ -389,6 +402,100 @@ def test_a_folder_of_another_upstream_or_checkpoint_is_not_added_to(corpus: Path
     other.load_report = LoadReport(source="x.pt", layout="toy", sha256="ab" * 32)
     with pytest.raises(ExtractionError, match="checkpoint_sha256 is None there"):
         extract([corpus], other, out)
+
+
+def hugging_face_folder(folder: Path, weights: bytes, config: str = "{}") -> Path:
+    folder.mkdir()
+    (folder / "model.safetensors").write_bytes(weights)
+    (folder / "config.json").write_text(config)
+    (folder / "README.md").write_text(folder.name)
+    return folder
+
+
+def test_two_checkpoint_folders_do_not_mix(corpus: Path, tmp_path: Path) -> None:
+    def loaded(folder: Path) -> ToyUpstream:
+        upstream = toy()
+        upstream.load_report = LoadReport(source=str(folder), layout="Hugging Face")
+        return upstream
+
+    out = tmp_path / "out"
+    one = hugging_face_folder(tmp_path / "one", b"weights")
+    (row, *_) = extract([corpus], loaded(one), out).rows
+    assert len(row["checkpoint_sha256"]) == 64
+    copy = hugging_face_folder(tmp_path / "copy", b"weights")
+    assert extract([corpus], loaded(copy), out).skipped == 5, "the same weights elsewhere"
+    for name, weights, config in (("other", b"WEIGHTS", "{}"), ("rescaled", b"weights", '{"a": 1}')):
+        with pytest.raises(ExtractionError, match="checkpoint_sha256 is"):
+            extract([corpus], loaded(hugging_face_folder(tmp_path / name, weights, config)), out)
+
+
+@dataclasses.dataclass(frozen=True)
+class ToyConfig:
+    power: int = 1
+
+
+def test_one_class_with_two_configs_does_not_mix(corpus: Path, tmp_path: Path) -> None:
+    def configured(config: Any) -> ToyUpstream:
+        upstream = toy()
+        upstream.config = config
+        return upstream
+
+    out = tmp_path / "out"
+    (row, *_) = extract([corpus], configured(ToyConfig()), out).rows
+    assert len(row["config_sha256"]) == 16
+    assert extract([corpus], configured(ToyConfig()), out).skipped == 5
+    for other in (ToyConfig(power=2), None):
+        with pytest.raises(ExtractionError, match="config_sha256 is"):
+            extract([corpus], configured(other), out)
+    assert extract([corpus], configured(object()), tmp_path / "2").rows[0]["config_sha256"] is None
+
+
+def test_the_filter_bank_under_two_configs_does_not_mix(tmp_path: Path) -> None:
+    clip = DATA / "speech" / "es_1.flac"
+    extract([clip], FbankUpstream(CONFIGS["fbank"]), tmp_path)
+    with pytest.raises(ExtractionError, match=r"config_sha256 is .*; width is 240 there and 80 here"):
+        extract([clip], FbankUpstream(CONFIGS["mel"]), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("attribute", "value", "said"),
+    [("frame_stride", 320, "frame_stride is 160 there and 320 here"), ("hidden_sizes", (3,) * 3, "width is 2 there and 3 here"),
+     ("sample_rate", 8000, "sample_rate is 16000 there and 8000 here")],
+)  # fmt: skip
+def test_an_upstream_without_a_config_is_told_by_its_geometry(
+    corpus: Path, tmp_path: Path, attribute: str, value: Any, said: str
+) -> None:
+    out = tmp_path / "out"
+    extract([corpus], toy(), out)
+    other = toy()
+    setattr(other, attribute, value)
+    with pytest.raises(ExtractionError, match=said):
+        extract([corpus], other, out)
+
+
+@pytest.mark.parametrize("change", ["length", "time"])
+def test_a_source_that_was_replaced_is_done_again(corpus: Path, tmp_path: Path, change: str) -> None:
+    out = tmp_path / "out"
+    source = corpus / "a.wav"
+    (before,) = (row for row in extract([corpus], toy(), out).rows if row["utterance"] == "a")
+    status = source.stat()
+    assert (before["source_bytes"], before["source_mtime_ns"]) == (status.st_size, status.st_mtime_ns)
+    soundfile.write(source, np.full(9000 if change == "length" else 8000, 0.25), 16000)
+    os.utime(source, ns=(0, status.st_mtime_ns + (change == "time")))
+    assert (source.stat().st_size == status.st_size) == (change == "time")
+    summary = extract([corpus], toy(), out)
+    assert ([row["utterance"] for row in summary.rows], summary.skipped) == (["a"], 4)
+    assert float(np.load(out / "features" / "a.npy")[0].max()) == 0.25
+    assert len(manifest_rows(out)) == 5
+    assert extract([corpus], toy(), out).skipped == 5
+
+
+def test_a_source_that_is_not_asked_for_may_be_gone(corpus: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    extract([corpus], toy(), out)
+    (corpus / "a.wav").unlink()
+    assert extract([corpus], toy(), out).skipped == 4
+    assert len(manifest_rows(out)) == 5
 
 
 def test_one_layer_alone_and_one_layer_stacked_are_different(tmp_path: Path) -> None:
@@ -521,12 +628,50 @@ def test_an_output_path_that_is_a_file_is_an_extraction_error(corpus: Path, tmp_
     assert (tmp_path / "out").read_text() == "mine"
 
 
-def test_a_feature_path_that_is_a_folder_is_an_extraction_error(corpus: Path, tmp_path: Path) -> None:
+def test_a_name_that_cannot_be_written_costs_one_utterance(corpus: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     (out / "features" / "a.npy" / "x").mkdir(parents=True)
-    with pytest.raises(ExtractionError, match=r"a\.npy cannot be written"):
+    (out / "features" / "inner").write_text("in the way")
+    soundfile.write(corpus / f"{'n' * 252}.au", np.zeros(800), 16000, format="AU")
+    summary = extract([corpus], toy(), out)
+    assert sorted(row["utterance"] for row in summary.rows) == ["b", "c", "d"]
+    said = {failure.utterance[:7]: failure.error for failure in summary.failures}
+    assert sorted(said) == ["a", "inner/e", "n" * 7]
+    assert "a.npy cannot be written: Is a directory" in said["a"]
+    assert "cannot be written: Not a directory" in said["inner/e"] or "File exists" in said["inner/e"]
+    assert "cannot be written: File name too long" in said["n" * 7]
+    assert all(failure.source in failure.error for failure in summary.failures)
+    assert not (out / ".partial").exists() and manifest_rows(out) == list(summary.rows)
+
+
+@pytest.mark.parametrize("place", ["features", ".partial"])
+def test_a_folder_that_nothing_can_be_written_to_is_an_extraction_error(corpus: Path, tmp_path: Path, place: str) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / place).write_text("in the way of all")
+    with pytest.raises(ExtractionError, match="cannot be written"):
         extract([corpus], toy(), out)
-    assert not (out / ".partial").exists()
+
+
+def test_what_was_written_before_the_disk_was_full_is_in_the_manifest(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    save, calls = np.save, []
+
+    def full(stream: Any, array: Any, **options: Any) -> None:
+        calls.append(1)
+        if len(calls) == 4:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        save(stream, array, **options)
+
+    monkeypatch.setattr(writers_module.np, "save", full)
+    with pytest.raises(ExtractionError, match="No space left"):
+        extract([corpus], toy(), out)
+    assert [row["utterance"] for row in manifest_rows(out)] == ["d", "b", "a"]
+    assert len(calls) == 4, "nothing is tried after that"
+    monkeypatch.undo()
+    assert extract([corpus], toy(), out).skipped == 3
 
 
 def test_the_writer_removes_what_a_killed_run_left(tmp_path: Path) -> None:

@@ -1,0 +1,135 @@
+"""`hubcore cache`: what was downloaded, whether it is intact, and getting rid of it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from hubcore.checkpoints.inventory import CacheItem
+
+_EXAMPLE = """\b
+Example:
+  hubcore cache ls
+  hubcore cache verify
+  hubcore cache rm wav2vec2_base_960
+  hubcore cache gc --dry-run"""
+
+
+@click.group(epilog=_EXAMPLE)
+def command() -> None:
+    """Show, check and clean what was downloaded."""
+
+
+@command.command("path", epilog=_EXAMPLE)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+def path_(as_json: bool) -> None:
+    """Print the folders that are looked into, in their order."""
+    from hubcore.checkpoints.hf_cache import hf_cache_dir
+    from hubcore.checkpoints.sources import cache_dir, read_only_caches
+
+    folders = [("cache", cache_dir()), *(("read-only", layer) for layer in read_only_caches()), ("hub", hf_cache_dir())]
+    if as_json:
+        click.echo(json.dumps([{"kind": kind, "path": str(folder)} for kind, folder in folders], indent=2))
+        return
+    for kind, folder in folders:
+        click.echo(f"{kind:<9}  {folder}")
+
+
+@command.command("ls", epilog=_EXAMPLE)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+def ls(as_json: bool) -> None:
+    """List what is here: hubcore's own downloads, and the cards' files in the cache of the Hugging Face Hub."""
+    from hubcore.checkpoints.inventory import cache_items, partial_files
+    from hubcore.cli.table import format_bytes, format_table
+
+    items = cache_items()
+    if as_json:
+        click.echo(json.dumps([item.to_dict() for item in items], indent=2))
+        return
+    rows = [(", ".join(item.names) or "-", format_bytes(item.size), (item.sha256 or "-")[:12], item.path) for item in items]
+    if rows:
+        click.echo(format_table(["name", "size", "sha256", "path"], rows, right=["size"]))
+    click.echo(f"{len(items)} files, {format_bytes(sum(item.size for item in items))}")
+    partial = partial_files()
+    if partial:
+        size = sum(path.stat().st_size for path in partial)
+        click.echo(f"and {len(partial)} partial downloads, {format_bytes(size)}, which later attempts go on from")
+
+
+@command.command("verify", epilog=_EXAMPLE)
+@click.argument("targets", nargs=-1, metavar="[NAME|URI|DIGEST]...")
+def verify(targets: tuple[str, ...]) -> None:
+    """Read every byte of what is here and compare it with its SHA-256; exits 1 if something is damaged."""
+    from hubcore.checkpoints.inventory import cache_items, what_is_wrong
+
+    items = _chosen(cache_items(), targets)
+    damaged = 0
+    for item in items:
+        wrong = what_is_wrong(item)
+        damaged += wrong is not None
+        click.echo(f"{'ok' if wrong is None else 'damaged':<7}  {item.label}" + (f"  {wrong}" if wrong else ""))
+    click.echo(f"{len(items)} files read, {damaged} damaged" + ("; `hubcore cache rm` removes them" if damaged else ""))
+    if damaged:
+        click.get_current_context().exit(1)
+
+
+@command.command("rm", epilog=_EXAMPLE)
+@click.argument("targets", nargs=-1, required=True, metavar="NAME|URI|DIGEST...")
+def rm(targets: tuple[str, ...]) -> None:
+    """Remove files, and what was recorded about them: the next fetch accepts whatever is published then."""
+    from hubcore.checkpoints.inventory import remove_target
+    from hubcore.errors import CheckpointError
+
+    nothing = []
+    for target in targets:
+        removed = remove_target(target)
+        for path in removed:
+            click.echo(f"removed {path}")
+        if not removed:
+            nothing.append(target)
+    if nothing:
+        raise CheckpointError(f"{', '.join(nothing)}: nothing of that is in the cache. `hubcore cache ls` shows what is there.")
+
+
+@command.command("gc", epilog=_EXAMPLE)
+@click.option("--older-than", type=click.FloatRange(min=0), default=24.0, show_default=True, metavar="HOURS",
+              help="Leave what was written to in the last HOURS.")  # fmt: skip
+@click.option("--dry-run", is_flag=True, help="Only show what would be removed.")
+def gc(older_than: float, dry_run: bool) -> None:
+    """Remove what killed downloads left: partial files here and in the cache of the Hub, and records of files that are gone."""
+    from hubcore.checkpoints.inventory import garbage
+    from hubcore.cli.table import format_bytes
+
+    size = count = 0
+    for path in garbage(older_than * 3600):
+        bytes_here = _size(path)
+        if not dry_run:
+            try:
+                path.unlink(missing_ok=True)
+            except OSError as error:
+                click.echo(f"{path} cannot be removed: {error.strerror}", err=True)
+                continue
+        size, count = size + bytes_here, count + 1
+        click.echo(f"{'would remove' if dry_run else 'removed'} {path}")
+    click.echo(f"{count} files, {format_bytes(size)}")
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
+
+
+def _chosen(items: list[CacheItem], targets: tuple[str, ...]) -> list[CacheItem]:
+    from hubcore.checkpoints.inventory import matches
+    from hubcore.errors import CheckpointError
+
+    for target in targets:
+        if not any(matches(item, target) for item in items):
+            raise CheckpointError(f"{target}: nothing of that is in the cache. `hubcore cache ls` shows what is there.")
+    return [item for item in items if not targets or any(matches(item, target) for target in targets)]

@@ -1,0 +1,134 @@
+"""What made a feature: `Settings` of an upstream, its weights and config as digests, so that no folder holds two kinds.
+
+Shapes: `L` layers, `F` frames, `D` dim.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, SupportsIndex
+
+from torch import nn
+
+from hubcore.checkpoints.sources import file_sha256
+from hubcore.errors import ExtractionError, OptionError
+from hubcore.extract.manifest import Settings
+from hubcore.extract.plan import choose_layers
+from hubcore.protocol import Upstream
+
+DTYPES = ("float32", "float16")
+"""The types features can be stored in."""
+_WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".index.json")
+_CONFIGS = ("config.json", "preprocessor_config.json", "processor_config.json")
+
+
+def settings_for(
+    upstream: Upstream, layers: str | SupportsIndex | Sequence[SupportsIndex], dtype: str, name: str | None, format: str
+) -> Settings:
+    """What the rows of an extraction have in common.
+
+    Raises:
+        OptionError: no such type or layer.
+        ExtractionError: the upstream is in train mode, or the layers differ in width.
+
+    Example:
+        >>> from hubcore import hub
+        >>> settings_for(hub.load("fbank"), "last", "float32", None, "npy").width
+        240
+    """
+    if dtype not in DTYPES:
+        raise OptionError(f"dtype is {dtype!r}. Features are stored as {' or '.join(DTYPES)}. Choose one of these.")
+    # Without parameters there is no dropout to speak of, and fresh modules are in train mode.
+    if isinstance(upstream, nn.Module) and upstream.training and next(upstream.parameters(), None) is not None:
+        raise ExtractionError(
+            "the upstream is in train mode. Its dropout would make every run's features different. Call upstream.eval() first."
+        )
+    choice = choose_layers(layers, upstream.layer_names)
+    widths = [upstream.hidden_sizes[index] for index in choice.indices]
+    if len(set(widths)) > 1:
+        raise ExtractionError(
+            f"the layers {','.join(map(str, choice.indices))} have the widths {', '.join(map(str, widths))}. Layers of "
+            "different width do not fit into one array. Extract them one by one, each into its own folder: layers=0, "
+            "..."
+        )
+    if name is None:
+        name = upstream.card.name if upstream.card else type(upstream).__name__
+    options = dict(getattr(upstream, "options", {}))
+    return Settings(
+        upstream=name,
+        checkpoint_sha256=checkpoint_sha256(upstream),
+        layers=choice.indices,
+        stacked=choice.stacked,
+        dtype=dtype,
+        options=options,
+        config_sha256=config_sha256(upstream),
+        width=widths[0],
+        frame_stride=upstream.frame_stride,
+        sample_rate=upstream.sample_rate,
+        format=format,
+    )
+
+
+def checkpoint_sha256(upstream: Upstream) -> str | None:
+    """The SHA-256 of the checkpoint an upstream was loaded from; None where it was not loaded, or the file is gone.
+
+    For a folder it is `folder_sha256`.
+
+    Example:
+        >>> from hubcore import hub
+        >>> checkpoint_sha256(hub.load("fbank")) is None, len(checkpoint_sha256(hub.load("wav2vec2_tiny_untrained")))
+        (True, 64)
+    """
+    report = getattr(upstream, "load_report", None)
+    if report is None:
+        return None
+    if report.sha256:
+        return str(report.sha256)
+    try:
+        source = Path(report.source)
+        if source.is_dir():
+            return folder_sha256(source)
+        return file_sha256(source) if source.is_file() else None
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def folder_sha256(folder: Path) -> str | None:
+    """One SHA-256 over names and SHA-256 of the weights and configs in a Hugging Face folder; None if it has none.
+
+    Example:
+        >>> import tempfile
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> _ = (folder / "config.json").write_text("{}")
+        >>> before = folder_sha256(folder)
+        >>> _ = (folder / "README.md").write_text("of no account")
+        >>> folder_sha256(folder) == before
+        True
+    """
+    files = sorted(file for file in folder.iterdir() if file.name in _CONFIGS or file.name.endswith(_WEIGHTS))
+    lines = [f"{file.name} {file_sha256(file)}\n" for file in files if file.is_file()]
+    return hashlib.sha256("".join(lines).encode("utf-8", "surrogateescape")).hexdigest() if lines else None
+
+
+def config_sha256(upstream: Upstream) -> str | None:
+    """The first 16 digits of the SHA-256 of an upstream's config as JSON; None where it has no config of plain values.
+
+    Example:
+        >>> from hubcore import hub
+        >>> config_sha256(hub.load("fbank")) == config_sha256(hub.load("fbank", num_mel_bins=40))
+        False
+    """
+    config: Any = getattr(upstream, "config", None)
+    try:
+        if dataclasses.is_dataclass(config) and not isinstance(config, type):
+            config = dataclasses.asdict(config)
+        if not isinstance(config, dict):
+            return None
+        text = json.dumps(config, sort_keys=True)
+    except (TypeError, ValueError):
+        return None  # a text of other objects may hold their address, and differ in every run
+    return hashlib.sha256(text.encode("ascii")).hexdigest()[:16]

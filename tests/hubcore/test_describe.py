@@ -1,0 +1,118 @@
+"""What `info` says: where a class is, whatever its plugin does, and what is wrong with a config."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from hubcore import hub
+from hubcore.cli import main
+from hubcore.describe import locate
+from hubcore.registry import Family, current_registry
+from tests.conftest import Installer
+
+IMPLEMENTATION = "import torch\n\n\nclass Model:\n    pass\n"
+"""The class begins in line 4."""
+
+REEXPORTS = {
+    "relative": "from .impl import Model\n",
+    "absolute": "from acme.impl import Model\n",
+    "two dots": "from ..acme.impl import Model\n",
+    "renamed": "from .impl import Other\nfrom .impl import Model as Model\n",
+    "star": "from .impl import *\n",
+    "for type checkers": (
+        "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from acme.impl import Model\ndef __getattr__(name): ...\n"
+    ),
+    "in a function": "def __getattr__(name):\n    from acme.impl import Model\n    return Model\n",
+    "through another": "from .between import Model\n",
+}
+
+
+def family_of(install: Installer, init: str, target: str = "acme:Model", **more: str) -> Family:
+    files = {
+        "acme/__init__.py": init,
+        "acme/impl.py": IMPLEMENTATION,
+        "acme/between.py": "from acme.impl import Model\n",
+        **more,
+    }
+    install("acme", entry_points=f"[hubcore.upstreams]\nacme = {target}\n", files=files)
+    family = current_registry().find("acme").family
+    assert family is not None
+    return family
+
+
+@pytest.mark.parametrize("how", [how for how in REEXPORTS if how != "two dots"])
+def test_a_class_that_is_imported_is_found_where_it_is(install: Installer, how: str) -> None:
+    file, line = locate(family_of(install, REEXPORTS[how]))
+    assert file is not None and Path(file).parts[-2:] == ("acme", "impl.py") and line == 4
+
+
+def test_a_class_under_another_name_is_found(install: Installer) -> None:
+    file, line = locate(family_of(install, "from .impl import Model as Upstream\n", "acme:Upstream"))
+    assert file is not None and Path(file).name == "impl.py" and line == 4
+
+
+def test_a_module_inside_may_reach_up(install: Installer) -> None:
+    more = {"acme/deep/__init__.py": "", "acme/deep/upstream.py": "from ..impl import Model\n"}
+    file, line = locate(family_of(install, "", "acme.deep.upstream:Model", **more))
+    assert file is not None and Path(file).name == "impl.py" and line == 4
+
+
+@pytest.mark.parametrize(
+    "init",
+    [
+        "_MODULE_OF = {'Model': 'impl'}\ndef __getattr__(name): ...\n",
+        "from .nowhere import Model\n",
+        "from acme import Model\n",
+        "from ...... import Model\n",
+        "from .impl import Other\n",
+        "class Broken(:\n",
+        REEXPORTS["two dots"],
+    ],
+)
+def test_a_class_that_cannot_be_followed_has_a_file_and_no_line(install: Installer, init: str) -> None:
+    family = family_of(install, init)
+    file, line = locate(family)
+    assert file is not None and Path(file).parts[-2:] == ("acme", "__init__.py") and line is None
+    text = str(hub.info("acme"))
+    assert f"{file}\n" in text and "None" not in text
+
+
+def test_a_module_that_is_not_there_has_neither() -> None:
+    assert locate(Family("x", "no_such_package.part:Model", "x", "1")) == (None, None)
+    assert locate(Family("x", "hubcore.no_such_module:Model", "x", "1")) == (None, None)
+
+
+# Configs --------------------------------------------------------------------------------------------------------------
+
+
+def test_a_config_that_the_family_does_not_have_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "r.yaml").write_text("version: 1\nupstreams:\n  typo: {upstream: fbank, config: fbnk, license: x}\n")
+    monkeypatch.setenv("HUBCORE_REGISTRY", str(tmp_path / "r.yaml"))
+    info = hub.info("typo")
+    assert info.config is None and info.config_problem is not None
+    assert info.to_dict()["config_problem"].startswith("unknown to this family: it has fbank, ")
+    assert "config   fbnk (unknown to this family: it has fbank, " in str(info)
+    assert hub.info("fbank").config_problem is None
+
+
+@pytest.mark.parametrize("text", ["raise SystemExit(3)", "raise RuntimeError('caf\\udce9')", "CONFIGS = 3"])
+def test_a_plugin_that_breaks_does_not_end_info(
+    install: Installer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    family_of(install, f"{text}\n", "acme.impl:Model")
+    (tmp_path / "r.yaml").write_text("version: 1\nupstreams:\n  mine: {upstream: acme, config: base, license: x}\n")
+    monkeypatch.setenv("HUBCORE_REGISTRY", str(tmp_path / "r.yaml"))
+    result = CliRunner().invoke(main, ["info", "mine"])
+    assert result.exit_code == 0, result.output
+    assert "base (its plugin could not be asked: " in result.output and "impl.py:4" in result.output
+
+
+def test_a_family_need_not_have_named_configs(install: Installer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    family_of(install, "", "acme.impl:Model")
+    (tmp_path / "r.yaml").write_text("version: 1\nupstreams:\n  mine: {upstream: acme, config: base, license: x}\n")
+    monkeypatch.setenv("HUBCORE_REGISTRY", str(tmp_path / "r.yaml"))
+    info = hub.info("mine")
+    assert (info.config_name, info.config, info.config_problem) == ("base", None, None)
