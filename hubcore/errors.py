@@ -17,6 +17,7 @@ HubcoreError
 ├── AudioError                  a waveform or an audio file cannot be used
 ├── ExtractionError             a bulk extraction cannot start or go on
 └── PluginError                 a third-party plugin is broken
+    └── BrokenFetchError        its hubcore_fetch failed (also a DownloadError)
 ```
 
 Each message says what happened, what is true, and what to do. The parts that a program may want are attributes.
@@ -119,6 +120,10 @@ class ExtractionError(HubcoreError):
 
 class PluginError(HubcoreError):
     """A third-party plugin is broken; the message names its distribution."""
+
+
+class BrokenFetchError(PluginError, DownloadError):
+    """A plugin broke while it fetched. It is a `DownloadError` too, so that a card's next source is tried."""
 
 
 def nearest_names(name: str, known: Iterable[str], count: int = 3) -> list[str]:

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import pluggy
 
-from hubcore.errors import DownloadError, HubcoreError, PluginError
+from hubcore.errors import BrokenFetchError, HubcoreError, PluginError
 from hubcore.registry import HOOKS_GROUP, Problem, entry_points
 
 if TYPE_CHECKING:
@@ -61,10 +61,6 @@ class HookSpecs:
     @hookspec
     def hubcore_commands(self, cli: Any) -> None:
         """Adds commands to `cli`, the click group of the command line."""
-
-
-class BrokenFetchError(PluginError, DownloadError):
-    """A plugin broke while it fetched. It is a `DownloadError` too, so that a card's next source is tried."""
 
 
 class Hooks:
