@@ -168,7 +168,9 @@ class ConvExtractor(nn.Module):
                 covariance = covariance + centred.t() @ centred / windows.shape[0]
             variance = ((weight @ covariance) * weight).sum(1)  # (C,)
             scale = norm.weight.to(wide) * (variance + norm.eps).rsqrt()  # (C,)
-            shift = norm.bias.to(wide) - weight @ mean * scale  # a bias of the convolution cancels out
+            shift = norm.bias.to(wide) - weight @ mean * scale
+            if conv.bias is not None:  # it cancels out, but a parameter without any gradient stops distributed training
+                shift = shift + 0 * conv.bias.to(wide)
             folded.append(((weight * scale[:, None]).to(signal.dtype), shift.to(signal.dtype)))
         return folded
 
