@@ -217,12 +217,33 @@ def test_our_own_registry_is_whole_and_sorted() -> None:
         assert card.sources or card.license == "none needed" or card.name == "wav2vec2_custom"
 
 
-S3PRL_NAMES = """
-wav2vec2 wav2vec2_base_960 wav2vec2_large_960 wav2vec2_large_ll60k wav2vec2_large_lv60_cv_swbd_fsh xlsr_53 xls_r_300m xls_r_1b
-xls_r_2b wav2vec2_conformer_relpos wav2vec2_conformer_rope wav2vec2_large_voxpopuli_100k wav2vec2_base_s2st_es_voxpopuli
-wav2vec2_base_s2st_en_librilight wav2vec2_conformer_large_s2st_es_voxpopuli wav2vec2_conformer_large_s2st_en_librilight
-wav2vec2_custom wav2vec2_local wav2vec2_url fbank fbank_no_cmvn mfcc mel linear spectrogram
-""".split()
+S3PRL_NAMES = [
+    "wav2vec2",
+    "wav2vec2_base_960",
+    "wav2vec2_large_960",
+    "wav2vec2_large_ll60k",
+    "wav2vec2_large_lv60_cv_swbd_fsh",
+    "xlsr_53",
+    "xls_r_300m",
+    "xls_r_1b",
+    "xls_r_2b",
+    "wav2vec2_conformer_relpos",
+    "wav2vec2_conformer_rope",
+    "wav2vec2_large_voxpopuli_100k",
+    "wav2vec2_base_s2st_es_voxpopuli",
+    "wav2vec2_base_s2st_en_librilight",
+    "wav2vec2_conformer_large_s2st_es_voxpopuli",
+    "wav2vec2_conformer_large_s2st_en_librilight",
+    "wav2vec2_custom",
+    "wav2vec2_local",
+    "wav2vec2_url",
+    "fbank",
+    "fbank_no_cmvn",
+    "mfcc",
+    "mel",
+    "linear",
+    "spectrogram",
+]
 
 
 @pytest.mark.parametrize("name", S3PRL_NAMES)
