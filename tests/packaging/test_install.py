@@ -25,13 +25,15 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_wheel_has_everything_and_nothing_else(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     tops = {name.split("/")[0] for name in names if ".dist-info/" not in name}
-    assert tops == {"hubcore", "hubcore_fbank", "hubcore_wav2vec2"}
+    assert tops == {"hubcore", "hubcore_fbank", "hubcore_ofa_wav2vec2", "hubcore_wav2vec2"}
     for needed in (
         "hubcore/registry.yaml",
         "hubcore/py.typed",
         "hubcore_fbank/py.typed",
         "hubcore_wav2vec2/py.typed",
         "hubcore_wav2vec2/bundled/wav2vec2_tiny_untrained.safetensors",
+        "hubcore_ofa_wav2vec2/bundled/ofa_wav2vec2_tiny_untrained.safetensors",
+        "hubcore_ofa_wav2vec2/py.typed",
     ):
         assert needed in names
     assert not [name for name in names if name.endswith(".pyc") or "tests/" in name]
