@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Literal
 
 import torch
@@ -76,7 +77,7 @@ def fire(
 
     # One more row than fires for each utterance: its tail.
     per_frame = torch.repeat_interleave(torch.tensor(lengths, device=alpha.device))  # (N,) the utterance of each frame
-    first_row = torch.tensor([sum(fires[:u]) + u for u in range(len(fires))], device=alpha.device)
+    first_row = torch.tensor(_offsets([count + 1 for count in fires]), device=alpha.device)
     row = output + first_row[per_frame[source]]
     precise = torch.promote_types(frames.dtype, torch.float32)
     summed = frames.new_zeros(sum(fires) + len(fires), frames.shape[1], dtype=precise)
@@ -84,6 +85,7 @@ def fire(
 
     ends = _ends(lower, upper, source, output, beta, lengths, per_frame)
     kept, counts, spans, at, seen = [], [], [], 0, 0
+    begins = _offsets(lengths)
     for u, count in enumerate(fires):
         whole, rest = summed[at : at + count], summed[at + count : at + count + 1]
         utterance_ends = ends[seen : seen + count]
@@ -94,8 +96,7 @@ def fire(
             if left.item() > 1e-6:
                 rest = rest * (beta / left).to(precise)
             else:  # nothing to weigh the frames with: all count alike
-                begin = sum(lengths[:u])
-                rest = beta * frames[begin : begin + lengths[u]].to(precise).mean(0, keepdim=True)
+                rest = beta * frames[begins[u] : begins[u] + lengths[u]].to(precise).mean(0, keepdim=True)
             whole, utterance_ends = rest, length
         elif tail == "partial" or (tail == "keep" and left.item() >= tail_threshold):
             whole = torch.cat([whole, rest * (beta / left).to(precise) if tail == "keep" else rest])
@@ -105,6 +106,11 @@ def fire(
         starts = torch.cat([utterance_ends.new_zeros(1), utterance_ends[:-1]])[: len(utterance_ends)]
         spans.append(torch.stack([starts, utterance_ends], dim=-1))
     return Fired(torch.cat(kept).to(frames.dtype), counts, torch.cat(spans), mass)
+
+
+def _offsets(lengths: Sequence[int]) -> list[int]:
+    """Where each of several pieces begins that lie end to end."""
+    return [0, *accumulate(lengths)][: len(lengths)]
 
 
 def _overlaps(lower: Tensor, upper: Tensor, beta: float) -> tuple[Tensor, Tensor, Tensor]:
@@ -131,7 +137,7 @@ def _ends(
     low, high = lower.detach()[source], upper.detach()[source]
     edge = beta * (output + 1)
     crosses = output < (high / beta).floor().long()  # the frame goes on beyond this output
-    starts = torch.tensor([sum(lengths[:u]) for u in range(len(lengths))], device=source.device)
+    starts = torch.tensor(_offsets(lengths), device=source.device)
     index = source - starts[per_frame[source]]
     share = (edge - low) / (high - low).clamp_min(torch.finfo(low.dtype).tiny)
     return (index + share.clamp(0, 1))[crosses]
