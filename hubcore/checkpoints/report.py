@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,22 @@ class LoadReport:
     """The file's SHA-256 where it is known."""
     notes: tuple[str, ...] = field(default=())
     """What was assumed where the file says nothing."""
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> LoadReport:
+        """The report that `dataclasses.asdict` took apart, also after a journey through JSON.
+
+        Raises:
+            TypeError: `values` are not those of a report.
+
+        Example:
+            >>> import dataclasses, json
+            >>> report = LoadReport(source="a.pt", layout="state dict", used=("x",))
+            >>> LoadReport.from_dict(json.loads(json.dumps(dataclasses.asdict(report)))) == report
+            True
+        """
+        plain: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+        return cls(**plain)
 
     def __str__(self) -> str:
         lines = [f"loaded    {self.source}", f"layout    {self.layout}", f"used      {len(self.used)} tensors"]

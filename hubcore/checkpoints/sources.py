@@ -224,8 +224,10 @@ def file_sha256(path: Path) -> str:
     known = read_stamp(path)
     if known is not None:
         return known
+    before = file_state(path)
     digest = hash_file(path)
-    write_stamp(path, str(path), digest)
+    if file_state(path) == before:  # a file that changes meanwhile must not be stamped with what it was
+        write_stamp(path, str(path), digest)
     return digest
 
 
@@ -252,10 +254,10 @@ def stamp_path(path: Path, folder: Path | None = None) -> Path:
     return (folder or cache_dir()) / "stamps" / f"{name}.json"
 
 
-def write_stamp(path: Path, uri: str, sha256: str) -> None:
+def write_stamp(path: Path, uri: str, sha256: str, folder: Path | None = None) -> None:
     """Records what a file is, so that it need not be hashed again until it changes; a cache that is full may refuse."""
-    record = {"uri": uri, "path": str(path.resolve()), "sha256": sha256, **_state(path)}
-    stamp = stamp_path(path)
+    record = {"uri": uri, "path": str(path.resolve()), "sha256": sha256, **file_state(path)}
+    stamp = stamp_path(path, folder)
     temporary = stamp.with_name(f".{stamp.name}.{os.getpid()}.{threading.get_ident()}")
     try:
         stamp.parent.mkdir(parents=True, exist_ok=True)
@@ -270,14 +272,14 @@ def read_stamp(path: Path) -> str | None:
     for folder in (cache_dir(), *read_only_caches()):
         try:
             record = json.loads(stamp_path(path, folder).read_text())
-            if all(record[key] == value for key, value in _state(path).items()):
+            if all(record[key] == value for key, value in file_state(path).items()):
                 return str(record["sha256"])
         except (OSError, ValueError, KeyError, TypeError):
             continue  # no stamp, or a damaged one: the caller hashes the file
     return None
 
 
-def _state(path: Path) -> dict[str, int]:
+def file_state(path: Path) -> dict[str, int]:
     """What changes when a file does. The change time cannot be set back, unlike the time of modification."""
     stat = path.stat()
     return {"size": stat.st_size, "mtime_ns": stat.st_mtime_ns, "ctime_ns": stat.st_ctime_ns, "inode": stat.st_ino}

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from hubcore.checkpoints import Checkpoint, LoadReport, Rename, open_checkpoint
+from hubcore.checkpoints import Checkpoint, LoadReport, Rename
+from hubcore.checkpoints.weights import WeightPlan, read_weights
 from hubcore.errors import CheckpointLayoutError
 from hubcore_ofa_wav2vec2.config import OfaWav2Vec2Config, with_cif
 from hubcore_ofa_wav2vec2.model import OfaWav2Vec2Model, build_model
+from hubcore_wav2vec2.checkpoint import READER_VERSION, SWAPPED, native_config, plan_weights, read_config, swap_taps
 from hubcore_wav2vec2.checkpoint import RENAMES as WAV2VEC2_RENAMES
-from hubcore_wav2vec2.checkpoint import SWAPPED, load_weights, native_config, read_config, swap_taps
 
 RENAMES: Mapping[str, Sequence[Rename]] = {
     **WAV2VEC2_RENAMES,
@@ -53,5 +54,9 @@ def read_ofa_config(checkpoint: Checkpoint, notes: list[str]) -> OfaWav2Vec2Conf
 
 def read_file(path: Path, config: OfaWav2Vec2Config | None = None) -> tuple[OfaWav2Vec2Config, OfaWav2Vec2Model, LoadReport]:
     """The config, the model with its weights in float32, and the report of the checkpoint at `path`."""
-    with open_checkpoint(path) as checkpoint:
-        return load_weights(checkpoint, config, renames=RENAMES, parse=read_ofa_config, build=build_model)
+
+    def plan(checkpoint: Checkpoint) -> WeightPlan[OfaWav2Vec2Config, OfaWav2Vec2Model]:
+        return plan_weights(checkpoint, config, renames=RENAMES, parse=read_ofa_config, build=build_model)
+
+    reader = f"ofa_wav2vec2 {READER_VERSION} {config}"
+    return read_weights(path, plan, config_class=OfaWav2Vec2Config, build=build_model, reader=reader)

@@ -14,11 +14,15 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from hubcore.checkpoints import Checkpoint, LoadReport, Rename, check_names, open_checkpoint, rename
+from hubcore.checkpoints import Checkpoint, LoadReport, Rename, check_names, rename
 from hubcore.checkpoints.sources import read_stamp
+from hubcore.checkpoints.weights import WeightPlan, read_weights
 from hubcore.errors import CheckpointLayoutError
 from hubcore_wav2vec2.config import Wav2Vec2Config
 from hubcore_wav2vec2.model import Wav2Vec2Model, build_model
+
+READER_VERSION = 1
+"""Raised whenever the same file would give other weights or another config, so that no older copy is used."""
 
 AnyConfig = TypeVar("AnyConfig", bound=Wav2Vec2Config)
 AnyModel = TypeVar("AnyModel", bound=nn.Module)
@@ -85,15 +89,15 @@ _FIRST_WEIGHT = {
 }
 
 
-def load_weights(
+def plan_weights(
     checkpoint: Checkpoint,
     config: AnyConfig | None,
     *,
     renames: Mapping[str, Sequence[Rename]],
     parse: Callable[[Checkpoint, list[str]], AnyConfig],
     build: Callable[[AnyConfig], AnyModel],
-) -> tuple[AnyConfig, AnyModel, LoadReport]:
-    """The config, the model with its weights in float32, and the report of a checkpoint of wav2vec 2.0 or a family built on it.
+) -> WeightPlan[AnyConfig, AnyModel]:
+    """What a checkpoint of wav2vec 2.0, or of a family built on it, gives; every weight the model needs is known to be there.
 
     Args:
         checkpoint: an open checkpoint of any layout.
@@ -133,28 +137,24 @@ def load_weights(
     shapes = {name: tuple(value.shape) for name, value in model.state_dict().items()}
     found = {ours: (inside[theirs], _shape(checkpoint, inside[theirs], row)) for ours, (theirs, row) in known.items()}
     check_names(checkpoint.path, shapes, found)
-    used = {ours: inside[known[ours][0]] for ours in shapes}
-    tensors = checkpoint.read(used.values(), dtype=torch.float32)
-    state: dict[str, Tensor] = {}
+    rows = tuple((ours, inside[known[ours][0]], known[ours][1]) for ours in shapes)
     changed: dict[str, None] = {}
-    for ours, theirs in used.items():
-        row = known[ours][1]
-        state[ours] = row.convert(tensors[theirs]) if row.convert else tensors[theirs]
+    for _, theirs, row in rows:
         if row.why:
             changed[row.why] = None
         if checkpoint.tensors[theirs].dtype != torch.float32:
             changed[f"{str(checkpoint.tensors[theirs].dtype).removeprefix('torch.')} weights converted to float32"] = None
+    used = {theirs for _, theirs, _ in rows}
     report = LoadReport(
         source=str(checkpoint.path),
         layout=checkpoint.layout,
-        used=tuple(sorted(used.values())),
-        ignored=tuple(sorted(set(checkpoint.tensors) - set(used.values()))),
+        used=tuple(sorted(used)),
+        ignored=tuple(sorted(set(checkpoint.tensors) - used)),
         converted=tuple(changed),
         notes=tuple(notes),
         sha256=read_stamp(checkpoint.path),
     )
-    model.load_state_dict(state, strict=True, assign=True)
-    return config, model, report
+    return WeightPlan(config, model, rows, report)
 
 
 def _find_encoder(checkpoint: Checkpoint) -> tuple[str, str]:
@@ -396,11 +396,14 @@ def _expression(node: ast.expr) -> Any:
 def read_file(
     path: Path, config: Wav2Vec2Config | None = None, dropouts: Mapping[str, float | None] | None = None
 ) -> tuple[Wav2Vec2Config, Wav2Vec2Model, LoadReport]:
-    """`load_weights` of the checkpoint at `path`; dropouts that are not None replace the file's."""
+    """`read_weights` of the checkpoint at `path`; dropouts that are not None replace the file's."""
     given: dict[str, Any] = {name: value for name, value in (dropouts or {}).items() if value is not None}
 
     def parse(checkpoint: Checkpoint, notes: list[str]) -> Wav2Vec2Config:
         return dataclasses.replace(read_config(checkpoint, notes), **given)
 
-    with open_checkpoint(path) as checkpoint:
-        return load_weights(checkpoint, config, renames=RENAMES, parse=parse, build=build_model)
+    def plan(checkpoint: Checkpoint) -> WeightPlan[Wav2Vec2Config, Wav2Vec2Model]:
+        return plan_weights(checkpoint, config, renames=RENAMES, parse=parse, build=build_model)
+
+    reader = f"wav2vec2 {READER_VERSION} {config} {given}"
+    return read_weights(path, plan, config_class=Wav2Vec2Config, build=build_model, reader=reader)
