@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import pluggy
 
 from hubcore.errors import BrokenFetchError, HubcoreError, PluginError
-from hubcore.registry import HOOKS_GROUP, Problem, entry_points
+from hubcore.registry import HOOKS_GROUP, Problem, disabled_plugins, entry_points
 
 if TYPE_CHECKING:
     from hubcore.card import Card
@@ -216,14 +216,15 @@ def _shown(error: BaseException) -> str:
         return type(error).__name__
 
 
-_hooks: list[Hooks] = []
+_hooks: dict[frozenset[str], Hooks] = {}
 
 
 def current_hooks() -> Hooks:
-    """The one manager of this process."""
-    if not _hooks:
-        _hooks.append(Hooks())
-    return _hooks[0]
+    """The one manager of this process; another one once `HUBCORE_DISABLE_PLUGINS` changes."""
+    disabled = disabled_plugins()
+    if disabled not in _hooks:
+        _hooks[disabled] = Hooks()
+    return _hooks[disabled]
 
 
 def plugin_commands(cli: Any) -> None:

@@ -2,7 +2,8 @@
 
 Families come from entry points `hubcore.upstreams`, cards from registry files: hubcore's own, those named by entry points
 `hubcore.registries`, and the user's (`HUBCORE_REGISTRY` and the configuration folder). Whatever is broken is recorded in
-`Registry.problems` and harms only its own names. Imports no torch.
+`Registry.problems` and harms only its own names. Distributions in `HUBCORE_DISABLE_PLUGINS` are stepped over. Imports no
+torch.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from hubcore.registry_file import NAME, read_registry
 UPSTREAMS_GROUP = "hubcore.upstreams"
 REGISTRIES_GROUP = "hubcore.registries"
 HOOKS_GROUP = "hubcore"
+DISABLE = "HUBCORE_DISABLE_PLUGINS"
 _TARGET = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
 
@@ -75,7 +77,8 @@ class Entry:
         """Why it cannot run here and what to do, or None if it can."""
         if self.family is None:
             family = self.card.upstream if self.card else self.name
-            return f"no installed distribution provides the family {family!r}. Install the plugin that does"
+            advice = f"Install the plugin that does{_or_enable()}"
+            return f"no distribution that is installed and enabled provides the family {family!r}. {advice}"
         return self.family.missing
 
 
@@ -121,7 +124,8 @@ class Registry:
         if owner:
             claims = [entry for entry in claims if entry.owner == owner]
         if not claims:
-            raise UnknownUpstreamError(name, self.names())
+            hint = f"`hubcore list` shows every name{_or_enable()}." if disabled_plugins() else ""
+            raise UnknownUpstreamError(name, self.names(), hint)
         if len(claims) > 1:
             files = [f"{entry.card.file}, line {entry.card.line}" for entry in claims if entry.card]
             raise DuplicateUpstreamError(plain, sorted(entry.owner for entry in claims), files)
@@ -148,8 +152,8 @@ _current: dict[tuple[str | None, ...], Registry] = {}
 
 
 def current_registry() -> Registry:
-    """The registry of this environment, built on first use and again when `HUBCORE_REGISTRY` changes."""
-    key = (os.environ.get("HUBCORE_REGISTRY"), os.environ.get("XDG_CONFIG_HOME"))
+    """The registry of this environment, built on first use and again when a variable that decides about it changes."""
+    key = tuple(os.environ.get(name) for name in ("HUBCORE_REGISTRY", "XDG_CONFIG_HOME", DISABLE))
     with _lock:
         if key not in _current:
             _current[key] = build_registry()
@@ -215,19 +219,50 @@ def _family_of(name: str, owner: str, families: Iterable[Family]) -> Family | No
     return claims[0] if len(claims) == 1 else None
 
 
+def disabled_plugins() -> frozenset[str]:
+    """The distributions that `HUBCORE_DISABLE_PLUGINS` turns off, their names normalised; `*` stands for all but hubcore.
+
+    Example:
+        >>> sorted(disabled_plugins())
+        []
+    """
+    listed = os.environ.get(DISABLE, "").split(",")
+    return frozenset(_normalised(name) for name in listed if name.strip()) - {"hubcore"}
+
+
+def _normalised(distribution: str) -> str:
+    """A distribution's name as packaging tools compare it."""
+    return re.sub(r"[-_.]+", "-", distribution.strip()).lower()
+
+
+def _or_enable() -> str:
+    disabled = disabled_plugins()
+    return f"; {DISABLE} turns off {', '.join(sorted(disabled))}" if disabled else ""
+
+
 def entry_points(problems: list[Problem]) -> Iterator[tuple[str, str, importlib.metadata.EntryPoint]]:
-    """(distribution, version, entry point) of our groups; a distribution with unreadable metadata is stepped over."""
+    """(distribution, version, entry point) of our groups; a distribution with unreadable metadata is stepped over.
+
+    Of a distribution that stands twice on `sys.path`, the first counts, as it does for imports.
+    """
+    disabled, seen = disabled_plugins(), set()
     for distribution in importlib.metadata.distributions():
-        name = "unknown"
         try:
             points = [p for p in distribution.entry_points if p.group in (UPSTREAMS_GROUP, REGISTRIES_GROUP, HOOKS_GROUP)]
-            if points:
-                name = str(distribution.metadata["Name"])
-                version = distribution.version
+            if not points:
+                continue
+            metadata = distribution.metadata
+            if "Name" not in metadata or "Version" not in metadata:
+                raise ValueError("it states no name or no version")
+            name, version = str(metadata["Name"]), str(metadata["Version"])
         except Exception as error:  # whatever broken metadata raises must not hide the other distributions
-            where = getattr(distribution, "_path", name)
+            where = getattr(distribution, "_path", "unknown")
             problems.append(Problem(str(where), f"its metadata cannot be read ({error!r}). Reinstall that distribution."))
             continue
+        key = _normalised(name)
+        if key in seen or (key != "hubcore" and disabled & {key, "*"}):
+            continue
+        seen.add(key)
         for point in points:
             yield name, version, point
 

@@ -120,7 +120,7 @@ def partial_files() -> list[Path]:
 
 
 def garbage(older_than: float) -> list[Path]:
-    """What nobody will use any more: parts of dead processes, the hub's partial files, stamps of files that are gone.
+    """What nobody will use any more: parts of dead processes, the hub's partial files, stamps and copies of lost files.
 
     Args:
         older_than: seconds since the last write.
@@ -138,7 +138,20 @@ def garbage(older_than: float) -> list[Path]:
             gone = True
         if gone:
             found.append(stamp)
-    return sorted(set(found))
+    return sorted({*found, *_stale_copies(cache_dir() / "converted", limit)})
+
+
+def _stale_copies(folder: Path, limit: float) -> list[Path]:
+    """Converted copies whose source is gone, and what killed writers left."""
+    found = [path for path in folder.glob(".*") if _written(path) <= limit]
+    for about in folder.glob("[!.]*.json"):
+        try:
+            gone = not Path(json.loads(about.read_text(encoding="utf-8"))["report"]["source"]).exists()
+        except (OSError, ValueError, KeyError, TypeError):
+            gone = True
+        if gone:
+            found += [about, about.with_suffix(".safetensors")]
+    return found
 
 
 def _written(path: Path) -> float:

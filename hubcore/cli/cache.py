@@ -100,7 +100,7 @@ def rm(targets: tuple[str, ...]) -> None:
               help="Leave what was written to in the last HOURS.")  # fmt: skip
 @click.option("--dry-run", is_flag=True, help="Only show what would be removed.")
 def gc(older_than: float, dry_run: bool) -> None:
-    """Remove what killed downloads left: partial files here and in the cache of the Hub, and records of files that are gone."""
+    """Remove what killed downloads left, here and in the cache of the Hub, and records and copies of files that are gone."""
     from hubcore.checkpoints.inventory import garbage
     from hubcore.cli.table import format_bytes
 

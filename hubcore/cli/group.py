@@ -14,7 +14,7 @@ import hubcore
 from hubcore.errors import HubcoreError
 from hubcore.text import printable
 
-COMMANDS = ("list", "info", "extract", "plot", "fetch", "cache", "registry", "doctor")
+COMMANDS = ("list", "info", "extract", "plot", "fetch", "verify", "convert", "cache", "registry", "doctor")
 """The built-in commands, in the order of `--help`; each is `command` in the module of its name beside this one."""
 
 

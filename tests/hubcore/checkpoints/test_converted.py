@@ -151,3 +151,16 @@ def test_a_source_that_changes_while_it_is_copied_is_not_kept(tmp_path: Path, mo
     load(path)
     assert copies() == []
     assert list((cache_dir() / "converted").iterdir()) == []
+
+
+def test_gc_removes_copies_without_a_source_and_what_a_kill_left(tmp_path: Path) -> None:
+    from hubcore.checkpoints.inventory import garbage
+
+    gone, kept = (Path(shutil.copy(gold_file(name), tmp_path)) for name in (GROUP_NORM, "ofa_tiny.pt"))
+    for path in (gone, kept):
+        load(path)
+    (cache_dir() / "converted" / ".abc.part").write_bytes(b"x")
+    gone.unlink()
+    names = {path.suffix for path in garbage(0) if path.parent.name == "converted"}
+    assert names == {".part", ".json", ".safetensors"}
+    assert len([path for path in garbage(0) if path.suffix == ".safetensors"]) == 1

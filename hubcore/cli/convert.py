@@ -1,0 +1,43 @@
+"""`hubcore convert SRC OUT`: a checkpoint of any layout as hubcore's own safetensors."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import click
+
+from hubcore.cli.table import format_bytes
+from hubcore.text import printable
+
+_EXAMPLE = """\b
+Example:
+  hubcore convert checkpoint_best.pt ours.safetensors
+  hubcore convert bare_weights.pt ours.safetensors --upstream wav2vec2 --config base"""
+
+
+@click.command(epilog=_EXAMPLE)
+@click.argument("src")
+@click.argument("out")
+@click.option("--upstream", "-u", metavar="NAME", help="The family that reads it; without it every installed one is tried.")
+@click.option("--config", metavar="NAME", help="A named config of the family, for a file that has none.")
+@click.option("--force", is_flag=True, help="Replace OUT if it is there.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+def command(src: str, out: str, upstream: str | None, config: str | None, force: bool, as_json: bool) -> None:
+    """Write the checkpoint SRC as OUT, a safetensors file with its config.
+
+    SRC is a file of fairseq or s3prl, a folder of Hugging Face, a state dict, an address or a name. OUT is read back before
+    it gets its name: every weight, and every hidden state of a clip of 3 s, must be equal in every bit.
+    """
+    from hubcore.checkpoints.convert import convert
+
+    made = convert(src, out, upstream=upstream, config=config, force=force)
+    if as_json:
+        click.echo(json.dumps({**dataclasses.asdict(made), "path": str(made.path)}, indent=2))
+        return
+    if made.report is not None:
+        click.echo(printable(str(made.report)))
+    click.echo(f"upstream  {made.upstream}, {made.class_path}")
+    click.echo(f"equal     {made.weights} weights and {made.layers} hidden states of a clip, every bit of them")
+    click.echo(f"written   {printable(made.path)}, {format_bytes(made.bytes)}")
+    click.echo(f"sha256    {made.sha256}")

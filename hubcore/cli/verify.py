@@ -1,0 +1,131 @@
+"""`hubcore verify NAME...`: whether a name is what its card says, from its links to its features."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from hubcore.cli.table import format_table
+from hubcore.text import printable
+
+if TYPE_CHECKING:
+    from hubcore.checkpoints.verify import Verification
+    from hubcore.registry import Entry, Registry
+
+_EXAMPLE = """\b
+Example:
+  hubcore verify wav2vec2_tiny_untrained
+  hubcore verify --all --json"""
+_HEADERS = ("name", "source", "bytes", "sha256", "checksum", "config", "layers", "weights", "batch-mates", "seconds", "verdict")
+
+
+@click.command(epilog=_EXAMPLE)
+@click.argument("names", nargs=-1, metavar="[NAME]...")
+@click.option("--all", "everything", is_flag=True, help="Every card known here, such as in a nightly job.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+def command(names: tuple[str, ...], everything: bool, as_json: bool) -> None:
+    """Fetch, load and run NAMEs, and compare every step with their cards.
+
+    Asks every link of a card, reads every byte of the file and compares SHA-256 and size, loads it, compares class, config
+    and shapes, and runs a fixed clip of 3 s alone and in a batch with a shorter and a longer one. Offline, only what is
+    here is verified.
+
+    Exit code 0: all is well. 1: something failed, a link is dead, or a NAME that was asked for could not be verified here;
+    with --all, names that are not here or whose family is not installed do not count. 2: no such name.
+    """
+    from hubcore.registry import current_registry
+
+    if everything == bool(names):
+        raise click.UsageError("Give either names or --all.")
+    registry = current_registry()
+    entries = _all_cards(registry) if everything else [(name, registry.find(name)) for name in dict.fromkeys(names)]
+    results = _verified(entries)
+    dead = [(result.name, link) for result in results for link in result.dead_links]
+    if as_json:
+        links = [{"name": name, "uri": link.uri, "problem": link.problem} for name, link in dead]
+        click.echo(json.dumps({"results": [result.to_dict() for result in results], "dead_links": links}, indent=2))
+    else:
+        click.echo(_report(results))
+    if everything and registry.problems:
+        click.echo(f"{len(registry.problems)} problems in the registry itself; `hubcore doctor` shows them.", err=True)
+    skipped = not everything and any(result.verdict in ("not here", "unavailable") for result in results)
+    if dead or skipped or any(result.verdict == "failed" for result in results):
+        click.get_current_context().exit(1)
+
+
+def _all_cards(registry: Registry) -> list[tuple[str, Entry]]:
+    """Every entry with a card, a contested name spelt as the form that picks its owner."""
+    contested = registry.duplicates()
+    entries = [entry for entry in registry.entries if entry.card is not None]
+    return [(f"{entry.owner}:{entry.name}" if entry.name in contested else entry.name, entry) for entry in entries]
+
+
+def _verified(entries: list[tuple[str, Entry]]) -> list[Verification]:
+    """One result for each entry; each is told on standard error as it comes, since a run over all of them takes hours."""
+    from hubcore.checkpoints.verify import verify_entry
+
+    results = []
+    with _progress(len(entries)) as (begin, end):
+        for number, (name, entry) in enumerate(entries, 1):
+            begin(name)
+            result = verify_entry(entry, name)
+            results.append(result)
+            end(f"{number} of {len(entries)}: {name}: {result.verdict}")
+    return results
+
+
+@contextlib.contextmanager
+def _progress(total: int) -> Iterator[Any]:
+    """Two functions, for the beginning and the end of a name: a bar on a terminal, a line for each name elsewhere."""
+    if sys.stderr.isatty():
+        from tqdm import tqdm
+
+        with tqdm(total=total, unit="name", file=sys.stderr, dynamic_ncols=True, leave=False) as bar:
+            yield bar.set_postfix_str, lambda _: bar.update()
+        return
+    logger = logging.getLogger("hubcore.checkpoints")
+    level = logger.level
+    logger.setLevel(logging.INFO)  # the lines that tell how far a download is
+    try:
+        yield (lambda _: None), lambda line: click.echo(line, err=True)
+    finally:
+        logger.setLevel(level)
+
+
+def _report(results: list[Verification]) -> str:
+    """The table, then what is wrong, then the dead links, then the counts."""
+    lines = [format_table(_HEADERS, [_row(result) for result in results], right=("bytes", "layers", "batch-mates", "seconds"))]
+    problems = [f"- {result.name}: {problem}" for result in results for problem in result.problems]
+    if problems:
+        lines += ["", "what is wrong, or why it was not verified:", *problems]
+    dead = [f"- {result.name}: {link.problem}" for result in results for link in result.dead_links]
+    if dead:
+        lines += ["", "dead links:", *dead]
+    counts = {verdict: sum(result.verdict == verdict for result in results) for verdict in ("ok", "failed")}
+    others = len(results) - sum(counts.values())
+    asked = sum(link.reachable is not None for result in results for link in result.links)
+    lines += ["", f"{counts['ok']} ok, {counts['failed']} failed, {others} not verified; {len(dead)} of {asked} links dead"]
+    return printable("\n".join(lines))
+
+
+def _row(result: Verification) -> list[object]:
+    weights = None if result.used is None else f"{result.used} used, {len(result.ignored or ())} ignored"
+    return [
+        result.name,
+        result.source,
+        result.bytes,
+        result.sha256[:12] if result.sha256 else None,
+        result.checksum,
+        result.config,
+        result.layers,
+        weights,
+        None if result.batch_difference is None else f"{result.batch_difference:.1e}",
+        None if result.seconds is None else f"{result.seconds:.1f}",
+        result.verdict,
+    ]
