@@ -13,10 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from hubcore.checkpoints.converted import without_copies
 from hubcore.checkpoints.parts import sync_folder
 from hubcore.checkpoints.report import LoadReport
 from hubcore.checkpoints.sources import hash_file, resolve_with_card
-from hubcore.checkpoints.verify import fixed_clip
+from hubcore.checkpoints.verify import fixed_clip, reads_files
 from hubcore.errors import (
     CheckpointError,
     CheckpointLayoutError,
@@ -28,7 +29,6 @@ from hubcore.errors import (
 )
 from hubcore.loading import import_class
 from hubcore.registry import Family, current_registry
-from hubcore.upstream import UpstreamBase
 
 _SUFFIX = ".safetensors"
 
@@ -91,7 +91,8 @@ def convert(
     if card is not None:
         upstream = upstream or os.fspath(source)
         config = config or card.options.get("config") or card.config
-    family, original = _read(path, _family(upstream), config) if upstream else _read_with_any(path, config)
+    with without_copies():
+        family, original = _read(path, _family(upstream), config) if upstream else _read_with_any(path, config)
     temporary = out.parent / f".{secrets.token_hex(8)}.part{_SUFFIX}"
     try:
         original.save_checkpoint(temporary)
@@ -181,8 +182,7 @@ def _readers() -> Iterable[Family]:
             cls = import_class(family)
         except PluginError:
             continue  # `hubcore doctor` and --upstream tell about it
-        own = [base for base in cls.__mro__ if base is not UpstreamBase]
-        if any(loader in vars(base) for base in own for loader in ("from_file", "from_checkpoint")):
+        if reads_files(cls):
             yield family
 
 

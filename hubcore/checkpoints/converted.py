@@ -19,6 +19,7 @@ import os
 import secrets
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from hubcore.checkpoints.sources import cache_dir, file_state, hash_file, read_s
 from hubcore.errors import CheckpointError
 
 _log = logging.getLogger("hubcore.checkpoints")
+_used: ContextVar[bool] = ContextVar("converted copies are used", default=True)
 _MIN_BYTES = 32 << 20
 """A smaller file is read as fast as a copy of it is found."""
 
@@ -103,8 +105,24 @@ def keep_converted(path: Path, reader: str, recipe: Recipe) -> threading.Thread 
     return thread
 
 
+@contextlib.contextmanager
+def without_copies() -> Iterator[None]:
+    """A context in which checkpoints themselves are read, and no copies are made.
+
+    Example:
+        >>> with without_copies():
+        ...     find_converted(Path("model.pt"), "any reader") is None
+        True
+    """
+    token = _used.set(False)
+    try:
+        yield
+    finally:
+        _used.reset(token)
+
+
 def _is_worth_it(path: Path) -> bool:
-    if os.environ.get("HUBCORE_CONVERTED", "1").lower() in ("0", "false", "no", "off"):
+    if not _used.get() or os.environ.get("HUBCORE_CONVERTED", "1").lower() in ("0", "false", "no", "off"):
         return False
     try:
         return path.is_file() and path.suffix != ".safetensors" and path.stat().st_size >= _MIN_BYTES

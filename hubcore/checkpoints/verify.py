@@ -9,16 +9,17 @@ import dataclasses
 import math
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from hubcore.card import Card, Source
+from hubcore.checkpoints.converted import without_copies
 from hubcore.checkpoints.hf_cache import why_wrong
 from hubcore.checkpoints.pins import read_pin
 from hubcore.checkpoints.reachable import is_link, why_dead
-from hubcore.checkpoints.seeding import cached_source
 from hubcore.checkpoints.sources import fetch_card, find_cached, hash_file, is_offline
 from hubcore.errors import HubcoreError, OfflineError
 from hubcore.loading import build_upstream, import_class
@@ -26,6 +27,7 @@ from hubcore.protocol import Upstream, UpstreamOutput
 from hubcore.registry import Entry
 from hubcore.testing.compare import BATCH_TOLERANCE, evaluating
 from hubcore.testing.inputs import speech_like
+from hubcore.upstream import UpstreamBase
 
 CLIP_SECONDS = 3
 MATES_SECONDS = (1, 5)
@@ -34,7 +36,8 @@ MATES_SECONDS = (1, 5)
 Checksum = Literal["published", "pinned", "none"]
 """Whose SHA-256 a file was compared with: the card's, that of an earlier download here, or nobody's."""
 Verdict = Literal["ok", "failed", "not here", "unavailable"]
-"""`not here`: offline, and no copy is cached. `unavailable`: no installed package runs this family."""
+"""`not here`: offline, and no copy is cached. `unavailable`: no installed package runs this family, or the card is only for
+a user's own weights and names none."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,7 +135,11 @@ def verify_entry(entry: Entry, name: str | None = None) -> Verification:
         try:
             if entry.card is not None and entry.card.sources:
                 _check_file(found, entry.card)
-            _check_features(found, entry)
+            elif entry.family is not None and reads_files(import_class(entry.family)):
+                found.verdict = "unavailable"
+                found.problems.append("its card names no weights; it is for your own: hub.load(name, checkpoint=...).")
+            if found.verdict == "ok":
+                _check_features(found, entry)
         except OfflineError as error:
             found.verdict = "not here"
             found.problems.append(str(error))
@@ -143,6 +150,18 @@ def verify_entry(entry: Entry, name: str | None = None) -> Verification:
     if found.problems and found.verdict == "ok":
         found.verdict = "failed"
     return found
+
+
+def reads_files(cls: type[Any]) -> bool:
+    """Whether a class reads checkpoints; a signal transform has no loader of its own.
+
+    Example:
+        >>> from hubcore_fbank import FbankUpstream
+        >>> reads_files(FbankUpstream)
+        False
+    """
+    own = [base for base in cls.__mro__ if base is not UpstreamBase]
+    return any(loader in vars(base) for base in own for loader in ("from_file", "from_checkpoint"))
 
 
 def _state(source: Source, card: Card) -> LinkState:
@@ -157,8 +176,7 @@ def _check_file(found: Verification, card: Card) -> None:
     """Fetches the checkpoint and compares size and SHA-256 of every byte with the card, else with the pin."""
     pins = {source.uri: read_pin(source.uri) for source in card.sources}  # those of before this fetch
     path = fetch_card(card)
-    cached = cached_source(card.sources, card, card.name)
-    source = cached.source if cached is not None and cached.path == path else None
+    source = _giver(card, path, found.links)
     found.path, found.source = str(path), source.uri if source else None
     if path.is_dir():
         files = sorted(file for file in path.rglob("*") if file.is_file())
@@ -180,10 +198,18 @@ def _check_file(found: Verification, card: Card) -> None:
         found.problems.append(f"{path} has {found.bytes} bytes, but must have {source.size}. Fetch it again.")
 
 
+def _giver(card: Card, path: Path, links: Sequence[LinkState]) -> Source | None:
+    """The source that a file came from; of several that share it, one that was here before, else one that answers."""
+    sharing = [(link, source) for link, source in zip(links, card.sources, strict=True) if find_cached(source, card) == path]
+    sharing.sort(key=lambda pair: (not pair[0].cached, pair[0].reachable is False))
+    return sharing[0][1] if sharing else None
+
+
 def _check_features(found: Verification, entry: Entry) -> None:
     """Loads the upstream, runs the clip alone and in a batch, and looks at what comes out."""
     began = time.perf_counter()
-    upstream = build_upstream(entry, None, {})
+    with without_copies():
+        upstream = build_upstream(entry, None, {})
     report = getattr(upstream, "load_report", None)
     if report is not None:
         found.used, found.ignored = len(report.used), list(report.ignored)

@@ -53,7 +53,8 @@ def command(names: tuple[str, ...], everything: bool, as_json: bool) -> None:
     else:
         click.echo(_report(results))
     if everything and registry.problems:
-        click.echo(f"{len(registry.problems)} problems in the registry itself; `hubcore doctor` shows them.", err=True)
+        count = len(registry.problems)
+        click.echo(f"{count} problem{'s' * (count > 1)} in the registry itself; `hubcore doctor` shows them.", err=True)
     skipped = not everything and any(result.verdict in ("not here", "unavailable") for result in results)
     if dead or skipped or any(result.verdict == "failed" for result in results):
         click.get_current_context().exit(1)

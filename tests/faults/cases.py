@@ -49,7 +49,13 @@ class Case:
     @property
     def where(self) -> str:
         """The names of its tests, for the page."""
-        return ", ".join(f"`{test.rpartition('/')[2]}`" for test in self.tests) or f"`{self.name}`"
+        found: dict[str, list[str]] = {}
+        for test in self.tests:
+            path, _, name = test.partition("::")
+            function, _, parameter = name.removesuffix("]").partition("[")
+            found.setdefault(f"{path.rpartition('/')[2]}::{function}", []).append(parameter)
+        listed = [f"`{test}` {', '.join(filter(None, ids))}".strip() for test, ids in found.items()]
+        return "; ".join(listed) or f"`{self.name}`"
 
 
 class Cases:
@@ -111,12 +117,13 @@ def cases_page() -> str:
         "# What may go wrong with checkpoints, downloads and plugins, and what hubcore does",
         "",
         "Every row is a test. This page is written by `python -m tests.faults`, and the tests check that it is up to date.",
-        "The last column is the test's name: `pytest -k NAME tests` runs it, where a name has `::` what stands before that is its",
-        "file. All of `pytest -k case_ tests/faults` runs every case.",
+        "The last column is the test, which `pytest -k NAME tests` runs. Where it has a `::`, its file stands before that, and",
+        "the ids of its parameters after it. `pytest -k case_ tests/faults` runs every row.",
         "",
-        '"Kept" means that the bytes that came lie in the cache as a part, from which the next attempt goes on. "Inert" means that',
-        "the file asks for a call, which is recorded as a name with arguments and never made: such a file is no checkpoint, so",
-        "`hub.load` refuses it, too. [checkpoints.md](checkpoints.md) explains the cache, pins and offline use.",
+        '"Kept" means that the bytes that came lie in the cache as a part, from which the next attempt goes on.',
+        '"Inert" means that the file asks for a call, which is recorded as a name with arguments and never made: such a file',
+        "is no checkpoint, so `hub.load` refuses it, too.",
+        "[checkpoints.md](checkpoints.md) explains the cache, pins and offline use.",
     ]
     for group, title in GROUPS.items():
         lines += ["", f"## {title}", "", "| case | what happens | what comes of it | test |", "|---|---|---|---|"]

@@ -81,16 +81,21 @@ def test_a_built_in_name_can_be_contested_but_not_taken(install: Installer) -> N
     assert type(hub.load("mfcc")).__name__ == "FbankUpstream"
 
 
+UNPRINTABLE = "class E(Exception):\n    def __str__(self): raise ValueError\nraise E"
+
+
 @pytest.mark.parametrize(
     ("code", "expected"),
     [
-        ("import no_such_module_anywhere", "ModuleNotFoundError"),
-        ("raise SystemExit(3)", "SystemExit"),
-        ("def f(:", "SyntaxError"),
-        ("raise RecursionError", "RecursionError"),
-        ("class E(Exception):\n    def __str__(self): raise ValueError\nraise E", "cannot be imported: E"),
-        ("", "AttributeError"),
-        ("X = 3", "not a class"),
+        pytest.param("import no_such_module_anywhere", "ModuleNotFoundError", id="import error"),
+        pytest.param("def f(:", "SyntaxError", id="syntax error"),
+        pytest.param("raise SystemExit(3)", "SystemExit", id="system exit"),
+        pytest.param("raise GeneratorExit", "GeneratorExit", id="generator exit"),
+        pytest.param("raise RecursionError", "RecursionError", id="recursion error"),
+        pytest.param("raise MemoryError", "MemoryError", id="memory error"),
+        pytest.param(UNPRINTABLE, "cannot be imported: E", id="unprintable error"),
+        pytest.param("", "AttributeError", id="attribute missing"),
+        pytest.param("X = 3", "not a class", id="not a class"),
     ],
 )
 def test_a_broken_plugin_harms_only_its_own_name(install: Installer, code: str, expected: str) -> None:
@@ -159,6 +164,8 @@ BAD_FILES = {
     "deep": "version: 1\nupstreams: " + "[" * 5000,
     "numeric revision": "version: 1\nupstreams:\n  x: {upstream: a, license: b, config: 0123456}\n",
     "boolean name": "version: 1\nupstreams:\n  no: {upstream: a, license: b}\n",
+    "boolean field": "version: 1\nupstreams:\n  x: {upstream: a, license: b, on: c}\n",
+    "duplicate field": "version: 1\nupstreams:\n  x: {upstream: a, license: b, license: c}\n",
     "not utf-8": b"version: 1\nupstreams:\n  x: {upstream: \xff, license: b}\n",
     "unknown field": "version: 1\nupstreams:\n  x: {upstream: a, license: b, lisense: c}\n",
     "no licence": "version: 1\nupstreams:\n  x: {upstream: a}\n",

@@ -227,7 +227,10 @@ def test_list_marks_what_is_unavailable_or_contested(monkeypatch: pytest.MonkeyP
     lines = {line.split()[0]: line for line in result.output.splitlines()[2:]}
     assert "duplicate: claimed by hubcore and user" in lines["hubcore:fbank"]
     assert "duplicate: claimed by hubcore and user" in lines["user:fbank"]
-    assert " no " in lines["whale"] and "unavailable: no installed distribution provides the family 'whale'" in lines["whale"]
+    assert (
+        " no " in lines["whale"]
+        and "unavailable: no distribution that is installed and enabled provides the family 'whale'" in lines["whale"]
+    )
     assert "mfcc" in lines
     doctor = call("doctor")
     assert doctor.exit_code == 1
