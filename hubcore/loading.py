@@ -53,7 +53,7 @@ def build_upstream(entry: Entry, checkpoint: str | os.PathLike[str] | None, opti
     if checkpoint is not None:
         upstream = _method(cls, "from_checkpoint", family)(resolve(checkpoint), **wanted)
     elif card is not None and card.sources:
-        if card.config is not None and hasattr(cls, "configs"):
+        if card.config is not None and _has(cls, "configs", family):
             wanted.setdefault("config", card.config)  # for a file without a config; one that has its own is checked
         upstream = _method(cls, "from_checkpoint", family)(fetch_card(card), **wanted)
     else:
@@ -63,8 +63,19 @@ def build_upstream(entry: Entry, checkpoint: str | os.PathLike[str] | None, opti
     return upstream.eval() if hasattr(upstream, "eval") else upstream
 
 
+def _has(cls: type[Any], name: str, family: Family) -> bool:
+    """Whether the class has an attribute; a metaclass may answer with any exception."""
+    try:
+        return hasattr(cls, name)
+    except Exception as error:
+        raise PluginError(
+            f"{family.target} cannot be used: looking for {name} in it gives {_describe(error)}. It belongs to "
+            f"{family.distribution} {family.version}. Update or mend that distribution; every other upstream goes on working."
+        ) from error
+
+
 def _method(cls: type[Any], name: str, family: Family) -> Any:
-    if not hasattr(cls, name):
+    if not _has(cls, name, family):
         raise PluginError(
             f"{family.target} has no {name}, so it cannot load weights. It belongs to {family.distribution}. "
             "Its authors can inherit hubcore.UpstreamBase, which has it."
@@ -82,7 +93,7 @@ def _without_weights(cls: type[Any], card: Card | None, family: Family, options:
             f"{what}, so the weights would be random. Pass checkpoint=, {where}or build {cls.__name__}(config) yourself if "
             "random weights are what you want."
         )
-    if hasattr(cls, "from_config"):
+    if _has(cls, "from_config", family):
         return cls.from_config(**{"config": card.config if card else None, **options})
     try:
         return cls(**options)

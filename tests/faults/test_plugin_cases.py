@@ -99,12 +99,12 @@ class X(metaclass=Meta): pass
 @cases(
     211,
     "a class whose metaclass raises at every attribute, `isinstance` and `issubclass`",
-    "listed; loading it fails with what the metaclass says; everything else works",
+    "listed; loading it is a `PluginError`; everything else works",
 )
 def case_211_hostile_metaclass(install: Installer, folder: Path, patch: pytest.MonkeyPatch) -> None:
     plugin(install, "broken", HOSTILE)
     assert {"broken", "fbank"} < set(hub.list())
-    with pytest.raises(Exception, match="hostile"):
+    with pytest.raises(PluginError, match="broken"):
         hub.load("broken")
     assert type(hub.load("fbank")).__name__ == "FbankUpstream"
 
