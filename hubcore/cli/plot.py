@@ -18,6 +18,10 @@ from hubcore.text import printable
 if TYPE_CHECKING:
     from hubcore.plotting import Look
 
+    _ParamType = click.ParamType[tuple[float, ...]]
+else:
+    _ParamType = click.ParamType  # generic from click 8.4 on only
+
 # The same picture must be the same bytes, so no date goes into it.
 _METADATA = {".png": {"Software": None}, ".pdf": {"CreationDate": None}, ".svg": {"Date": None}}
 
@@ -27,7 +31,7 @@ Example:
   hubcore plot speech.wav -u fbank -o fbank.svg"""
 
 
-class _Lambdas(click.ParamType[tuple[float, ...]]):
+class _Lambdas(_ParamType):
     """Numbers with commas between."""
 
     name = "L,L,..."

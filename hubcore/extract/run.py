@@ -343,7 +343,7 @@ def _variable(output: UpstreamOutput, index: int) -> dict[str, Any]:
     """What a row says of one utterance whose frame rate is its own: its frames' times, and its single numbers."""
     times = output.frame_times()[index, : int(output.lengths[index])]
     numbers = {
-        name: round(float(value[index]), 6)
+        name: float(value[index])  # unrounded: a lambda cut to six digits gives another number of frames in a long recording
         for name, value in output.extras.items()
         if isinstance(value, Tensor) and value.shape == output.lengths.shape and value.is_floating_point()
     }

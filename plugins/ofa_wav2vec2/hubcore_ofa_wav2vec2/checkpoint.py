@@ -42,10 +42,19 @@ def read_ofa_config(checkpoint: Checkpoint, notes: list[str]) -> OfaWav2Vec2Conf
             "Load it with hub.load('wav2vec2', checkpoint=...) if it is a plain wav2vec 2.0."
         )
     kernel = next((info.shape[-1] for name, info in checkpoint.tensors.items() if name.endswith("alpha_fn.cnn.weight")), 5)
+    if "mixup" not in model:
+        notes.append("the config does not say whether lambda mixes alpha (mixup); the original's default, no, was taken")
     mixing = str(model.get("mixup", False)) in ("True", "true", "1")
+    draw = model.get("mixup_distro", "uniform")
     try:
-        upper = min(float(model.get("upper_lambd", 1.0)), 2.0)
-        return with_cif(base, alpha_kernel=kernel, mixing=mixing, lambd_range=(0.0, upper))
+        # What training drew from: only "both" goes up to upper_lambd.
+        ranges = {"uniform": (0.0, 1.0), "uniform-fr": (0.0, 1.0), "scale": (1.0, 2.0)}
+        drawn = ranges[draw] if draw != "both" else (0.0, min(float(model.get("upper_lambd", 2.0)), 2.0))
+        return with_cif(base, alpha_kernel=kernel, mixing=mixing, lambd_range=drawn)
+    except KeyError as error:
+        raise CheckpointLayoutError(
+            f"{checkpoint.path} has mixup_distro={draw!r}. It is one of {', '.join(ranges)}, both. The file may be damaged."
+        ) from error
     except (TypeError, ValueError) as error:
         raise CheckpointLayoutError(
             f"the options of the CIF module in {checkpoint.path} make no sense: {error}. The file may be damaged."

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -67,8 +67,10 @@ def fire(
         >>> fired.frames.tolist(), fired.spans.tolist()
         ([[1.0, 1.0], [1.0, 1.0]], [[0.0, 2.0], [2.0, 4.0]])
     """
+    if tail not in get_args(Tail) or not beta > 0:
+        raise OptionError(f"tail is {tail!r} and beta {beta}. tail must be one of {', '.join(get_args(Tail))}, beta above 0.")
     wide = torch.float32 if alpha.device.type == "mps" else torch.float64
-    sums = [part.cumsum(0) for part in torch.split(alpha.to(wide), list(lengths))]
+    sums = [_snapped(part.cumsum(0), beta) for part in torch.split(alpha.to(wide), list(lengths))]
     upper = torch.cat(sums)  # (N,) where each frame's interval ends
     lower = torch.cat([torch.cat([part.new_zeros(1), part[:-1]]) for part in sums])  # (N,) and where it begins
     mass = torch.stack([part[-1] for part in sums])
@@ -96,9 +98,10 @@ def fire(
             if left.item() > 1e-6:
                 rest = rest * (beta / left).to(precise)
             else:  # nothing to weigh the frames with: all count alike
-                rest = beta * frames[begins[u] : begins[u] + lengths[u]].to(precise).mean(0, keepdim=True)
+                # Plus nothing: alpha and lambda stay in the graph, with a gradient of 0.
+                rest = beta * frames[begins[u] : begins[u] + lengths[u]].to(precise).mean(0, keepdim=True) + 0 * rest
             whole, utterance_ends = rest, length
-        elif tail == "partial" or (tail == "keep" and left.item() >= tail_threshold):
+        elif tail == "partial" or (tail == "keep" and left.item() >= max(tail_threshold, 1e-6)):
             whole = torch.cat([whole, rest * (beta / left).to(precise) if tail == "keep" else rest])
             utterance_ends = torch.cat([utterance_ends, length])
         kept.append(whole)
@@ -111,6 +114,12 @@ def fire(
 def _offsets(lengths: Sequence[int]) -> list[int]:
     """Where each of several pieces begins that lie end to end."""
     return [0, *accumulate(lengths)][: len(lengths)]
+
+
+def _snapped(sums: Tensor, beta: float) -> Tensor:
+    """Running sums, whole outputs being exactly whole: ten weights of 1.1 make 11 outputs, and rounding must not lose one."""
+    whole = (sums.detach() / beta).round() * beta
+    return torch.where((whole - sums.detach()).abs() < 1e-9, sums + (whole - sums).detach(), sums)
 
 
 def _overlaps(lower: Tensor, upper: Tensor, beta: float) -> tuple[Tensor, Tensor, Tensor]:
@@ -201,6 +210,8 @@ def integrate_and_fire(
         >>> out.cif_lengths.tolist(), out.delays.tolist()
         ([2], [[1.5, 3.5]])
     """
+    if tail not in get_args(Tail):
+        raise OptionError(f"tail is {tail!r}. It must be one of {', '.join(get_args(Tail))}.")
     if frames.ndim != 3 or alpha.shape != frames.shape[:2]:
         raise OptionError(
             f"frames has shape {tuple(frames.shape)} and alpha {tuple(alpha.shape)}. They must be (B, F, C) and (B, F). "
@@ -210,8 +221,8 @@ def integrate_and_fire(
     weights = alpha.to(wide)
     if padding_mask is not None:
         weights = weights.masked_fill(padding_mask, 0.0)
-    if bool((weights < 0).any()):
-        raise OptionError("alpha has a negative weight. Weights are masses, 0 or more. Pass them through a sigmoid first.")
+    if not bool((weights >= 0).all()):
+        raise OptionError("alpha has a negative weight or NaN. Weights are masses, 0 or more. Pass them through a sigmoid.")
     alpha_sum = weights.sum(1)
     spread = (weights - weights.mean(1, keepdim=True)).square().sum(1) / (weights.shape[1] - 1 or float("nan"))
     if target_lengths is not None:

@@ -14,6 +14,7 @@ import numbers
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -21,24 +22,28 @@ from hubcore.errors import OptionError
 
 HIGHEST = 2.0
 """The lambda at which every weight is 0; above it the mixing rule has no meaning."""
+LOWEST = -15.0
+"""The lambda that makes 16 outputs of every frame; below it, it is more likely a mistake than a wish, and memory would end."""
 
 
-def check_lambd(value: Any, count: int, device: torch.device) -> Tensor:
-    """Lambda as a `(count,)` float64 tensor; one that requires a gradient stays in its graph.
+def check_lambd(value: Any, count: int | None, device: torch.device) -> Tensor:
+    """Lambda as a float64 tensor, a scalar or `(count,)`; one that requires a gradient stays in its graph.
 
     Args:
-        value: a number, one number for each utterance, or a tensor of either form.
-        count: utterances.
+        value: a number, one number for each utterance, or a tensor or an array of either form.
+        count: utterances; None where they are not known yet.
         device: where to put it.
 
     Raises:
         OptionError: not a number, NaN, infinite, above 2, or as many as there are not utterances.
 
     Example:
-        >>> check_lambd(0.5, 2, torch.device("cpu")).tolist()
-        [0.5, 0.5]
+        >>> check_lambd(0.5, 2, torch.device("cpu")).item(), check_lambd([0.1, 0.5], 2, torch.device("cpu")).tolist()
+        (0.5, [0.1, 0.5])
     """
     wide = torch.float32 if device.type == "mps" else torch.float64
+    if isinstance(value, np.ndarray) and value.dtype.kind in "iuf":
+        value = value.tolist()
     if isinstance(value, Tensor):
         if value.dtype == torch.bool or value.is_complex():
             raise OptionError(f"lambd is a tensor of {value.dtype}. It must hold numbers, such as 0.5. Convert it.")
@@ -51,16 +56,19 @@ def check_lambd(value: Any, count: int, device: torch.device) -> Tensor:
                     f"lambd is {value!r:.60}. It must be a number, such as 0.5, or one number for each utterance. "
                     "0 keeps a frame every 20 ms, 1 gives about one for each phone."
                 )
-        lambd = torch.tensor([float(item) for item in value] if many else float(value), device=device, dtype=wide)
-    if lambd.ndim > 1 or (lambd.ndim == 1 and lambd.shape[0] not in (1, count)):
+        try:
+            lambd = torch.tensor([float(item) for item in value] if many else float(value), device=device, dtype=wide)
+        except OverflowError as error:
+            raise OptionError("lambd is too large a number. It must be at most 2: 0 to 1 is the usual range.") from error
+    if lambd.ndim > 1 or (lambd.ndim == 1 and (not len(lambd) or len(lambd) not in (1, count or len(lambd)))):
         raise OptionError(
-            f"lambd has shape {tuple(lambd.shape)} for {count} utterances. It must be one number, or one for each utterance."
+            f"lambd has shape {tuple(lambd.shape)}{'' if count is None else f' for {count} utterances'}. It must be one "
+            "number, or one for each utterance. Pass a float for all of them."
         )
-    lambd = lambd.reshape(-1).expand(count)
-    known = lambd.detach()
-    if not bool(known.isfinite().all()) or bool((known > HIGHEST).any()):
-        bad = next(float(x) for x in known if not math.isfinite(x) or x > HIGHEST)
-        raise OptionError(f"lambd is {bad}. It must be a finite number, at most {HIGHEST:g}: 0 to 1 is the usual range.")
+    known = lambd.detach().reshape(-1)
+    if not bool(known.isfinite().all()) or bool(((known > HIGHEST) | (known < LOWEST)).any()):
+        bad = next(x for x in known.tolist() if not math.isfinite(x) or not LOWEST <= x <= HIGHEST)
+        raise OptionError(f"lambd is {bad}. It must be a number from {LOWEST:g} to {HIGHEST:g}: 0 to 1 is the usual range.")
     return lambd
 
 
@@ -97,9 +105,10 @@ def lambd_for_period(alpha: Tensor, lengths: Sequence[int], frames_per_output: f
     frames = torch.tensor(lengths, device=alpha.device, dtype=wide)
     wanted = frames / frames_per_output
     outputs = wanted.round().clamp_min(1)
-    # Nothing is left over where rounding went up; the margin is far above what a sum in float32 may be off by.
-    total = torch.where(wanted >= outputs, wanted, outputs + 1e-3)
-    total = torch.where(total > frames, torch.where(wanted > frames, total, frames), total)
+    # The sum of mixed weights must reach `outputs`, also where it is meant to equal it: the margin is far above what a sum
+    # in float32 may be off by. More than a frame for each frame is asked for only where the period is that short.
+    total = torch.maximum(wanted, outputs + 1e-3)
+    total = torch.where(wanted <= frames, total.minimum(frames), total)
     return lambd_for_mass(total, masses, frames)
 
 
@@ -110,7 +119,9 @@ def lambd_for_mass(total: Tensor, alpha_sum: Tensor, frames: Tensor) -> Tensor:
         >>> lambd_for_mass(torch.tensor(30.0), torch.tensor(20.0), torch.tensor(40.0)).item()
         0.5
     """
-    mixed = (frames - total) / (frames - alpha_sum)
+    nothing = torch.zeros_like(total)
+    # Where every alpha is 1, or the wish is a frame for each frame, 0 gives it; 0 / 0 would be no number.
+    mixed = torch.where(total >= frames, nothing, (frames - total) / (frames - alpha_sum))
     fewer = HIGHEST - total / alpha_sum
     return torch.where(total > frames, 1 - total / frames, torch.where(total >= alpha_sum, mixed, fewer))
 

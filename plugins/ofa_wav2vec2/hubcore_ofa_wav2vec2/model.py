@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from hubcore.ragged import with_gaps, without_gaps
 from hubcore_ofa_wav2vec2.cif import Tail, fire
-from hubcore_ofa_wav2vec2.config import OfaWav2Vec2Config
+from hubcore_ofa_wav2vec2.config import DEFAULT_LAMBD, OfaWav2Vec2Config
 from hubcore_ofa_wav2vec2.lambd import check_lambd, lambd_for_period, mix
 from hubcore_wav2vec2 import ConvExtractor, Encoder, FrameConv, Wav2Vec2Model, build_encoder, build_extractor
 
@@ -125,11 +125,16 @@ class OfaWav2Vec2Model(Wav2Vec2Model):
             if frames_per_output is not None:
                 chosen = lambd_for_period(alpha, frames, frames_per_output)
             else:
-                chosen = check_lambd(lambd, len(frames), alpha.device)
+                chosen = check_lambd(lambd, len(frames), alpha.device).expand(len(frames))
             mixed = mix(alpha, chosen, frames)
         fired = fire(features, mixed, frames, tail=tail)
         states = self.encoder(self.projection(fired.frames), fired.lengths, layers)
         return Compressed(states, fired.lengths, fired.spans, alpha, mixed, chosen, frames)
+
+    def forward(self, wavs: Sequence[Tensor], layers: Sequence[int]) -> tuple[list[Tensor], list[int]]:
+        """`compress` at the default lambda: hidden states `(M, D)` and the compressed frames of each utterance."""
+        result = self.compress(wavs, layers, lambd=DEFAULT_LAMBD)
+        return result.states, result.lengths
 
     def alpha_sums(self, wavs: Sequence[Tensor]) -> tuple[Tensor, list[int]]:
         """The sum of alpha of each utterance, `(B,)` float64, and its convolutional frames; runs no block."""

@@ -8,13 +8,14 @@ from __future__ import annotations
 import dataclasses
 import math
 import numbers
+import sys
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal, get_args
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from hubcore import UpstreamBase, UpstreamOutput
 from hubcore.errors import OptionError
@@ -22,7 +23,7 @@ from hubcore.ragged import frame_mask, pad_packed
 from hubcore.upstream import check_config, named_config
 from hubcore_ofa_wav2vec2.checkpoint import read_file
 from hubcore_ofa_wav2vec2.config import CONFIGS, DEFAULT_LAMBD, OfaWav2Vec2Config
-from hubcore_ofa_wav2vec2.lambd import check_lambd, lambd_for_mass
+from hubcore_ofa_wav2vec2.lambd import LOWEST, check_lambd, lambd_for_mass
 from hubcore_ofa_wav2vec2.model import Compressed, OfaWav2Vec2Model, build_model
 
 KeptTail = Literal["drop", "keep"]
@@ -76,6 +77,11 @@ class OfaWav2Vec2Upstream(UpstreamBase):
         """
         check_config(type(self), config)
         model = build_model(config) if model is None else model
+        if len(model.encoder.blocks) != config.num_layers or model.mixing != config.mixing:
+            raise OptionError(
+                f"the model has {len(model.encoder.blocks)} blocks and mixing={model.mixing}, but its config says "
+                f"{config.num_layers} and {config.mixing}. Both must agree. Build the model from this config."
+            )
         blocks = [f"block_{k}" for k in range(1, config.num_layers + 1)]
         super().__init__(
             layer_names=("input", *blocks),
@@ -100,6 +106,15 @@ class OfaWav2Vec2Upstream(UpstreamBase):
         if frame_period_ms is not None:
             self.frame_period_ms = frame_period_ms
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        # torch would take a module or a parameter for itself, and the property would never hear of it.
+        if name in ("lambd", "frame_period_ms") and isinstance(value, nn.Module | nn.Parameter):
+            raise OptionError(
+                f"{name} is a {type(value).__name__}. A default is a number that stays; one that is trained changes at every "
+                "step. Pass its value at each call: model(wavs, lambd=adaptive())."
+            )
+        super().__setattr__(name, value)
+
     @property
     def lambd(self) -> Any:
         """The lambda used where a call says nothing: what was set, or 0.5; None while a frame period is set."""
@@ -110,7 +125,9 @@ class OfaWav2Vec2Upstream(UpstreamBase):
     @lambd.setter
     def lambd(self, value: Any) -> None:
         if value is not None:
-            self._check_lambd(value, 1 if not hasattr(value, "__len__") else len(value), torch.device("cpu"))
+            checked = self._check_lambd(value, None, torch.device("cpu"))
+            if not checked.requires_grad:  # plain numbers: an extraction records them, and compares them with what it recorded
+                value = checked.tolist()
         self._lambd, self._frame_period_ms = value, None
 
     @property
@@ -122,6 +139,7 @@ class OfaWav2Vec2Upstream(UpstreamBase):
     def frame_period_ms(self, value: float | None) -> None:
         if value is not None:
             self._frames_per_output(value)
+            value = float(value)
         self._frame_period_ms = value
 
     @property
@@ -177,9 +195,11 @@ class OfaWav2Vec2Upstream(UpstreamBase):
         if frame_period_ms is None and lambd is None:
             frame_period_ms, lambd = self._frame_period_ms, self.lambd
         if lambd is not None:
-            lambd = self._check_lambd(lambd, len(rows), rows[0].device)
+            lambd = self._check_lambd(lambd, len(rows), rows[0].device).expand(len(rows))
         per_output = None if frame_period_ms is None else self._frames_per_output(frame_period_ms)
         result = self.model.compress(rows, chosen, lambd=lambd, frames_per_output=per_output, tail=self.tail)
+        if per_output is not None and result.lambd is not None:
+            self._warn_outside(result.lambd)
         return self._output(result, chosen)
 
     def find_lambd(self, batches: Iterable[Sequence[Tensor]], *, frame_period_ms: float) -> float:
@@ -205,30 +225,35 @@ class OfaWav2Vec2Upstream(UpstreamBase):
                 mass, frames, utterances = mass + float(sums.sum()), frames + sum(counts), utterances + len(counts)
         if not frames:
             raise OptionError("the corpus has no waveforms. A lambda is found from what alpha is on them. Pass at least one.")
-        # Each utterance drops half an output on average.
-        total = torch.tensor(frames / per_output + (utterances / 2 if per_output > 1 else 0), dtype=torch.float64)
-        found = lambd_for_mass(total, torch.tensor(mass, dtype=torch.float64), torch.tensor(frames, dtype=torch.float64))
+        wanted = frames / per_output
+        if per_output > 1 and self.tail == "drop":
+            wanted = min(wanted + utterances / 2, frames)  # each utterance drops half an output on average
+        found = lambd_for_mass(*(torch.tensor(float(x), dtype=torch.float64) for x in (wanted, mass, frames)))
         return float(found)
 
-    def _check_lambd(self, value: Any, count: int, device: torch.device) -> Tensor:
+    def _check_lambd(self, value: Any, count: int | None, device: torch.device) -> Tensor:
         if not self.config.mixing:
             raise OptionError(
                 "this checkpoint was trained without mixing (mixup=False), so lambda has no meaning for it: its alpha fires as "
                 "it is. Leave lambd and frame_period_ms out."
             )
         lambd = check_lambd(value, count, device)
+        self._warn_outside(lambd)
+        return lambd
+
+    def _warn_outside(self, lambd: Tensor) -> None:
+        """Warns, once, of a lambda that training never drew."""
         low, high = self.config.lambd_range
-        known = lambd.detach()
+        known = lambd.detach().reshape(-1)
         if not self._warned and bool(((known < low) | (known > high)).any()):
             self._warned = True
-            outside = next(float(x) for x in known if not low <= float(x) <= high)
+            outside = next(x for x in known.tolist() if not low <= x <= high)
             warnings.warn(
                 f"lambda {outside:g} is outside the {low:g} to {high:g} that this checkpoint was trained for. It works as the "
                 "mixing rule says, but the features were never trained at that rate. (Said once.)",
                 UserWarning,
-                stacklevel=4,
+                stacklevel=_levels_to_caller(),
             )
-        return lambd
 
     def _frames_per_output(self, period: Any) -> float:
         """A frame period in convolutional frames."""
@@ -236,7 +261,13 @@ class OfaWav2Vec2Upstream(UpstreamBase):
             self._check_lambd(0.0, 1, torch.device("cpu"))
         if not isinstance(period, numbers.Real) or isinstance(period, bool) or not math.isfinite(period) or period <= 0:
             raise OptionError(f"frame_period_ms is {period!r}. It must be a number of milliseconds above 0, such as 45.")
-        return float(period) * self.sample_rate / (1000 * self.model.extractor.stride)
+        frames = float(period) * self.sample_rate / (1000 * self.model.extractor.stride)
+        if frames * (1 - LOWEST) < 1:
+            raise OptionError(
+                f"frame_period_ms is {period!r}. It is in milliseconds, and at least a sixteenth of a convolutional frame, "
+                "which is 20. 45 is usual."
+            )
+        return frames
 
     def _output(self, result: Compressed, layers: tuple[int, ...]) -> UpstreamOutput:
         stride = self.model.extractor.stride
@@ -255,6 +286,14 @@ class OfaWav2Vec2Upstream(UpstreamBase):
             extras["lambd"] = result.lambd
         padded = [pad_packed(state, result.lengths) for state in result.states]
         return self.make_output(padded, lengths, layers, pad_packed(seconds, result.lengths), extras)
+
+
+def _levels_to_caller() -> int:
+    """For `warnings.warn`: how far up the first frame is that belongs neither to hubcore nor to torch."""
+    level, frame = 1, sys._getframe(1)
+    while frame.f_back and str(frame.f_globals.get("__name__")).partition(".")[0].startswith(("hubcore", "torch")):
+        level, frame = level + 1, frame.f_back
+    return level
 
 
 _BOTH = "both lambd and frame_period_ms were given. Each decides the frame rate. Choose one."
@@ -278,7 +317,7 @@ def upsample(out: UpstreamOutput, stride: int = 320, sample_rate: int = 16000) -
         >>> out.lengths.tolist(), 96 <= int(upsample(out).lengths) <= 99
         ([50], True)
     """
-    if stride < 1:
+    if not isinstance(stride, int) or stride < 1:
         raise OptionError(f"stride is {stride}. It must be at least 1 sample; 320 is 20 ms at 16 kHz.")
     step = stride / sample_rate
     indices = []
@@ -296,4 +335,5 @@ def upsample(out: UpstreamOutput, stride: int = 320, sample_rate: int = 16000) -
     states = tuple(state[rows, padded] * mask[..., None].to(state.dtype) for state in out.hidden_states)
     starts = torch.arange(longest, device=counts.device, dtype=torch.float64) * step
     times = torch.stack([starts, starts + step], dim=-1).expand(len(indices), longest, 2) * mask[..., None]
-    return dataclasses.replace(out, hidden_states=states, lengths=counts, times=times)
+    extras = {**out.extras, "mean_frame_period_ms": torch.full_like(counts, 1000 * step, dtype=torch.float32)}
+    return dataclasses.replace(out, hidden_states=states, lengths=counts, times=times, extras=extras)

@@ -21,7 +21,7 @@ from hubcore.errors import CheckpointLayoutError
 from hubcore_wav2vec2.config import Wav2Vec2Config
 from hubcore_wav2vec2.model import Wav2Vec2Model, build_model
 
-READER_VERSION = 1
+READER_VERSION = 2
 """Raised whenever the same file would give other weights or another config, so that no older copy is used."""
 
 AnyConfig = TypeVar("AnyConfig", bound=Wav2Vec2Config)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import copy
+import json
 import pickle
 import warnings
 from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -15,7 +17,8 @@ from torch import Tensor
 from hubcore import Featurizer, UpstreamOutput, hub
 from hubcore.audio import load_audio
 from hubcore.errors import CheckpointLayoutError, OptionError
-from hubcore_ofa_wav2vec2 import CONFIGS, AdaptiveLambda, OfaWav2Vec2Upstream, upsample
+from hubcore_ofa_wav2vec2 import CONFIGS, AdaptiveLambda, OfaWav2Vec2Upstream, fire, mix, upsample
+from hubcore_ofa_wav2vec2.lambd import lambd_for_period
 from hubcore_wav2vec2 import Wav2Vec2Upstream
 from tests.gold import gold_arrays, gold_file, gold_wavs, relative_error
 from tests.paths import SPEECH
@@ -407,3 +410,97 @@ def test_the_report_names_the_heads() -> None:
         "quantizer.weight_proj.bias",
         "quantizer.weight_proj.weight",
     }
+
+
+# What a second reader found ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mean_alpha", [0.1, 2 / 9, 0.5])
+def test_a_period_that_divides_the_frames_loses_none(mean_alpha: float) -> None:
+    generator = torch.Generator().manual_seed(0)
+    for frames, per_output in ((36, 1.5), (72, 2.25), (90, 3.0), (100, 1.0), (45, 2.25), (200, 2.0), (30, 0.5)):
+        alpha = (2 * mean_alpha * torch.rand(frames, generator=generator)).clamp(0.001, 0.999)
+        lambd = lambd_for_period(alpha, [frames], per_output)
+        assert fire(torch.ones(frames, 1), mix(alpha, lambd, [frames]), [frames]).lengths == [round(frames / per_output)]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("given", [torch.tensor(0.3), np.float32(0.3), np.array(0.3), 0.3, torch.tensor([0.3])])
+def test_a_default_may_be_any_number_and_is_kept_as_plain_data(given: object) -> None:
+    model = hub.load("ofa_wav2vec2_tiny_untrained", lambd=given)
+    assert np.allclose(model.options["lambd"], 0.3)
+    json.dumps(model.options)
+    wav = gold_wavs()[0]
+    assert model([wav]).lengths.tolist() == model([wav], lambd=0.3).lengths.tolist()
+
+
+def test_one_lambda_for_each_utterance_may_be_an_array(bundled: OfaWav2Vec2Upstream) -> None:
+    out = bundled(list(gold_wavs()), lambd=np.array([0.1, 0.5, 0.9]))
+    assert out.extras["lambd"].tolist() == [0.1, 0.5, 0.9]
+
+
+@pytest.mark.parametrize("name", ["lambd", "frame_period_ms"])
+def test_a_module_as_a_default_is_refused(name: str) -> None:
+    model = hub.load("ofa_wav2vec2_tiny_untrained")
+    for value in (AdaptiveLambda(0.5), torch.nn.Parameter(torch.tensor(0.5))):
+        with pytest.raises(OptionError, match="at each call"):
+            setattr(model, name, value)
+    assert not any("lambd" in key for key in model.state_dict())
+
+
+@torch.no_grad()
+def test_a_period_far_off_warns_too_and_points_at_the_caller() -> None:
+    model = hub.load("ofa_wav2vec2_tiny_untrained")
+    with pytest.warns(UserWarning, match="outside the 0 to 1") as caught:
+        model([gold_wavs()[1]], frame_period_ms=300)
+    assert caught[0].filename == __file__
+
+
+@pytest.mark.parametrize(
+    ("draw", "upper", "wanted"),
+    [
+        ("uniform", 2.0, (0, 1)),
+        ("uniform-fr", 1.0, (0, 1)),
+        ("scale", 2.0, (1, 2)),
+        ("both", 2.0, (0, 2)),
+        ("both", 1.5, (0, 1.5)),
+    ],
+)
+def test_the_trained_range_is_what_training_drew_from(
+    tmp_path: Path, draw: str, upper: float, wanted: tuple[float, float]
+) -> None:
+    tree = torch.load(gold_file("ofa_tiny.pt"), weights_only=True)
+    tree["cfg"]["model"].update(mixup_distro=draw, upper_lambd=upper)
+    torch.save(tree, tmp_path / "drawn.pt")
+    assert OfaWav2Vec2Upstream.from_checkpoint(tmp_path / "drawn.pt").config.lambd_range == wanted
+
+
+def test_up_sampling_loses_no_frame_to_rounding() -> None:
+    for tenths in range(1, 30):
+        for frames in (10, 20, 50):
+            mixed = mix(torch.full((frames,), 0.2), torch.tensor([-tenths / 10], dtype=torch.float64), [frames])
+            assert fire(torch.ones(frames, 1), mixed, [frames]).lengths == [frames * (10 + tenths) // 10]
+
+
+def test_what_must_be_a_mistake_is_refused(bundled: OfaWav2Vec2Upstream) -> None:
+    for options in ({"lambd": -1e4}, {"frame_period_ms": 0.045}, {"lambd": 10**400}):
+        with pytest.raises(OptionError):
+            bundled([gold_wavs()[0]], **options)
+    with pytest.raises(OptionError, match="tail must be one of"):
+        fire(torch.ones(3, 1), torch.ones(3), [3], tail="kept")  # type: ignore[arg-type]
+
+
+def test_where_nothing_fires_the_graph_stays_whole(bundled: OfaWav2Vec2Upstream) -> None:
+    model = copy.deepcopy(bundled).requires_grad_(False)
+    lambd = torch.tensor(2.0, requires_grad=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        model([gold_wavs()[0]], lambd=lambd).last_hidden_state.sum().backward()
+    assert lambd.grad is not None
+
+
+def test_the_bare_model_compresses_too(bundled: OfaWav2Vec2Upstream) -> None:
+    states, lengths = bundled.model([gold_wavs()[0]], [4])
+    out = bundled([gold_wavs()[0]], lambd=0.5)
+    assert lengths == out.lengths.tolist()
+    assert torch.equal(states[0], out.last_hidden_state[0])
