@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from hubcore.card import Card
-from hubcore.checkpoints.sources import fetch_card, resolve
-from hubcore.errors import HubcoreError, OptionError, PluginError, UnavailableUpstreamError
+from hubcore.checkpoints.sources import fetch_card, file_sha256, resolve
+from hubcore.errors import ChecksumError, HubcoreError, OptionError, PluginError, UnavailableUpstreamError
 from hubcore.registry import Entry, Family
 
 
@@ -55,7 +55,15 @@ def build_upstream(entry: Entry, checkpoint: str | os.PathLike[str] | None, opti
     elif card is not None and card.sources:
         if card.config is not None and _has(cls, "configs", family):
             wanted.setdefault("config", card.config)  # for a file without a config; one that has its own is checked
-        upstream = _method(cls, "from_checkpoint", family)(fetch_card(card), **wanted)
+        path = fetch_card(card)
+        upstream = _method(cls, "from_checkpoint", family)(path, **wanted)
+        published = {source.sha256 for source in card.sources if source.sha256}
+        # The stamp tells, for the price of a stat, whether the path still holds the file that was verified.
+        if len(published) == len(card.sources) and path.is_file() and file_sha256(path) not in published:
+            raise ChecksumError(
+                f"{path}, the checkpoint of {card.name!r}, was replaced while it was read. What was loaded may not be the file "
+                "that was verified, and is thrown away. See who writes there, and load again."
+            )
     else:
         upstream = _without_weights(cls, card, family, wanted)
     if card is not None and checkpoint is None:
