@@ -110,7 +110,7 @@ def plan_weights(
         CheckpointLayoutError: not a wav2vec 2.0 encoder, or it has no config and none was passed.
         MissingWeightsError: a tensor is missing or has another shape than the config says.
     """
-    spelling, prefix = _find_encoder(checkpoint)
+    spelling, prefix = find_encoder(checkpoint)
     notes: list[str] = []
     if checkpoint.config:
         promised, config = config, parse(checkpoint, notes)
@@ -131,7 +131,7 @@ def plan_weights(
     if config.input_projection != with_projection and config.conv_dim == config.dim:
         config = dataclasses.replace(config, input_projection=with_projection)
     if "encoder.pos_conv.weight_v" not in known and "encoder.pos_conv.weight_g" not in known:
-        known = _split_fused_weight(known, inside, spelling)
+        known = split_fused_weight(known, inside, spelling)
     with torch.device("meta"):  # no memory until the weights come
         model = build(config)
     shapes = {name: tuple(value.shape) for name, value in model.state_dict().items()}
@@ -157,7 +157,7 @@ def plan_weights(
     return WeightPlan(config, model, rows, report)
 
 
-def _find_encoder(checkpoint: Checkpoint) -> tuple[str, str]:
+def find_encoder(checkpoint: Checkpoint) -> tuple[str, str]:
     """Which spelling the file uses, and the prefix before its encoder's names."""
     for spelling, first in _FIRST_WEIGHT.items():
         prefixes = [name[: -len(first)] for name in checkpoint.tensors if name.endswith(first)]
@@ -184,7 +184,7 @@ def _shape(checkpoint: Checkpoint, name: str, row: Rename) -> tuple[int, ...]:
     return tuple(row.convert(torch.empty(shape, device="meta")).shape) if len(shape) == 3 else shape
 
 
-def _split_fused_weight(
+def split_fused_weight(
     known: dict[str, tuple[str, Rename]], inside: Mapping[str, str], spelling: str
 ) -> dict[str, tuple[str, Rename]]:
     """Adds the two parts of the weight norm where a file holds the finished weight of the position embedding."""
@@ -398,6 +398,7 @@ def read_file(
 ) -> tuple[Wav2Vec2Config, Wav2Vec2Model, LoadReport]:
     """`read_weights` of the checkpoint at `path`; dropouts that are not None replace the file's."""
     given: dict[str, Any] = {name: value for name, value in (dropouts or {}).items() if value is not None}
+    config = dataclasses.replace(config, **given) if config else None  # for a file that has no config of its own
 
     def parse(checkpoint: Checkpoint, notes: list[str]) -> Wav2Vec2Config:
         return dataclasses.replace(read_config(checkpoint, notes), **given)

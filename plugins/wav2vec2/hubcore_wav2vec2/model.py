@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -36,11 +37,12 @@ class Encoder(nn.Module):
         self.norm = norm
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, x: Tensor, lengths: Sequence[int], layers: Sequence[int]) -> list[Tensor]:
+    def forward(self, x: Tensor, lengths: Sequence[int], layers: Sequence[int], *, layerdrop: float = 0.0) -> list[Tensor]:
         """The hidden states `layers`, each `(N, D)`; no block above the highest of them runs.
 
         Hidden state k is the input of block k (0-based); hidden state L is the output of the encoder, which for pre-norm
-        models includes the final layer norm.
+        models includes the final layer norm. `layerdrop` is the probability that a block gives back its input, for
+        pre-training only. fairseq: `encoder_layerdrop`.
         """
         x = x + self.pos_conv(x, lengths)
         if not self.pre_norm:
@@ -48,7 +50,8 @@ class Encoder(nn.Module):
         x = self.dropout(x)
         states = {0: x}
         for index, block in enumerate(self.blocks[: max(layers)], start=1):
-            x = block(x, lengths)
+            if not layerdrop or torch.rand(()).item() >= layerdrop:
+                x = block(x, lengths)
             states[index] = self.norm(x) if self.pre_norm and index == len(self.blocks) else x
             if index - 1 not in layers:
                 del states[index - 1]
@@ -91,14 +94,18 @@ class Wav2Vec2Model(nn.Module):
         self.projection = projection
         self.encoder = encoder
 
-    def extract(self, wavs: Sequence[Tensor]) -> tuple[Tensor, list[int]]:
-        """Normalised convolutional features `(N, C)` of 1-D waveforms, and the frames of each."""
+    def convolve(self, wavs: Sequence[Tensor]) -> tuple[Tensor, list[int]]:
+        """Convolutional features `(N, C)` of 1-D waveforms before their layer norm, and the frames of each."""
         if self.normalize:
             wavs = [functional.layer_norm(wav, wav.shape, eps=self.normalize_eps) for wav in wavs]
         samples = [wav.shape[0] for wav in wavs]
         signal, starts = pack_on_grid(wavs, self.extractor.stride)
-        features = self.feature_norm(self.extractor(signal, starts, samples))
-        return features, [conv_length(n, self.extractor.geometry) for n in samples]
+        return self.extractor(signal, starts, samples), [conv_length(n, self.extractor.geometry) for n in samples]
+
+    def extract(self, wavs: Sequence[Tensor]) -> tuple[Tensor, list[int]]:
+        """Normalised convolutional features `(N, C)` of 1-D waveforms, and the frames of each."""
+        features, frames = self.convolve(wavs)
+        return self.feature_norm(features), frames
 
     def forward(self, wavs: Sequence[Tensor], layers: Sequence[int]) -> tuple[list[Tensor], list[int]]:
         """Hidden states `(N, D)` of the layers asked for (0 to L), and the frames of each utterance."""

@@ -1,0 +1,233 @@
+"""`Wav2Vec2Pretraining`: a wav2vec 2.0 encoder with its pre-training heads, and the losses it learns from.
+
+Shapes: `B` batch, `N` packed frames of all utterances, `M` masked frames of all utterances, `C` channels, `D` dim.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from hubcore.errors import OptionError
+from hubcore.pretrain.objective import Batch, Losses
+from hubcore_wav2vec2.config import CONFIGS, Wav2Vec2Config
+from hubcore_wav2vec2.model import Wav2Vec2Model, build_model
+from hubcore_wav2vec2.pretrain.config import Wav2Vec2Objective
+from hubcore_wav2vec2.pretrain.contrastive import Contrast, contrast
+from hubcore_wav2vec2.pretrain.initialise import load_pretraining_weights
+from hubcore_wav2vec2.pretrain.masking import draw_masks, draw_negatives
+from hubcore_wav2vec2.pretrain.quantizer import GumbelQuantizer, Quantized, gumbel_noise
+
+
+@dataclass(frozen=True)
+class Draws:
+    """What is random in one forward pass, dropout apart; whatever is None is drawn."""
+
+    mask: Tensor | None = None
+    """`(N,)` bool, the masked frames among those that enter the transformer."""
+    negatives: Tensor | None = None
+    """`(M, K)` int64 indices of masked frames."""
+    noise: Tensor | None = None
+    """`(M, G, V)` Gumbel noise."""
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What the heads made of a batch."""
+
+    contrast: Contrast
+    quantized: Quantized
+    predictions: Tensor
+    """`(M, final_dim)`."""
+    targets: Tensor
+    """`(M, final_dim)`."""
+    counts: list[int]
+    """Masked frames of each utterance."""
+    temperature: float
+
+
+class Wav2Vec2Pretraining(nn.Module):
+    """wav2vec 2.0's pre-training (Baevski et al. 2020, section 3): masked frames must be told from others of the utterance.
+
+    Nothing is padded or cropped: masks, targets and negatives of an utterance come from its own frames, and its part of
+    the loss is the same in any batch, but for the codebook diversity, which is a figure of the whole batch.
+
+    The encoder is `model`, so a state dict of this class is a checkpoint of `Wav2Vec2Upstream` with heads beside it.
+
+    Example:
+        >>> from hubcore.pretrain.objective import Batch
+        >>> from hubcore_wav2vec2 import CONFIGS
+        >>> objective = Wav2Vec2Pretraining(CONFIGS["tiny"], Wav2Vec2Objective(final_dim=32, codebook_dim=32))
+        >>> losses = objective(Batch([torch.randn(16000), torch.randn(9000)]), update=0, seed=1)
+        >>> sorted(losses.terms), losses.sample_size > 0
+        (['contrastive', 'diversity', 'features_penalty'], True)
+    """
+
+    upstream: ClassVar[str] = "wav2vec2"
+    model_configs: ClassVar[Mapping[str, Wav2Vec2Config]] = CONFIGS
+    config_class: ClassVar[type[Wav2Vec2Objective]] = Wav2Vec2Objective
+
+    def __init__(self, model_config: Wav2Vec2Config, config: Wav2Vec2Objective, model: Wav2Vec2Model | None = None) -> None:
+        super().__init__()
+        if not isinstance(config, self.config_class):
+            raise OptionError(
+                f"config is a {type(config).__name__}. {type(self).__name__} takes a {self.config_class.__name__}."
+            )
+        self.model_config, self.config = model_config, config
+        self.model = build_model(model_config) if model is None else model
+        self.mask_embedding = nn.Parameter(torch.empty(model_config.dim).uniform_())
+        self.quantizer = GumbelQuantizer(
+            model_config.conv_dim, groups=config.codebook_groups, entries=config.codebook_entries, out_dim=config.codebook_dim
+        )
+        self.project_targets = nn.Linear(config.codebook_dim, config.final_dim)
+        self.project_predictions = nn.Linear(model_config.dim, config.final_dim)
+
+    @property
+    def skips_parameters(self) -> bool:
+        """Whether layer drop may leave blocks without a gradient."""
+        return self.config.layerdrop > 0
+
+    @staticmethod
+    def open_guidance(paths: Sequence[Path]) -> Mapping[str, Any] | None:
+        """Nothing: wav2vec 2.0 learns from audio alone.
+
+        Raises:
+            OptionError: there are paths.
+        """
+        if paths:
+            raise OptionError(
+                "data.segments is set, but wav2vec 2.0 learns from audio alone. Segments guide ofa_wav2vec2. Leave "
+                "data.segments out, or set upstream: ofa_wav2vec2."
+            )
+        return None
+
+    def variants(self) -> Mapping[str, Mapping[str, Any]]:
+        """One way to validate."""
+        return {"": {}}
+
+    def load_weights(self, path: Path) -> tuple[list[str], list[str]]:
+        """Takes over the weights of a checkpoint of any layout; see `hubcore.pretrain.objective.Objective.load_weights`."""
+        return load_pretraining_weights(self, path)
+
+    def forward(self, batch: Batch, *, update: int, seed: int, given: Draws | None = None) -> Losses:
+        """The losses of a batch; `given` replaces what would be drawn from `seed`."""
+        features, frames, squares = self.features(batch)
+        answers = self.answer(features, frames, update=update, seed=seed, given=given)
+        return self.losses(answers, frames, squares)
+
+    def features(self, batch: Batch) -> tuple[Tensor, list[int], Tensor]:
+        """Normalised features `(N, C)`, the frames of each utterance, and the mean square of its raw features, `(B,)`."""
+        scale = self.config.feature_grad_scale
+        with torch.set_grad_enabled(scale > 0 and torch.is_grad_enabled()):
+            raw, frames = self.model.convolve(batch.wavs)
+        if 0 < scale != 1:
+            raw = scale_gradient(raw, scale)
+        squares = torch.stack([part.mean() for part in raw.float().square().mean(1).split(frames)])
+        return self.model.feature_norm(raw), frames, squares
+
+    def answer(self, features: Tensor, frames: Sequence[int], *, update: int, seed: int, given: Draws | None = None) -> Answers:
+        """Masks features `(N, C)`, runs the transformer, and compares its answers with the quantised features."""
+        config, given = self.config, given or Draws()
+        generator = torch.Generator().manual_seed(seed)
+        mask = self._draw_mask(frames, seed) if given.mask is None else given.mask.cpu()
+        counts = [int(part.sum()) for part in mask.split(list(frames))]
+        masked = mask.nonzero()[:, 0].to(features.device)  # (M,)
+
+        x = functional.dropout(self.model.projection(features), config.dropout_input, self.training)
+        # index_put wants one dtype; under autocast the projection is narrower than the embedding.
+        x = x.index_put((masked,), self.mask_embedding.to(x.dtype).expand(len(masked), -1))
+        layerdrop = config.layerdrop if self.training else 0.0
+        last = len(self.model.encoder.blocks)
+        [x] = self.model.encoder(x, frames, [last], layerdrop=layerdrop)
+
+        noise = given.noise
+        if noise is None and self.training:
+            noise = gumbel_noise((len(masked), *self.quantizer.codebook.shape[:2]), generator)
+        negatives = draw_negatives(counts, config.num_negatives, generator) if given.negatives is None else given.negatives
+        unmasked = functional.dropout(features[masked], config.dropout_features, self.training)
+        temperature = config.temperature_at(update)
+        quantized = self.quantizer(
+            unmasked, temperature=temperature, noise=None if noise is None else noise.to(features.device)
+        )
+        targets = self.project_targets(quantized.vectors)
+        predictions = self.project_predictions(x[masked])
+        result = contrast(
+            predictions, targets, quantized.codes, negatives.to(features.device), counts, config.logit_temperature
+        )
+        return Answers(result, quantized, predictions, targets, counts, temperature)
+
+    def losses(self, answers: Answers, frames: Sequence[int], squares: Tensor) -> Losses:
+        """The weighted sum of contrastive loss, codebook diversity and penalty of large features."""
+        config = self.config
+        size = sum(answers.counts)
+        entries = config.codebook_groups * config.codebook_entries
+        diversity = (entries - answers.quantized.prob_perplexity) / entries
+        penalty = per_target(squares, answers.counts)
+        total = answers.contrast.loss + size * (config.diversity_weight * diversity + config.features_penalty_weight * penalty)
+        terms = {
+            "contrastive": answers.contrast.loss.detach(),
+            "diversity": diversity.detach(),
+            "features_penalty": penalty.detach(),
+        }
+        per = max(size, 1)
+        figures = {
+            "loss": (total.item() / per, size),
+            "contrastive": (answers.contrast.loss.item() / per, size),
+            "diversity": (diversity.item(), size),
+            "features_penalty": (penalty.item(), size),
+            "accuracy": (answers.contrast.correct.item() / per, size),
+            "code_perplexity": (answers.quantized.code_perplexity.item(), size),
+            "prob_perplexity": (answers.quantized.prob_perplexity.item(), size),
+            "temperature": (answers.temperature, size),
+            "masked": (size / sum(frames), sum(frames)),
+        }
+        return Losses(total, size, terms, figures)
+
+    def _draw_mask(self, frames: Sequence[int], seed: int) -> Tensor:
+        """`(N,)` bool; an utterance in which fewer than two frames would be masked has no question to ask, and none is."""
+        config, original = self.config, self.config.compat == "original"
+        masks = draw_masks(
+            frames,
+            np.random.RandomState(seed % 2**32),
+            mask_prob=config.mask_prob,
+            mask_length=config.mask_length,
+            mask_selection=config.mask_selection,
+            mask_other=config.mask_other,
+            no_overlap=config.no_mask_overlap,
+            min_space=config.mask_min_space,
+            mask_dropout=config.mask_dropout,
+            same_count=original,
+            equal_lengths=original,
+        )
+        return torch.cat([torch.from_numpy(mask if mask.sum() > 1 else np.zeros_like(mask)) for mask in masks])
+
+
+def per_target(values: Tensor, counts: Sequence[int]) -> Tensor:
+    """The mean of one value for each utterance `(B,)`, weighted by its targets, so that no utterance changes another's part.
+
+    Example:
+        >>> per_target(torch.tensor([1.0, 4.0]), [2, 1]).item()
+        2.0
+    """
+    weights = values.new_tensor([float(count) for count in counts])
+    return (values * weights).sum() / max(sum(counts), 1)
+
+
+def scale_gradient(x: Tensor, factor: float) -> Tensor:
+    """`x`, exactly, whose gradient is multiplied by `factor` on its way back. fairseq: `GradMultiply`.
+
+    Example:
+        >>> x = torch.ones(1, requires_grad=True)
+        >>> scale_gradient(x, 0.1).backward()
+        >>> round(x.grad.item(), 3)
+        0.1
+    """
+    fixed = x.detach()
+    return fixed + factor * (x - fixed)
