@@ -1,0 +1,147 @@
+"""`s3prl.hub` on hubcore: every name as a function that gives its model. Imports no torch.
+
+Beside the names of `hubcore.hub.list()` there are, for each family with weights, `<family>_custom`, `<family>_local`,
+`<family>_url` (all three take a path or an address) and `hf_<family>_custom` (a repository of the Hugging Face Hub).
+
+The models are hubcore's own objects, each with one method more, `get_downsample_rates(key)`.
+
+Example:
+    >>> import torch
+    >>> from hubcore.compat.s3prl import hub
+    >>> model = getattr(hub, "wav2vec2_tiny_untrained")(refresh=False)
+    >>> model([torch.randn(16000)])["hidden_states"][-1].shape, model.get_downsample_rates("hidden_states")
+    (torch.Size([1, 49, 96]), 320)
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from hubcore import hub as core
+from hubcore.compat.s3prl.download import forget
+from hubcore.compat.s3prl.rates import DownsampleRates
+from hubcore.errors import OptionError, UnknownUpstreamError
+from hubcore.registry import current_registry
+
+__all__ = ["options"]
+
+
+def options(only_registered_ckpt: bool = False) -> list[str]:
+    """Every name that is a function here; imports no plugin.
+
+    Args:
+        only_registered_ckpt: whether to leave out those that need a path or an address.
+
+    Example:
+        >>> from hubcore.compat.s3prl import hub
+        >>> "wav2vec2_custom" in hub.options(), "wav2vec2_custom" in hub.options(only_registered_ckpt=True)
+        (True, False)
+    """
+    needing = {*_custom_loaders(), *_cards_without_sources()}
+    return sorted({*core.list()} - needing if only_registered_ckpt else {*core.list(), *needing})
+
+
+def load(name: str, ckpt: str | os.PathLike[str] | None, refresh: bool, conf: Mapping[str, Any]) -> Any:
+    """The model that a name of `options()` means.
+
+    Args:
+        name: the name.
+        ckpt: a path or an address; needed by the `custom` loaders, optional elsewhere. s3prl ignores it elsewhere.
+        refresh: whether what was downloaded before is downloaded anew.
+        conf: options of the model. `legacy` and `fairseq`, which choose the code that opens a checkpoint in s3prl, are taken
+            and mean nothing, since every layout is read here.
+
+    Raises:
+        UnknownUpstreamError: no such name.
+        OptionError: no such option, or a checkpoint is needed.
+        DownloadError: the checkpoint cannot be obtained.
+        CheckpointError: it cannot be used.
+    """
+    rest = {key: value for key, value in conf.items() if key not in ("legacy", "fairseq", "model_config")}
+    if conf.get("model_config") is not None:
+        raise OptionError(
+            f"model_config is {conf['model_config']!r}. Settings are options here, not a file of s3prl's. "
+            f"`hubcore info {name}` shows the class that takes them."
+        )
+    for ours, theirs in (
+        ("checkpoint", "path_or_url of S3PRLUpstream or ckpt of a hub function"),
+        ("name", "the function's name"),
+    ):
+        if ours in rest:
+            raise OptionError(f"{ours!r} is among the options of {name!r}. In s3prl's interface that is {theirs}. Use that.")
+    if not isinstance(refresh, bool):
+        raise OptionError(f"refresh is {refresh!r}. It must be True or False; a checkpoint is given as ckpt=.")
+    known, custom = core.list(), _custom_loaders()
+    if name not in known and name not in custom:
+        raise UnknownUpstreamError(name, options(), "S3PRLUpstream.available_names() has every name.")
+    if ckpt is None and (name in custom or name in _cards_without_sources()):
+        raise OptionError(
+            f"{name!r} came without a checkpoint. It loads the one that it is given. Pass path_or_url= to S3PRLUpstream, "
+            "ckpt= to a hub function."
+        )
+    if name in custom:
+        family, is_repository = custom[name]
+        if is_repository and "://" not in str(ckpt) and not Path(str(ckpt)).expanduser().exists():
+            ckpt = f"hf://{ckpt}"
+        name = name if name in known else family
+    if refresh:
+        card = current_registry().find(name).card
+        if ckpt is not None:
+            forget(os.fspath(ckpt))
+        elif card is not None:
+            forget(card)
+    upstream: Any = core.load(name, ckpt, **rest)
+    if not hasattr(upstream, "get_downsample_rates"):
+        upstream.get_downsample_rates = DownsampleRates(upstream)
+    return upstream
+
+
+def _families_with_weights() -> set[str]:
+    return {
+        entry.family.name
+        for entry in current_registry().entries
+        if entry.family is not None and (entry.card is None or entry.card.sources)
+    }
+
+
+def _custom_loaders() -> dict[str, tuple[str, bool]]:
+    """Name of each generic loader -> its family, and whether it takes the name of a repository."""
+    families = _families_with_weights()
+    loaders = {f"{family}_{kind}": (family, False) for family in families for kind in ("custom", "local", "url")}
+    return loaders | {f"hf_{family}_custom": (family, True) for family in families}
+
+
+def _cards_without_sources() -> set[str]:
+    """Names of the cards that say how to run a checkpoint, but not which one."""
+    cards = [entry.card for entry in current_registry().entries if entry.card is not None]
+    families = _families_with_weights()
+    return {name for card in cards if card.upstream in families and not card.sources for name in (card.name, *card.aliases)}
+
+
+def __getattr__(name: str) -> Callable[..., Any]:
+    if name.startswith("_"):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name in _custom_loaders():
+
+        def load_custom(ckpt: str | os.PathLike[str] | None = None, *, refresh: bool = False, **conf: Any) -> Any:
+            return load(name, ckpt, refresh, conf)
+
+        function: Callable[..., Any] = load_custom
+    elif name in core.list():
+
+        def load_registered(refresh: bool = False, *, ckpt: str | os.PathLike[str] | None = None, **conf: Any) -> Any:
+            return load(name, ckpt, refresh, conf)
+
+        function = load_registered
+    else:
+        raise UnknownUpstreamError(name, options(), "hub.options() has every name.")
+    function.__name__ = function.__qualname__ = name
+    function.__doc__ = f"The model {name!r}, as s3prl's hub gives it."
+    return function
+
+
+def __dir__() -> list[str]:
+    return [*__all__, *options()]
