@@ -8,27 +8,21 @@ import sys
 import zipfile
 from pathlib import Path
 
-import pytest
-
 from tests.paths import REPOSITORY
 
 
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("wheel")
-    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(out), str(REPOSITORY)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return next(out.glob("*.whl"))
-
-
-def test_the_wheel_has_everything_and_nothing_else(wheel: Path) -> None:
-    names = zipfile.ZipFile(wheel).namelist()
+def test_the_wheel_has_everything_and_nothing_else(hubcore_wheel: Path) -> None:
+    names = zipfile.ZipFile(hubcore_wheel).namelist()
     tops = {name.split("/")[0] for name in names if ".dist-info/" not in name}
     assert tops == {"hubcore", "hubcore_fbank", "hubcore_ofa_wav2vec2", "hubcore_wav2vec2"}
     for needed in (
         "hubcore/registry.yaml",
         "hubcore/py.typed",
+        "hubcore/scaffold/untrained.safetensors",
+        "hubcore/scaffold/files/pyproject.toml.in",
+        "hubcore/scaffold/files/.gitignore.in",
+        "hubcore/scaffold/files/.github/workflows/test.yml.in",
+        "hubcore/scaffold/files/__package__/upstream.py.in",
         "hubcore_fbank/py.typed",
         "hubcore_wav2vec2/py.typed",
         "hubcore_wav2vec2/bundled/wav2vec2_tiny_untrained.safetensors",
@@ -36,12 +30,15 @@ def test_the_wheel_has_everything_and_nothing_else(wheel: Path) -> None:
         "hubcore_ofa_wav2vec2/py.typed",
     ):
         assert needed in names
-    assert not [name for name in names if name.endswith(".pyc") or "tests/" in name]
+    templates = REPOSITORY / "hubcore/scaffold/files"
+    ours = {f"hubcore/scaffold/files/{path.relative_to(templates).as_posix()}" for path in templates.rglob("*.in")}
+    assert {name for name in names if name.startswith("hubcore/scaffold/files/")} == ours
+    assert not [name for name in set(names) - ours if name.endswith(".pyc") or "tests/" in name]
 
 
-def test_the_wheel_works_without_the_checkout(wheel: Path, tmp_path: Path) -> None:
+def test_the_wheel_works_without_the_checkout(hubcore_wheel: Path, tmp_path: Path) -> None:
     site = tmp_path / "site"
-    with zipfile.ZipFile(wheel) as archive:
+    with zipfile.ZipFile(hubcore_wheel) as archive:
         archive.extractall(site)
     script = f"""
 import sys

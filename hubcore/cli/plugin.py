@@ -1,0 +1,80 @@
+"""`hubcore plugin new NAME` writes a new plugin package; `hubcore plugin check DIST` examines an installed one."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from pathlib import Path
+
+import click
+
+_NEW = """\b
+Example:
+  hubcore plugin new my_model
+  hubcore plugin new my_model --dir ~/src"""
+_CHECK = """\b
+Example:
+  hubcore plugin check hubcore-my-model
+  hubcore plugin check hubcore-my-model --json"""
+
+
+@click.group(epilog=f"{_NEW}\n{_CHECK.split(chr(10), 2)[2]}")
+def command() -> None:
+    """Write and check plugins: packages that bring upstreams of their own."""
+
+
+@command.command("new", epilog=_NEW)
+@click.argument("name")
+@click.option(
+    "--dir", "folder", type=click.Path(path_type=Path), default=Path(), show_default="this folder", help="Where to make it."
+)
+def new(name: str, folder: Path) -> None:
+    """Write a complete package hubcore-NAME: a small working upstream, its cards, its tests.
+
+    Nothing that is there is ever overwritten.
+    """
+    from hubcore.scaffold import new_plugin
+
+    made = new_plugin(name, folder.expanduser())
+    count = sum(path.is_file() for path in made.rglob("*"))
+    click.echo(f"{count} files written to {made}. Next:\n")
+    click.echo(f"  cd {shlex.quote(str(made))}\n  pip install -e '.[test]'\n  pytest\n  hubcore info {name}")
+    click.echo(f"\nYour model goes into {made / f'hubcore_{name}' / 'model.py'}; docs/write_a_plugin.md goes through it.")
+
+
+@command.command("check", epilog=_CHECK)
+@click.argument("distribution", metavar="DIST")
+@click.option(
+    "--exempt",
+    multiple=True,
+    metavar="[NAME/]CHECK=REASON",
+    help="A check that an upstream need not pass, and why; for all upstreams, or for NAME alone.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+def check(distribution: str, exempt: tuple[str, ...], as_json: bool) -> None:
+    """Examine the installed distribution DIST: entry points, cards, classes, conformance, hooks.
+
+    Nothing is downloaded. Exits 1 if something is wrong.
+    """
+    from hubcore.cli.table import format_table
+    from hubcore.plugin_check import check_plugin
+
+    pairs = [text.partition("=") for text in exempt]
+    for (name, equals, reason), text in zip(pairs, exempt, strict=True):
+        if not (name and equals and reason):
+            raise click.BadParameter(f"{text!r} is not CHECK=REASON", param_hint="--exempt")
+    report = check_plugin(distribution, {name: reason for name, _, reason in pairs})
+    if as_json:
+        click.echo(json.dumps(report.to_dict(), indent=2))
+    else:
+        rows = [(step.what, step.name, step.result, step.detail) for step in report.steps]
+        click.echo(format_table(["checked", "name", "result", "detail"], rows))
+        skipped = sum(step.result == "not checked" for step in report.steps)
+        count = len(report.findings)
+        for number, finding in enumerate(report.findings, start=1):
+            place = f"{finding.file}, line {finding.line}" if finding.line else finding.file or report.distribution
+            click.echo(f"\n{number}. {place}\n   {finding.cause}\n   {finding.remedy}")
+        verdict = f"{count} finding{'s' * (count > 1)}" if count else "nothing is wrong"
+        click.echo(f"\n{report.distribution} {report.version}: {verdict}; {skipped} not checked")
+    if not report.ok:
+        click.get_current_context().exit(1)
