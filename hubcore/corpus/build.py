@@ -1,0 +1,287 @@
+"""`build_manifest`: the audio files below a folder, measured in parallel and split in two by seed and name.
+
+The same folder gives the same manifests, whatever the order of the file system and the number of workers. What cannot be
+used is told, file by file, and harms no other.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+
+from hubcore.corpus.files import write_together
+from hubcore.corpus.manifest import Manifest, ManifestEntry, manifest_text, why_not_a_name
+from hubcore.errors import AudioError, ExtractionError, OptionError
+from hubcore.text import printable
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """A file that is in no manifest, and why.
+
+    Example:
+        >>> LeftOut("a.wav", "it is empty").path
+        'a.wav'
+    """
+
+    path: str
+    """Its path below the root."""
+    reason: str
+    """Why, in a sentence."""
+
+
+@dataclass(frozen=True)
+class Built:
+    """What was found below a folder; `build_manifest` makes it and `write_built` writes it.
+
+    Example:
+        >>> from hubcore.corpus import Manifest
+        >>> Built(Manifest(Path("/corpus"), ()), None, 16000).counts()["train"]
+        0
+    """
+
+    train: Manifest
+    """The files to train on, sorted by path."""
+    valid: Manifest | None
+    """The files to validate on, sorted by path; None where none were asked for."""
+    sample_rate: int
+    """The rate in Hz that all of them have."""
+    unreadable: tuple[LeftOut, ...] = ()
+    """Files that cannot be used at all."""
+    other_rate: tuple[LeftOut, ...] = ()
+    """Files of another sample rate: training would have to resample them, so they are not listed."""
+    too_short: int = 0
+    """Files below the shortest duration asked for."""
+    too_long: int = 0
+    """Files above the longest duration asked for."""
+    without_text: int = 0
+    """Files whose path lacks the text asked for."""
+
+    def counts(self) -> Mapping[str, int]:
+        """How many files went where."""
+        return MappingProxyType(
+            {
+                "train": len(self.train),
+                "valid": len(self.valid or ()),
+                "unreadable": len(self.unreadable),
+                "other_rate": len(self.other_rate),
+                "too_short": self.too_short,
+                "too_long": self.too_long,
+                "without_text": self.without_text,
+            }
+        )
+
+
+def is_valid(path: str, valid_percent: float, seed: int) -> bool:
+    """Whether a file is to validate on: a matter of its path and the seed alone.
+
+    So a file never changes sides when others are added or removed, and `valid_percent` is met on average, not exactly.
+
+    Args:
+        path: its path below the root.
+        valid_percent: the share to validate on, from 0 to 1. fairseq: `--valid-percent`, which is a share as well.
+        seed: any integer.
+
+    Example:
+        >>> sum(is_valid(f"{n}.wav", 0.1, 42) for n in range(1000))
+        91
+    """
+    digest = hashlib.blake2b(f"{seed}\n{path}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") < valid_percent * 2**64
+
+
+def build_manifest(
+    folder: str | os.PathLike[str],
+    *,
+    extensions: Iterable[str] = ("flac", "wav"),
+    valid_percent: float = 0.01,
+    seed: int = 42,
+    path_must_contain: str | None = None,
+    min_seconds: float = 0.0,
+    max_seconds: float | None = None,
+    sample_rate: int = 16000,
+    workers: int | None = None,
+    report: Callable[[int, int], None] | None = None,
+) -> Built:
+    """The audio files below `folder`, their headers read, split into those to train and to validate on.
+
+    Hidden files and folders are left out; links are followed, and no file is listed twice.
+
+    Args:
+        folder: searched to any depth.
+        extensions: endings to take, in any case.
+        valid_percent: the share to validate on, from 0 to 1; see `is_valid`.
+        seed: decides which files those are.
+        path_must_contain: if given, only files whose path below `folder` has this text in it.
+        min_seconds: shorter files are counted, not listed.
+        max_seconds: longer files are counted, not listed.
+        sample_rate: in Hz; files of another rate are told, not listed.
+        workers: threads that read headers; as many as there are processors if None.
+        report: called with (files read, files in all), from time to time.
+
+    Raises:
+        AudioError: `folder` cannot be searched, or there is no such file in it.
+        OptionError: an impossible share, duration, ending or number of workers.
+
+    Example:
+        >>> import tempfile, soundfile
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> for name in ("b.flac", "a.wav"):
+        ...     soundfile.write(folder / name, [0.0] * 800, 16000)
+        >>> built = build_manifest(folder, valid_percent=0)
+        >>> built.train.entries, built.valid
+        ((ManifestEntry(path='a.wav', samples=800), ManifestEntry(path='b.flac', samples=800)), None)
+    """
+    endings = _endings(extensions)
+    _check(valid_percent, min_seconds, max_seconds, workers)
+    root = Path(os.path.realpath(folder))
+    paths, without_text = _find(folder, root, endings, path_must_contain)
+    unreadable: list[LeftOut] = []
+    other_rate: list[LeftOut] = []
+    listed: list[ManifestEntry] = []
+    too_short = too_long = done = 0
+    with ThreadPoolExecutor(workers or _processors()) as pool:
+        for path, measured in zip(paths, pool.map(lambda path: _measure(root, path), paths), strict=True):
+            done += 1
+            if report:
+                report(done, len(paths))
+            if isinstance(measured, LeftOut):
+                unreadable.append(measured)
+                continue
+            samples, rate = measured
+            if rate != sample_rate:
+                other_rate.append(LeftOut(path, f"it has {rate} Hz, not {sample_rate} Hz"))
+            elif samples < min_seconds * rate:
+                too_short += 1
+            elif max_seconds is not None and samples > max_seconds * rate:
+                too_long += 1
+            else:
+                listed.append(ManifestEntry(path, samples))
+    chosen = {entry.path for entry in listed if is_valid(entry.path, valid_percent, seed)}
+    return Built(
+        train=Manifest(root, tuple(entry for entry in listed if entry.path not in chosen)),
+        valid=Manifest(root, tuple(entry for entry in listed if entry.path in chosen)) if valid_percent > 0 else None,
+        sample_rate=sample_rate,
+        unreadable=tuple(unreadable),
+        other_rate=tuple(other_rate),
+        too_short=too_short,
+        too_long=too_long,
+        without_text=without_text,
+    )
+
+
+def write_built(built: Built, dest: str | os.PathLike[str]) -> dict[str, Path]:
+    """Writes `train.tsv` and `valid.tsv`, and `unreadable.tsv` and `other_rate.tsv` where files are to be told.
+
+    The two lists of files left out have lines of path, tab, reason; odd characters of a path are written out.
+
+    Returns:
+        the files written, by name.
+
+    Raises:
+        ExtractionError: they cannot be written, or `valid.tsv` of an earlier split would be left beside the new one.
+
+    Example:
+        >>> import tempfile
+        >>> sorted(write_built(Built(Manifest(Path("/corpus"), ()), None, 16000), tempfile.mkdtemp()))
+        ['train.tsv']
+    """
+    folder = Path(dest)
+    texts = {"train.tsv": manifest_text(built.train)}
+    if built.valid is not None:
+        texts["valid.tsv"] = manifest_text(built.valid)
+    elif (folder / "valid.tsv").exists():
+        raise ExtractionError(
+            f"{printable(folder / 'valid.tsv')} is there, and no files to validate on are asked for. It would list files that "
+            "train.tsv has too. Remove it, or choose another folder."
+        )
+    for name, files in {"unreadable.tsv": built.unreadable, "other_rate.tsv": built.other_rate}.items():
+        if files:
+            texts[name] = "".join(f"{_plain(file.path)}\t{_plain(file.reason)}\n" for file in files)
+    write_together({folder / name: text.encode() for name, text in texts.items()})
+    for name in {"unreadable.tsv", "other_rate.tsv"} - set(texts):
+        (folder / name).unlink(missing_ok=True)
+    return {name: folder / name for name in texts}
+
+
+def _find(
+    folder: str | os.PathLike[str], root: Path, endings: frozenset[str], path_must_contain: str | None
+) -> tuple[list[str], int]:
+    """The paths below the root to measure, sorted, and how many lack the text asked for."""
+    from hubcore.audio import find_audio  # here, since it imports torch, which reading a manifest does without
+
+    if not root.is_dir():
+        raise AudioError(
+            f"{printable(folder)} is not a folder. A manifest lists the audio files below a folder. Check the spelling."
+        )
+    paths, without_text = [], 0
+    for file in find_audio([root]):
+        path = file.relative_to(root).as_posix()
+        if path.rpartition(".")[2].lower() not in endings:
+            continue
+        if path_must_contain is not None and path_must_contain not in path:
+            without_text += 1
+        else:
+            paths.append(path)
+    if not paths:
+        text = "" if path_must_contain is None else f" and {path_must_contain!r} in its path ({without_text} lack that)"
+        raise AudioError(
+            f"{printable(folder)} has no file ending in {', '.join(sorted(endings))}{text}. A manifest would be empty. "
+            "Name the endings with --ext, or another folder."
+        )
+    return sorted(paths), without_text
+
+
+def _measure(root: Path, path: str) -> tuple[int, int] | LeftOut:
+    """Samples per channel and rate of a file, or why it cannot be used."""
+    from hubcore.audio import probe
+
+    problem = why_not_a_name(path)
+    if problem:
+        return LeftOut(path, f"its path {problem}, so that no manifest can name it; rename it")
+    try:
+        info = probe(root / path)
+    except AudioError as error:
+        return LeftOut(path, str(error))
+    return info.frames, info.sample_rate
+
+
+def _endings(extensions: Iterable[str]) -> frozenset[str]:
+    from hubcore.audio import AUDIO_EXTENSIONS
+
+    given = [extensions] if isinstance(extensions, str) else list(extensions)
+    endings = frozenset(ending.strip().lower().removeprefix(".") for ending in given)
+    if not endings or not endings <= AUDIO_EXTENSIONS:
+        raise OptionError(
+            f"the endings are {', '.join(map(repr, given)) or 'none'}. Each must be one of audio: "
+            f"{', '.join(sorted(AUDIO_EXTENSIONS))}. flac,wav suits most corpora."
+        )
+    return endings
+
+
+def _check(valid_percent: float, min_seconds: float, max_seconds: float | None, workers: int | None) -> None:
+    if not 0 <= valid_percent <= 1:
+        raise OptionError(
+            f"valid_percent is {valid_percent}. It is a share, from 0 to 1, as in fairseq. 0.01 is one file in a hundred."
+        )
+    if not 0 <= min_seconds <= (float("inf") if max_seconds is None else max_seconds):
+        raise OptionError(
+            f"min_seconds is {min_seconds} and max_seconds {max_seconds}. They are durations, the first not above the second. "
+            "2 and 30 suit wav2vec 2.0."
+        )
+    if workers is not None and workers < 1:
+        raise OptionError(f"workers is {workers}. At least one thread must read. Leave it out for one on each processor.")
+
+
+def _processors() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _plain(text: str) -> str:
+    """Text in one field of one line."""
+    return "".join(repr(character)[1:-1] if character in "\t\n\r" else character for character in printable(text))
