@@ -25,6 +25,26 @@ class Source:
 
 
 @dataclass(frozen=True)
+class UpstreamShape:
+    """What an upstream gives, as its config alone tells: a config with an `upstream_shape` lets `hubcore info` show it.
+
+    Example:
+        >>> from hubcore_fbank import CONFIGS
+        >>> CONFIGS["fbank"].upstream_shape
+        UpstreamShape(layer_names=('features',), hidden_sizes=(240,), frame_stride=160, sample_rate=16000)
+    """
+
+    layer_names: tuple[str, ...]
+    """One name for each hidden state."""
+    hidden_sizes: tuple[int, ...]
+    """The width `D` of each hidden state."""
+    frame_stride: int | None
+    """Samples from one frame to the next; None where that depends on the input."""
+    sample_rate: int
+    """Samples per second of the waveforms, in Hz."""
+
+
+@dataclass(frozen=True)
 class Card:
     """What a registry says about one checkpoint, and the class that runs it.
 
@@ -52,7 +72,7 @@ class Card:
     note: str | None = None
     """What a user should know before using it."""
     options: Mapping[str, Any] = field(default_factory=dict)
-    """Default options of `hub.load`, overridden by the caller's."""
+    """Default options of `hub.load`, overridden by the caller's; `layers` is what `forward` returns by default."""
     file: str | None = None
     """The registry file that holds this record."""
     line: int | None = None

@@ -6,14 +6,20 @@ import ast
 import dataclasses
 import importlib
 import importlib.util
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from hubcore.card import Card
+from hubcore.card import Card, UpstreamShape
 from hubcore.checkpoints.sources import find_cached
 from hubcore.registry import Entry, Family
 from hubcore.text import printable
+
+_MAX_HEADER = 100_000_000
+"""Bytes of a header, the format's own limit."""
+_LAYERS_SHOWN = 4
+"""More layers than these are shown by the first two and the last."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,6 +52,8 @@ class UpstreamInfo:
     """That config's values, if the plugin could be asked."""
     config_problem: str | None
     """Why there are none, if the plugin has no such config or is broken."""
+    shape: UpstreamShape | None
+    """Layers, widths, frame stride and sample rate, where the config tells them without weights."""
     cached: str | None
     """The local file of its checkpoint, if it is here."""
     card: Card | None
@@ -70,7 +78,11 @@ class UpstreamInfo:
             values = ", ".join(f"{key}={value}" for key, value in (self.config or {}).items())
             problem = f" ({self.config_problem})" if self.config_problem else ""
             rows.append(("config", f"{self.config_name}" + (f": {values}" if values else problem)))
+        if self.shape is not None:
+            rows += _shape_rows(self.shape)
         if card is not None:
+            if card.options:
+                rows.append(("options", ", ".join(f"{key}={value}" for key, value in card.options.items())))
             for source in card.sources:
                 rows.append(("source", source.uri))
                 rows.append(("  sha256", source.sha256 or "not published; pinned on first use"))
@@ -86,12 +98,34 @@ class UpstreamInfo:
         return "\n".join(f"{label:<{width}}  {value}" for label, value in rows)
 
 
+def _shape_rows(shape: UpstreamShape) -> list[tuple[str, str]]:
+    names, widths = shape.layer_names, shape.hidden_sizes
+    listed = ", ".join(names if len(names) <= _LAYERS_SHOWN else (*names[:2], "...", names[-1]))
+    stride = "depends on the input"
+    if shape.frame_stride is not None:
+        stride = f"{shape.frame_stride} samples ({1000 * shape.frame_stride / shape.sample_rate:g} ms)"
+    return [
+        ("layers", f"{len(names)}: {listed}"),
+        ("width", ", ".join(map(str, widths if len(set(widths)) > 1 else widths[:1]))),
+        ("frame stride", stride),
+        ("sample rate", f"{shape.sample_rate} Hz"),
+    ]
+
+
 def describe(entry: Entry) -> UpstreamInfo:
     """The `UpstreamInfo` of a registry entry."""
     card, family = entry.card, entry.family
     file, line = locate(family) if family else (None, None)
-    config, problem = _config(family, card.config) if card and card.config and family and not family.missing else (None, None)
     cached = next(filter(None, (find_cached(source, card) for source in card.sources)), None) if card else None
+    configs = config = problem = shape = None
+    # A plugin is asked only where its answer would be shown.
+    if card and family and not family.missing and (card.config or "config" in card.options or _is_native(cached)):
+        configs, problem = named_configs(family)
+        shape = _shape(configs, card, cached)
+        if card.config is None:
+            problem = None
+        elif problem is None:
+            config, problem = _config(configs, card.config)
     return UpstreamInfo(
         name=entry.name,
         aliases=entry.aliases,
@@ -103,6 +137,7 @@ def describe(entry: Entry) -> UpstreamInfo:
         config_name=card.config if card else None,
         config=config,
         config_problem=problem,
+        shape=shape,
         cached=str(cached) if cached else None,
         card=card,
     )
@@ -178,16 +213,65 @@ def _imported_module(package: str, node: ast.ImportFrom) -> str | None:
     return ".".join([*above, *([node.module] if node.module else [])]) or None
 
 
-def _config(family: Family, name: str) -> tuple[dict[str, Any] | None, str | None]:
-    """The values of a named config, or why there are none."""
+def named_configs(family: Family) -> tuple[dict[str, Any] | None, str | None]:
+    """The named configs of a family (`CONFIGS` of its package), or why there are none; both None where it has none.
+
+    Example:
+        >>> from hubcore.registry import current_registry
+        >>> "base" in named_configs(current_registry().find("wav2vec2").family)[0]
+        True
+    """
     try:
-        package = importlib.import_module(family.module.partition(".")[0])
-        configs = getattr(package, "CONFIGS", None)
-        if configs is None:  # a family need not have named configs
-            return None, None
-        if name not in configs:
-            return None, f"unknown to this family: it has {', '.join(map(str, configs)) or 'none'}"
+        configs = getattr(importlib.import_module(family.module.partition(".")[0]), "CONFIGS", None)
+        return (None if configs is None else {str(name): configs[name] for name in configs}), None
+    except (Exception, SystemExit) as error:  # a broken plugin must not keep `info` from saying the rest
+        return None, f"its plugin could not be asked: {_said(error)}"
+
+
+def _said(error: BaseException) -> str:
+    return f"{type(error).__name__}: {printable(str(error))}"
+
+
+def _config(configs: Mapping[str, Any] | None, name: str) -> tuple[dict[str, Any] | None, str | None]:
+    """The values of a named config, or why there are none."""
+    if configs is None:
+        return None, None
+    if name not in configs:
+        return None, f"unknown to this family: it has {', '.join(configs) or 'none'}"
+    try:
         config = configs[name]
         return (dict(config) if isinstance(config, Mapping) else dataclasses.asdict(config)), None
-    except (Exception, SystemExit) as error:  # a broken plugin must not keep `info` from saying the rest
-        return None, f"its plugin could not be asked: {type(error).__name__}: {printable(str(error))}"
+    except Exception as error:  # as above
+        return None, f"its plugin could not be asked: {_said(error)}"
+
+
+def _shape(configs: Mapping[str, Any] | None, card: Card, cached: Path | None) -> UpstreamShape | None:
+    """What the upstream of a card will give, where its config says so: the card's named one, or the cached file's own."""
+    try:
+        name = card.options.get("config", card.config)
+        config = (configs or {}).get(name)
+        if config is None and name is None and configs and cached and _is_native(cached):
+            values = _native_config(cached)
+            config = type(next(iter(configs.values())))(**values) if values else None
+        if config is None:
+            return None
+        fields = {field.name for field in dataclasses.fields(config)}
+        changed = {option: value for option, value in card.options.items() if option in fields}
+        shape = getattr(dataclasses.replace(config, **changed), "upstream_shape", None)
+        return shape if isinstance(shape, UpstreamShape) else None
+    except Exception:  # a config that cannot be asked, or a file that is none: `info` says the rest
+        return None
+
+
+def _is_native(cached: Path | None) -> bool:
+    return cached is not None and cached.suffix == ".safetensors"
+
+
+def _native_config(path: Path) -> dict[str, Any] | None:
+    """The config in the header of hubcore's own checkpoint; nothing else of the file is read."""
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if length > _MAX_HEADER:
+            return None
+        about = json.loads(json.loads(file.read(length))["__metadata__"]["hubcore"])
+    return dict(about["config"])

@@ -71,7 +71,15 @@ class UnavailableUpstreamError(HubcoreError):
 
 
 class RegistryError(HubcoreError):
-    """A registry file is malformed; the message names the file, the line and the record."""
+    """A registry file is malformed; the message names the file, the line and the record.
+
+    `file` and `line` hold the place, where there is one.
+    """
+
+    def __init__(self, message: str, file: str | None = None, line: int | None = None) -> None:
+        self.file = file
+        self.line = line
+        super().__init__(message)
 
 
 class OptionError(HubcoreError, ValueError):

@@ -22,7 +22,8 @@ class Featurizer(nn.Module):
         upstream: read for its layers and widths; it is neither kept nor changed.
         feature_selection: `"hidden_states"`, `"last_hidden_state"` or `"hidden_state_<k>"`.
         upstream_device: where the hidden states will be; the weights are put there.
-        layer_selection: one layer or a list of layers of `hidden_states`, negative ones counted from the end; all if None.
+        layer_selection: one layer or a list of layers of `hidden_states`, negative ones counted from the end; if None, those
+            that the upstream returns by default, which are all unless its card says otherwise.
         normalize: whether each layer is layer-normed, without trained scale, before the sum. s3prl: `normalize`.
 
     Raises:
@@ -51,7 +52,8 @@ class Featurizer(nn.Module):
         self.normalize = normalize
         self.layer_names = tuple(upstream.layer_names)
         self._hidden_sizes = tuple(upstream.hidden_sizes)
-        self.layers = _select(feature_selection, layer_selection, self.layer_names)
+        given = getattr(upstream, "default_layers", None)
+        self.layers = _select(feature_selection, layer_selection, self.layer_names, given)
         """Indices of the layers that are summed: `upstream(wavs, layers=featurizer.layers)` computes no other."""
         sizes = [upstream.hidden_sizes[layer] for layer in self.layers]
         if len(set(sizes)) > 1:
@@ -124,8 +126,10 @@ class Featurizer(nn.Module):
         return f"layers={list(self.layers)}, output_dim={self.output_dim}, normalize={self.normalize}"
 
 
-def _select(feature: str, layer_selection: int | Sequence[int] | None, names: Sequence[str]) -> tuple[int, ...]:
-    """The layer indices that a selection means."""
+def _select(
+    feature: str, layer_selection: int | Sequence[int] | None, names: Sequence[str], default: Sequence[int] | None
+) -> tuple[int, ...]:
+    """The layer indices that a selection means, `default` being what the upstream returns where a call names no layer."""
     count = len(names)
     if feature != "hidden_states":
         if layer_selection is not None:
@@ -134,7 +138,7 @@ def _select(feature: str, layer_selection: int | Sequence[int] | None, names: Se
                 "feature_selection='hidden_states' can be narrowed. Leave one of them out."
             )
         if feature == "last_hidden_state":
-            return (count - 1,)
+            return (max(default or (count - 1,)),)
         prefix, _, index = feature.rpartition("_")
         if prefix == "hidden_state" and index.isdecimal() and int(index) < count:
             return (int(index),)
@@ -143,7 +147,7 @@ def _select(feature: str, layer_selection: int | Sequence[int] | None, names: Se
             f"hidden_state_{count - 1}."
         )
     if layer_selection is None:
-        return tuple(range(count))
+        return tuple(dict.fromkeys(default or range(count)))
     chosen = [layer_selection] if isinstance(layer_selection, int) else [*layer_selection]
     for layer in chosen:
         if not isinstance(layer, int) or isinstance(layer, bool) or not -count <= layer < count:

@@ -131,7 +131,7 @@ class Upstream(Protocol):
             wavs: 1-D float tensors at `sample_rate`, or one `(B, T)` tensor.
             lengths: `(B,)` samples of each row, with a `(B, T)` tensor.
             layers: indices into `layer_names` (negative ones count from the end): only these are returned, and no block
-                above the highest one runs. All if None.
+                above the highest one runs. If None all, or those that a card or `hub.load(..., layers=)` made the default.
 
         Raises:
             AudioError: a waveform cannot be used; the message names the item.

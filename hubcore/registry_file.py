@@ -15,6 +15,8 @@ import yaml
 from hubcore.card import Card, Source
 from hubcore.errors import RegistryError, nearest_names
 
+SCHEMA = Path(__file__).with_name("registry.schema.json")
+"""The JSON Schema of registry files, for editors. What it says is what this module checks; tests hold them together."""
 _MAX_BYTES = 1 << 20
 _MAX_DEPTH = 20
 NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}")
@@ -22,6 +24,9 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 _TEXT_FIELDS = ("upstream", "license", "config", "training_data", "paper", "note")
 _FIELDS = (*_TEXT_FIELDS, "aliases", "sources", "options")
 _SCHEMES = ("https://", "hf://", "package://")
+_REFUSED_SCHEMES = ("http:", "ftp:", "file:", "data:")
+_BYTES = re.compile(r"0|[1-9][0-9]{0,15}")
+_NULL = "tag:yaml.org,2002:null"
 
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -39,12 +44,15 @@ def read_registry(path: Path, distribution: str | None = None) -> tuple[list[Car
     root = _compose(path)
     fields = _mapping(path, root, "the file")
     version = fields.get("version")
-    if version is None or version.value != "1":
-        raise RegistryError(f"{path}: it does not begin with `version: 1`. That is the only version there is. Add the line.")
+    if version is None or version.value != "1" or version.tag != "tag:yaml.org,2002:int":
+        what = "it does not begin with `version: 1`. That is the only version there is. Add the line."
+        raise RegistryError(f"{path}: {what}", str(path), _line(version or root))
     unknown = set(fields) - {"version", "upstreams"}
     if unknown or "upstreams" not in fields:
         bad = sorted(unknown) or "no `upstreams`"
-        raise RegistryError(f"{path}: beside `version` there is {bad}. There must be `upstreams` and nothing else.")
+        where = _line(fields[min(unknown)] if unknown else root)
+        what = f"beside `version` there is {bad}. There must be `upstreams` and nothing else."
+        raise RegistryError(f"{path}: {what}", str(path), where)
     records = _mapping(path, fields["upstreams"], "`upstreams`")
     cards: list[Card] = []
     broken: list[RegistryError] = []
@@ -66,32 +74,57 @@ def _compose(path: Path) -> yaml.Node:
     try:
         data = path.read_bytes()
         if len(data) > _MAX_BYTES:
-            raise RegistryError(f"{path}: it has {len(data)} bytes. At most {_MAX_BYTES} are read. Split the file.")
+            raise RegistryError(f"{path}: it has {len(data)} bytes. At most {_MAX_BYTES} are read. Split the file.", str(path))
         text = data.decode("utf-8-sig")
         # Aliases and merge keys can make a short text explode, so they are refused before anything is built.
         depth = 0
         for event in yaml.parse(text, Loader=_Loader):
             if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
-                raise RegistryError(f"{path}, line {_line(event)}: anchors and aliases are not allowed. Write the value out.")
+                raise _error(path, event, "anchors and aliases are not allowed. Write the value out")
+            tag = getattr(event, "tag", None)
+            if tag is not None:
+                raise _error(path, event, f"tags such as {tag} are not allowed. Leave it out, or put text in quotes")
             depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
             if depth > _MAX_DEPTH:
-                raise RegistryError(f"{path}, line {_line(event)}: nested deeper than {_MAX_DEPTH}. Records are flat: mend it.")
+                raise _error(path, event, f"nested deeper than {_MAX_DEPTH}. Records are flat: mend it")
         node = yaml.compose(text, Loader=_Loader)
     except (OSError, UnicodeDecodeError) as error:
-        raise RegistryError(f"{path}: it cannot be read ({error}). It must be a UTF-8 text file.") from error
+        raise RegistryError(f"{path}: it cannot be read ({error}). It must be a UTF-8 text file.", str(path)) from error
     except (yaml.YAMLError, RecursionError) as error:
-        raise RegistryError(f"{path}: it is not valid YAML ({' '.join(str(error).split())}). Mend that line.") from error
+        mark = getattr(error, "problem_mark", None)
+        what = f"it is not valid YAML ({' '.join(str(error).split())}). Mend that line."
+        raise RegistryError(f"{path}: {what}", str(path), mark.line + 1 if mark else None) from error
     if node is None:
-        raise RegistryError(f"{path}: it is empty. A registry begins with `version: 1`. Add it.")
+        raise RegistryError(f"{path}: it is empty. A registry begins with `version: 1`. Add it.", str(path), 1)
     return node
+
+
+def find_line(path: Path, name: str, *keys: str) -> int | None:
+    """The line of a value inside the record `name`, reached by `keys`; of the record itself without any; None if there is none.
+
+    Example:
+        >>> from hubcore.registry import own_registry_file
+        >>> record = find_line(own_registry_file(), "fbank")
+        >>> find_line(own_registry_file(), "fbank", "upstream") - record
+        1
+    """
+    try:
+        node: yaml.Node | None = _compose(path)
+    except RegistryError:
+        return None
+    place: yaml.Node | None = None
+    for key in ("upstreams", name, *keys):
+        pairs = node.value if isinstance(node, yaml.MappingNode) else []
+        place, node = next(((k, v) for k, v in pairs if isinstance(k, yaml.ScalarNode) and k.value == key), (None, None))
+    return _line(place) if place is not None else None
 
 
 def _line(place: yaml.Event | yaml.Node) -> int:
     return place.start_mark.line + 1 if place.start_mark else 1
 
 
-def _error(path: Path, node: yaml.Node, what: str) -> RegistryError:
-    return RegistryError(f"{path}, line {_line(node)}: {what}.")
+def _error(path: Path, place: yaml.Event | yaml.Node, what: str) -> RegistryError:
+    return RegistryError(f"{path}, line {_line(place)}: {what}.", str(path), _line(place))
 
 
 def _mapping(path: Path, node: yaml.Node, what: str) -> dict[str, yaml.Node]:
@@ -110,6 +143,8 @@ def _mapping(path: Path, node: yaml.Node, what: str) -> dict[str, yaml.Node]:
 def _text(path: Path, node: yaml.Node, what: str) -> str:
     if not isinstance(node, yaml.ScalarNode) or node.tag != "tag:yaml.org,2002:str":
         raise _error(path, node, f"{what} must be text, but is {getattr(node, 'value', node)!r}. Put it in quotes")
+    if not node.value:
+        raise _error(path, node, f"{what} is empty. Say what it is, or leave the field out")
     return str(node.value)
 
 
@@ -123,12 +158,12 @@ def _card(path: Path, name: str, node: yaml.Node, distribution: str | None) -> C
             hint = f"Did you mean {near[0]!r}?" if near else f"The fields are {', '.join(_FIELDS)}"
             raise _error(path, fields[key], f"{name!r} has the unknown field {key!r}. {hint}")
     for key in ("upstream", "license"):
-        if key not in fields:
+        if key not in fields or fields[key].tag == _NULL:
             raise _error(path, node, f"{name!r} has no {key!r}. Add it; a licence may be `unknown`, but not absent")
     text = {
         key: _text(path, fields[key], f"{key!r} of {name!r}")
         for key in _TEXT_FIELDS
-        if key in fields and fields[key].tag != "tag:yaml.org,2002:null"
+        if key in fields and fields[key].tag != _NULL
     }
     aliases = tuple(_text(path, item, f"an alias of {name!r}") for item in _items(path, fields.get("aliases")))
     for alias in aliases:
@@ -164,15 +199,16 @@ def _source(path: Path, node: yaml.Node, name: str) -> Source:
         bad = f"has the unknown field {sorted(unknown)[0]!r}" if unknown else "has no uri"
         raise _error(path, node, f"a source of {name!r} {bad}. The fields are uri, sha256, size")
     uri = _text(path, fields["uri"], f"the uri of {name!r}")
-    if "://" in uri and not uri.startswith(_SCHEMES) and uri.startswith(("http:", "ftp:", "file:", "data:")):
+    if "://" in uri and uri.startswith(_REFUSED_SCHEMES):
         raise _error(path, node, f"the uri {uri!r} of {name!r} must be {', '.join(_SCHEMES)} or a path. Change it")
     sha256 = size = None
-    if "sha256" in fields and fields["sha256"].tag != "tag:yaml.org,2002:null":
+    if "sha256" in fields and fields["sha256"].tag != _NULL:
         sha256 = _text(path, fields["sha256"], f"sha256 of {name!r}")
         if not _SHA256.fullmatch(sha256):
             raise _error(path, fields["sha256"], f"sha256 of {name!r} must be 64 hex digits, but is {sha256!r}. Correct it")
-    if "size" in fields and fields["size"].tag != "tag:yaml.org,2002:null":
-        if fields["size"].tag != "tag:yaml.org,2002:int" or not str(fields["size"].value).isdigit():
+    if "size" in fields and fields["size"].tag != _NULL:
+        # YAML reads a leading zero as octal, which nobody means by a number of bytes.
+        if fields["size"].tag != "tag:yaml.org,2002:int" or not _BYTES.fullmatch(str(fields["size"].value)):
             raise _error(path, fields["size"], f"size of {name!r} must be a number of bytes. Correct it")
         size = int(fields["size"].value)
     return Source(uri=uri, sha256=sha256, size=size)
@@ -186,8 +222,8 @@ def _plain(path: Path, node: yaml.Node) -> Any:
         return [_plain(path, item) for item in node.value]
     try:
         value = yaml.SafeLoader("").construct_object(node)
-    except yaml.YAMLError as error:
-        raise _error(path, node, f"the value {node.value!r} is not plain data. Use text, numbers, true or false") from error
+    except (yaml.YAMLError, ValueError, OverflowError) as error:  # a date that is none, a number too long to be one
+        raise _error(path, node, f"the value {node.value!r:.60} is not plain data. Use text, numbers, true or false") from error
     if not isinstance(value, str | int | float | bool | None):
         raise _error(path, node, f"the value {node.value!r} is a {type(value).__name__}. Put it in quotes")
     return value

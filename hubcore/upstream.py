@@ -76,6 +76,7 @@ class UpstreamBase(nn.Module):
         self.min_samples = receptive_field if min_samples is None else min_samples
         self.card: Card | None = None
         self.load_report: LoadReport | None = None
+        self._default_layers: tuple[int, ...] | None = None
 
     # Building -------------------------------------------------------------------------------------------------------
 
@@ -85,7 +86,8 @@ class UpstreamBase(nn.Module):
 
         Args:
             config: a `config_class`, one of the names in `configs`, or None for the first of those.
-            **options: fields of the config, and keywords of the class itself; an unknown one is an error.
+            **options: fields of the config, keywords of the class itself, and `layers` for `default_layers`; an unknown one
+                is an error.
 
         Raises:
             OptionError: no such named config, or no such option.
@@ -98,14 +100,18 @@ class UpstreamBase(nn.Module):
         if config is None:
             config = next(iter(cls.configs.values()), None)
         config = named_config(cls, config)
-        fields = {f.name for f in dataclasses.fields(cls.config_class)} if cls.config_class else set()
-        check_options(cls, options, known=fields | own_options(cls))
+        fields, own = _config_fields(cls), own_options(cls)
+        options, layers = _without_layers(options, fields | own)
+        check_options(cls, options, known=config_options(cls))
         changed = {name: value for name, value in options.items() if name in fields}
         if changed:
             config = dataclasses.replace(config, **changed)
         kept = {name: value for name, value in options.items() if name not in fields}
         construct: Callable[..., AnyUpstream] = cls
-        return construct(config, **kept) if cls.config_class else construct(**kept)
+        upstream = construct(config, **kept) if cls.config_class else construct(**kept)
+        if layers is not None:
+            upstream.default_layers = layers
+        return upstream
 
     @classmethod
     def from_checkpoint(cls: type[AnyUpstream], source: str | Path, *, config: Any = None, **options: Any) -> AnyUpstream:
@@ -115,7 +121,7 @@ class UpstreamBase(nn.Module):
             source: a path (file or Hugging Face directory), `https://...`, `hf://org/repo[@revision][/file]`, or a
                 registered name. A path that exists wins over a name.
             config: a config or the name of one, for a file that does not carry its own; one that does is checked against it.
-            **options: keywords of the class's `from_file`; an unknown one is an error.
+            **options: keywords of the class's `from_file`, and `layers` for `default_layers`; an unknown one is an error.
 
         Raises:
             CheckpointError: the file is damaged, unsafe, of another layout or family, or lacks weights.
@@ -124,11 +130,14 @@ class UpstreamBase(nn.Module):
         """
         from hubcore.checkpoints.sources import resolve_with_card
 
-        check_options(cls, options, known=own_options(cls.from_file))
+        options, layers = _without_layers(options, own_options(cls.from_file))
+        check_options(cls, options, known=checkpoint_options(cls))
         path, card = resolve_with_card(source)
         from_file: Callable[..., AnyUpstream] = cls.from_file
         upstream = from_file(path, config=config or (card.config if card else None), **options)
         upstream.card = card
+        if layers is not None:
+            upstream.default_layers = layers
         return upstream
 
     @classmethod
@@ -164,9 +173,30 @@ class UpstreamBase(nn.Module):
         write_native(path, state, config=getattr(self, "config", None), upstream=type(self).__name__)
 
     @property
+    def default_layers(self) -> tuple[int, ...] | None:
+        """The layers that a call without `layers=` returns; all of them if None.
+
+        A card or a caller sets them with the option `layers`. `layer_names`, `hidden_sizes` and `num_layers` go on
+        describing the whole model, so that an index means the same layer everywhere; `output.layers` says which came.
+
+        Example:
+            >>> from hubcore import hub
+            >>> model = hub.load("wav2vec2_tiny_untrained", layers=[2, -1])
+            >>> model.default_layers, model.options, len(model.layer_names)
+            ((2, 4), {'layers': [2, 4]}, 5)
+            >>> model([torch.zeros(16000)]).layers, model([torch.zeros(16000)], layers=[0]).layers
+            ((2, 4), (0,))
+        """
+        return self._default_layers
+
+    @default_layers.setter
+    def default_layers(self, layers: Sequence[int] | None) -> None:
+        self._default_layers = None if layers is None else self.check_layers(layers)
+
+    @property
     def options(self) -> dict[str, Any]:
         """What `forward` will use where a call says nothing, as plain data; an extraction records it. A family may add."""
-        return {}
+        return {} if self._default_layers is None else {"layers": [*self._default_layers]}
 
     # Running --------------------------------------------------------------------------------------------------------
 
@@ -188,14 +218,14 @@ class UpstreamBase(nn.Module):
         return [row.to(torch.promote_types(weight.dtype, torch.float32)) for row in rows]
 
     def check_layers(self, layers: Sequence[int] | None) -> tuple[int, ...]:
-        """`layers` as non-negative indices into `layer_names`, in the order given; all of them if None.
+        """`layers` as non-negative indices into `layer_names`, in the order given; `default_layers`, else all, if None.
 
         Raises:
             OptionError: empty, not integers, or out of range.
         """
         count = len(self.layer_names)
         if layers is None:
-            return tuple(range(count))
+            return tuple(range(count)) if self._default_layers is None else self._default_layers
         if isinstance(layers, int | str) or not isinstance(layers, Sequence) or not len(layers):
             raise OptionError(f"layers is {layers!r}. It must be a non-empty list of indices, such as [0, -1], or None.")
         chosen = []
@@ -263,6 +293,38 @@ def own_options(function: Callable[..., Any]) -> set[str]:
     parameters = inspect.signature(function).parameters.values()
     named = {p.name for p in parameters if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)}
     return named - {"config", "model", "path"}
+
+
+def checkpoint_options(cls: type[UpstreamBase]) -> set[str]:
+    """Names of the options that `cls.from_checkpoint` takes.
+
+    Example:
+        >>> from hubcore_wav2vec2 import Wav2Vec2Upstream
+        >>> sorted(checkpoint_options(Wav2Vec2Upstream))
+        ['activation_dropout', 'attention_dropout', 'config', 'dropout', 'layers']
+    """
+    return own_options(cls.from_file) | {"config", "layers"}
+
+
+def config_options(cls: type[UpstreamBase]) -> set[str]:
+    """Names of the options that `cls.from_config` takes beside its config.
+
+    Example:
+        >>> from hubcore_fbank import FbankUpstream
+        >>> {"num_mel_bins", "layers"} <= config_options(FbankUpstream)
+        True
+    """
+    return _config_fields(cls) | own_options(cls) | {"layers"}
+
+
+def _config_fields(cls: type[UpstreamBase]) -> set[str]:
+    return {field.name for field in dataclasses.fields(cls.config_class)} if cls.config_class else set()
+
+
+def _without_layers(options: Mapping[str, Any], own: set[str]) -> tuple[dict[str, Any], Any]:
+    """The options without `layers`, and `layers`; a family that has an option of that name gets it itself."""
+    rest = dict(options)
+    return rest, None if "layers" in own else rest.pop("layers", None)
 
 
 def check_options(cls: type[Any], options: Mapping[str, Any], *, known: set[str]) -> None:

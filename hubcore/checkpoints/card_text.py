@@ -1,20 +1,27 @@
-"""Writing checksums and sizes into the text of a registry file, everything else in it left as it is. Imports no torch."""
+"""Writing into the text of a registry file, everything else in it left as it is: checksums and sizes. Imports no torch."""
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
+import logging
 import os
 import secrets
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import yaml
 
 from hubcore.card import Card, Source
+from hubcore.checkpoints.sources import cache_dir
 from hubcore.errors import RegistryError
 from hubcore.registry_file import read_registry
 
+_log = logging.getLogger("hubcore.checkpoints")
+_PATIENCE = 30.0
+"""Seconds to wait for another process; an edit takes well below one."""
 _NULL = "tag:yaml.org,2002:null"
 Facts = Mapping[tuple[str, str], tuple[str, int]]
 """(card's name, source's URI) -> (SHA-256, size)."""
@@ -42,29 +49,87 @@ def write_facts(path: Path, facts: Facts) -> int:
     Raises:
         RegistryError: the file cannot be read or written, or its text is too unusual to be changed safely.
     """
-    cards, broken = read_registry(path)
-    if broken:
-        raise RegistryError(f"{path} is not changed while a record of it is wrong: {broken[0]}")
-    try:
-        raw = path.read_bytes()
-        mark = b"\xef\xbb\xbf" if raw.startswith(b"\xef\xbb\xbf") else b""
-        text = raw[len(mark) :].decode("utf-8")
+    with editing(path):
+        cards, broken = read_registry(path)
+        if broken:
+            raise RegistryError(f"{path} is not changed while a record of it is wrong: {broken[0]}")
+        before, text = read_text(path)
         edits = _edits(text, facts)
         if not edits:
             return 0
         for edit in sorted(edits, key=lambda edit: edit.start, reverse=True):
             text = text[: edit.start] + edit.text + text[edit.end :]
-        temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.yaml")
+        replace_text(path, text, before, lambda written: _check(path, written, cards, facts))
+    return sum(_count(card, facts) for card in cards)
+
+
+_BOM = b"\xef\xbb\xbf"
+
+
+@contextlib.contextmanager
+def editing(path: Path) -> Iterator[None]:
+    """Waits while another process of hubcore edits this registry file; the lock lies in the cache, not beside the file.
+
+    Where nothing can be locked the edit goes on: `replace_text` still notices most of what another one does meanwhile.
+    """
+    import filelock
+
+    key = hashlib.sha256(os.fsencode(path.resolve())).hexdigest()
+    file = cache_dir() / "locks" / f"registry-{key}.lock"
+    with contextlib.ExitStack() as stack:
         try:
-            temporary.write_bytes(mark + text.encode("utf-8"))
-            _check(path, temporary, cards, facts)
-            shutil.copymode(path, temporary)
-            os.replace(temporary, path)
+            file.parent.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(filelock.FileLock(str(file), timeout=_PATIENCE))
+        except (OSError, NotImplementedError) as error:  # a timeout is an OSError too
+            _log.info("%s is edited without a lock: %s", path, error)
+        yield
+
+
+def read_text(path: Path) -> tuple[bytes, str]:
+    """The bytes of a registry file, and their text without a byte order mark.
+
+    Raises:
+        RegistryError: it cannot be read.
+    """
+    try:
+        raw = path.read_bytes()
+        return raw, raw.removeprefix(_BOM).decode("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise RegistryError(f"{path} cannot be read ({error}). It must be a UTF-8 text file.", str(path)) from error
+
+
+def replace_text(path: Path, text: str, before: bytes | None, check: Callable[[Path], None]) -> None:
+    """Makes `text` the content of a registry file, whole or not at all.
+
+    Args:
+        path: the file; where it is a link, the file that it leads to is replaced.
+        text: what it will hold; a byte order mark stays.
+        before: the bytes that `text` was made from, None if there was no file; where there is something else now, another
+            program has written meanwhile.
+        check: is given the written text in a file of its own, and raises `RegistryError` if it must not be put in place.
+
+    Raises:
+        RegistryError: `check` did, or the file cannot be written, or it was changed meanwhile; it is as it was.
+    """
+    target = path.resolve()
+    temporary = target.with_name(f".{target.name}.{secrets.token_hex(8)}.yaml")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            data = text.encode("utf-8")
+            temporary.write_bytes(_BOM + data if before is not None and before.startswith(_BOM) else data)
+            check(temporary)
+            if (target.read_bytes() if target.exists() else None) != before:
+                raise RegistryError(f"{path} was changed by another program meanwhile. Nothing was written. Run this again.")
+            if before is not None:
+                shutil.copymode(target, temporary)
+            os.replace(temporary, target)
+        except RegistryError as error:
+            raise RegistryError(str(error).replace(str(temporary), str(path)), str(path), error.line) from error
         finally:
             temporary.unlink(missing_ok=True)
-    except OSError as error:
-        raise RegistryError(f"{path} cannot be written ({error}). It is as it was. Make it writable.") from error
-    return sum(_count(card, facts) for card in cards)
+    except (OSError, UnicodeEncodeError) as error:
+        raise RegistryError(f"{path} cannot be written ({error}). It is as it was. Make it writable.", str(path)) from error
 
 
 def _edits(text: str, facts: Facts) -> list[_Edit]:

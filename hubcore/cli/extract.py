@@ -34,7 +34,7 @@ Example:
 @click.option("--upstream", "-u", "name", required=True, metavar="NAME", help="A name of `hubcore list`.")
 @click.option("--out", "-o", required=True, metavar="DIR", help="The folder for the features; created if need be.")
 @click.option("--checkpoint", "-c", metavar="C", help="Your own weights: a path, https://... or hf://...")
-@click.option("--layers", default="all", show_default=True, metavar="all|last|K|K,K", help="Hidden states to write.")
+@click.option("--layers", metavar="all|last|K|K,K", help="Hidden states to write; the card's default, which is mostly all.")
 @click.option("--dtype", type=click.Choice(["float32", "float16"]), default="float32", show_default=True, help="Stored type.")
 @click.option(
     "--format", default="npy", show_default=True, metavar="NAME", help="Kind of feature file: npy, or one that a plugin brings."
@@ -56,7 +56,7 @@ def command(
     name: str,
     out: str,
     checkpoint: str | None,
-    layers: str,
+    layers: str | None,
     dtype: str,
     format: str,
     batch_seconds: float,
@@ -84,7 +84,7 @@ def command(
                 paths,
                 upstream,
                 out,
-                layers=layers,
+                layers=layers or getattr(upstream, "default_layers", None) or "all",
                 dtype=dtype,
                 batch_seconds=batch_seconds,
                 device=device,

@@ -58,6 +58,7 @@ def settings_for(
     if name is None:
         name = upstream.card.name if upstream.card else type(upstream).__name__
     options = dict(getattr(upstream, "options", {}))
+    options.pop("layers", None)  # a default that the layers named here replace
     return Settings(
         upstream=name,
         checkpoint_sha256=checkpoint_sha256(upstream),

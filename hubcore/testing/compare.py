@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from torch import Tensor, nn
 
 from hubcore.protocol import Upstream, UpstreamOutput
+from hubcore.upstream import UpstreamBase
 
 BATCH_TOLERANCE = 2e-5
 """Largest difference allowed between two computations of one utterance, relative to the largest value of the layer.
@@ -23,17 +24,25 @@ DTYPE_TOLERANCE = 1e-2
 
 @contextmanager
 def evaluating(upstream: Upstream, *, train: bool = False) -> Iterator[None]:
-    """Eval mode (or train mode) for a while; afterwards every submodule is in the mode it was in."""
+    """Eval mode (or train mode) and all layers for a while; afterwards everything is as it was.
+
+    A card may make some layers the default (`UpstreamBase.default_layers`), but the checks are about the whole model.
+    """
     if not isinstance(upstream, nn.Module):
         yield
         return
     before = [(module, module.training) for module in upstream.modules()]
+    layers = upstream.default_layers if isinstance(upstream, UpstreamBase) else None
     upstream.train(train)
+    if isinstance(upstream, UpstreamBase):
+        upstream.default_layers = None
     try:
         yield
     finally:
         for module, training in before:
             module.training = training
+        if isinstance(upstream, UpstreamBase):
+            upstream.default_layers = layers
 
 
 def layer_title(output: UpstreamOutput, position: int) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields, replace
 from types import MappingProxyType
 from typing import Any, Literal
 
+from hubcore.card import UpstreamShape
 from hubcore.errors import OptionError
 
 FLOAT32_EPSILON = 2.0**-23
@@ -149,6 +150,11 @@ class FbankConfig:
     def feature_dim(self) -> int:
         """Columns of the features, the `D` of `(B, F, D)`."""
         return self.base_dim * (1 + self.delta_order)
+
+    @property
+    def upstream_shape(self) -> UpstreamShape:
+        """What the upstream of this config will have: one hidden state."""
+        return UpstreamShape(("features",), (self.feature_dim,), self.frame_shift, self.sample_rate)
 
     @property
     def first_frame(self) -> int:

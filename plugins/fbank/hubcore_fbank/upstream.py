@@ -64,13 +64,14 @@ class FbankUpstream(UpstreamBase):
 
     def __init__(self, config: FbankConfig) -> None:
         check_config(type(self), config)
+        shape = config.upstream_shape
         super().__init__(
-            layer_names=("features",),
-            hidden_sizes=(config.feature_dim,),
-            frame_stride=config.frame_shift,
+            layer_names=shape.layer_names,
+            hidden_sizes=shape.hidden_sizes,
+            frame_stride=shape.frame_stride,
             receptive_field=config.frame_length,
             min_samples=config.min_samples,
-            sample_rate=config.sample_rate,
+            sample_rate=shape.sample_rate,
         )
         self.config = config
         self._constants: dict[tuple[torch.device, torch.dtype], _Constants] = {}

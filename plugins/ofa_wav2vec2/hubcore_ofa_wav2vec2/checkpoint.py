@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from hubcore.checkpoints import Checkpoint, LoadReport, Rename
 from hubcore.checkpoints.weights import WeightPlan, read_weights
@@ -61,11 +63,21 @@ def read_ofa_config(checkpoint: Checkpoint, notes: list[str]) -> OfaWav2Vec2Conf
         ) from error
 
 
-def read_file(path: Path, config: OfaWav2Vec2Config | None = None) -> tuple[OfaWav2Vec2Config, OfaWav2Vec2Model, LoadReport]:
-    """The config, the model with its weights in float32, and the report of the checkpoint at `path`."""
+def read_file(
+    path: Path, config: OfaWav2Vec2Config | None = None, dropouts: Mapping[str, float | None] | None = None
+) -> tuple[OfaWav2Vec2Config, OfaWav2Vec2Model, LoadReport]:
+    """The config, the model with its weights in float32, and the report of the checkpoint at `path`.
+
+    Dropouts that are not None replace the file's.
+    """
+    given: dict[str, Any] = {name: value for name, value in (dropouts or {}).items() if value is not None}
+    config = dataclasses.replace(config, **given) if config else None  # for a file that has no config of its own
+
+    def parse(checkpoint: Checkpoint, notes: list[str]) -> OfaWav2Vec2Config:
+        return dataclasses.replace(read_ofa_config(checkpoint, notes), **given)
 
     def plan(checkpoint: Checkpoint) -> WeightPlan[OfaWav2Vec2Config, OfaWav2Vec2Model]:
-        return plan_weights(checkpoint, config, renames=RENAMES, parse=read_ofa_config, build=build_model)
+        return plan_weights(checkpoint, config, renames=RENAMES, parse=parse, build=build_model)
 
-    reader = f"ofa_wav2vec2 {READER_VERSION} {config}"
+    reader = f"ofa_wav2vec2 {READER_VERSION} {config} {given}"
     return read_weights(path, plan, config_class=OfaWav2Vec2Config, build=build_model, reader=reader)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 
+from hubcore.card import UpstreamShape
 from hubcore.errors import OptionError
 from hubcore_wav2vec2.config import CONFIGS as WAV2VEC2_CONFIGS
 from hubcore_wav2vec2.config import Wav2Vec2Config
@@ -41,6 +42,11 @@ class OfaWav2Vec2Config(Wav2Vec2Config):
             raise OptionError(f"alpha_kernel must be odd, but is {self.alpha_kernel} instead.")
         if not low <= high <= 2:
             raise OptionError(f"lambd_range must rise and end at 2 at most, but is {self.lambd_range} instead.")
+
+    @property
+    def upstream_shape(self) -> UpstreamShape:
+        """What the upstream of this config will have: wav2vec 2.0's layers, their frame rate depending on the input."""
+        return replace(super().upstream_shape, frame_stride=None)
 
 
 def with_cif(config: Wav2Vec2Config, **options: object) -> OfaWav2Vec2Config:

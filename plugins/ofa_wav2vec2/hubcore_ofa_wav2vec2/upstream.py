@@ -12,7 +12,7 @@ import sys
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, ClassVar, Literal, TypeVar, get_args
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +27,7 @@ from hubcore_ofa_wav2vec2.lambd import LOWEST, check_lambd, lambd_for_mass
 from hubcore_ofa_wav2vec2.model import Compressed, OfaWav2Vec2Model, build_model
 
 KeptTail = Literal["drop", "keep"]
+AnyOfaWav2Vec2 = TypeVar("AnyOfaWav2Vec2", bound="OfaWav2Vec2Upstream")
 
 
 class OfaWav2Vec2Upstream(UpstreamBase):
@@ -82,14 +83,14 @@ class OfaWav2Vec2Upstream(UpstreamBase):
                 f"the model has {len(model.encoder.blocks)} blocks and mixing={model.mixing}, but its config says "
                 f"{config.num_layers} and {config.mixing}. Both must agree. Build the model from this config."
             )
-        blocks = [f"block_{k}" for k in range(1, config.num_layers + 1)]
+        shape = config.upstream_shape
         super().__init__(
-            layer_names=("input", *blocks),
-            hidden_sizes=(config.dim,) * (config.num_layers + 1),
+            layer_names=shape.layer_names,
+            hidden_sizes=shape.hidden_sizes,
             num_layers=config.num_layers,
-            frame_stride=None,
+            frame_stride=shape.frame_stride,
             receptive_field=model.extractor.receptive_field,
-            sample_rate=config.sample_rate,
+            sample_rate=shape.sample_rate,
         )
         if tail not in get_args(KeptTail):
             raise OptionError(f"tail is {tail!r}. It must be 'drop' or 'keep'.")
@@ -144,24 +145,31 @@ class OfaWav2Vec2Upstream(UpstreamBase):
 
     @property
     def options(self) -> dict[str, Any]:
-        """The present choice of frame rate and tail."""
+        """The present choice of frame rate and tail, and of layers where one was made."""
         lambd = self.lambd
         if isinstance(lambd, Tensor):
             lambd = lambd.detach().tolist()
-        return {"lambd": lambd, "frame_period_ms": self._frame_period_ms, "tail": self.tail}
+        return {**super().options, "lambd": lambd, "frame_period_ms": self._frame_period_ms, "tail": self.tail}
 
     @classmethod
     def from_file(
-        cls,
+        cls: type[AnyOfaWav2Vec2],
         path: str | Path,
         *,
         config: OfaWav2Vec2Config | str | None = None,
         lambd: Any = None,
         frame_period_ms: float | None = None,
         tail: KeptTail = "drop",
-    ) -> OfaWav2Vec2Upstream:
-        """See `UpstreamBase.from_checkpoint`, for a file that is here already; the options are the constructor's."""
-        config, model, report = read_file(Path(path), named_config(cls, config))
+        dropout: float | None = None,
+        attention_dropout: float | None = None,
+        activation_dropout: float | None = None,
+    ) -> AnyOfaWav2Vec2:
+        """See `UpstreamBase.from_checkpoint`, for a file that is here already.
+
+        Lambda, frame period and tail are the constructor's; the dropouts replace the file's.
+        """
+        given = {"dropout": dropout, "attention_dropout": attention_dropout, "activation_dropout": activation_dropout}
+        config, model, report = read_file(Path(path), named_config(cls, config), given)
         upstream = cls(config, model, lambd=lambd, frame_period_ms=frame_period_ms, tail=tail)
         upstream.load_report = report
         return upstream.eval()

@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields, replace
 from types import MappingProxyType
 from typing import Literal
 
+from hubcore.card import UpstreamShape
 from hubcore.errors import OptionError
 
 _KINDS: Mapping[str, tuple[type, ...]] = {"int": (int,), "bool": (bool,), "float": (int, float)}
@@ -108,6 +109,12 @@ class Wav2Vec2Config:
         for _, _, step in self.conv_layers:
             stride *= step
         return stride
+
+    @property
+    def upstream_shape(self) -> UpstreamShape:
+        """What the upstream of this config will have: the input of the blocks, then the output of each."""
+        names = ("input", *(f"block_{k}" for k in range(1, self.num_layers + 1)))
+        return UpstreamShape(names, (self.dim,) * len(names), self.frame_stride, self.sample_rate)
 
 
 _BASE = Wav2Vec2Config(dropout=0.1, attention_dropout=0.1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, TypeVar
 
 import torch
 from torch import Tensor
@@ -16,6 +16,8 @@ from hubcore.upstream import check_config, named_config
 from hubcore_wav2vec2.checkpoint import read_file
 from hubcore_wav2vec2.config import CONFIGS, Wav2Vec2Config
 from hubcore_wav2vec2.model import Wav2Vec2Model, build_model
+
+AnyWav2Vec2 = TypeVar("AnyWav2Vec2", bound="Wav2Vec2Upstream")
 
 
 class Wav2Vec2Upstream(UpstreamBase):
@@ -48,28 +50,28 @@ class Wav2Vec2Upstream(UpstreamBase):
                 f"the model has {len(model.encoder.blocks)} blocks, but its config says {config.num_layers}. Both must agree. "
                 "Build the model from this config, or pass the config that it was built from."
             )
-        blocks = [f"block_{k}" for k in range(1, config.num_layers + 1)]
+        shape = config.upstream_shape
         super().__init__(
-            layer_names=("input", *blocks),
-            hidden_sizes=(config.dim,) * (config.num_layers + 1),
+            layer_names=shape.layer_names,
+            hidden_sizes=shape.hidden_sizes,
             num_layers=config.num_layers,
-            frame_stride=model.extractor.stride,
+            frame_stride=shape.frame_stride,
             receptive_field=model.extractor.receptive_field,
-            sample_rate=config.sample_rate,
+            sample_rate=shape.sample_rate,
         )
         self.config = config
         self.model = model
 
     @classmethod
     def from_file(
-        cls,
+        cls: type[AnyWav2Vec2],
         path: str | Path,
         *,
         config: Wav2Vec2Config | str | None = None,
         dropout: float | None = None,
         attention_dropout: float | None = None,
         activation_dropout: float | None = None,
-    ) -> Wav2Vec2Upstream:
+    ) -> AnyWav2Vec2:
         """See `UpstreamBase.from_checkpoint`, for a file that is here already; the dropouts replace the file's."""
         given = {"dropout": dropout, "attention_dropout": attention_dropout, "activation_dropout": activation_dropout}
         config, model, report = read_file(Path(path), named_config(cls, config), given)

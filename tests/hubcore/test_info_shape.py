@@ -1,0 +1,93 @@
+"""What `info` says of layers, widths and frame rate without torch or weights is what the loaded upstream then has."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hubcore import hub
+from hubcore.card import UpstreamShape
+from tests.conftest import Installer
+
+BUNDLED = ["wav2vec2_tiny_untrained", "ofa_wav2vec2_tiny_untrained", "fbank", "mfcc", "mel", "linear", "spectrogram"]
+
+
+def shape_of(upstream: Any) -> UpstreamShape:
+    return UpstreamShape(upstream.layer_names, upstream.hidden_sizes, upstream.frame_stride, upstream.sample_rate)
+
+
+@pytest.fixture
+def cards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    path = tmp_path / "cards.yaml"
+    monkeypatch.setenv("HUBCORE_REGISTRY", str(path))
+    return path
+
+
+@pytest.mark.parametrize("name", BUNDLED)
+def test_info_says_what_the_upstream_has(name: str) -> None:
+    assert hub.info(name).shape == shape_of(hub.load(name))
+
+
+def test_it_is_printed() -> None:
+    text = str(hub.info("xls_r_1b"))
+    for row in ("layers        49: input, block_1, ..., block_48", "width         1280", "frame stride  320 samples (20 ms)"):
+        assert row in text
+    assert "sample rate   16000 Hz" in text
+    assert "frame stride  depends on the input" in str(hub.info("ofa_wav2vec2"))
+    assert "layers        1: features" in str(hub.info("fbank"))
+    assert hub.info("fbank").to_dict()["shape"]["hidden_sizes"] == (240,)
+
+
+def test_a_cards_options_count(cards: Path) -> None:
+    cards.write_text(
+        "version: 1\nupstreams:\n"
+        "  small: {upstream: fbank, config: fbank, license: x, options: {num_mel_bins: 40, delta_order: 0, layers: [0]}}\n"
+        "  named: {upstream: fbank, license: x, options: {config: mfcc}}\n"
+    )
+    for name, width in (("small", 40), ("named", 39)):
+        shape = hub.info(name).shape
+        assert shape is not None and shape.hidden_sizes == (width,) and shape == shape_of(hub.load(name))
+
+
+def test_a_cached_file_of_ours_tells_its_own(tmp_path: Path, cards: Path) -> None:
+    hub.load("wav2vec2_tiny_untrained").save_checkpoint(tmp_path / "ours.safetensors")
+    cards.write_text(
+        "version: 1\nupstreams:\n  ours: {upstream: wav2vec2, license: x, sources: [{uri: ours.safetensors}]}\n"
+        "  bare: {upstream: wav2vec2, license: x, sources: [{uri: bare.safetensors}]}\n"
+    )
+    (tmp_path / "bare.safetensors").write_bytes(b"\xff" * 100)
+    hub.refresh()
+    assert hub.info("ours").shape == shape_of(hub.load("ours"))
+    assert hub.info("bare").shape is None and "layers" not in str(hub.info("bare"))
+
+
+def test_where_nothing_is_known_nothing_is_said(cards: Path, install: Installer) -> None:
+    cards.write_text("version: 1\nupstreams:\n  far: {upstream: faraway, config: base, license: x}\n")
+    assert hub.info("far").shape is None
+    assert hub.info("wav2vec2_custom").shape is None
+
+
+DATACLASS = "import dataclasses\n@dataclasses.dataclass\nclass C:\n"
+CONFIGS = [
+    "CONFIGS = {'base': object()}",
+    DATACLASS + "    upstream_shape: int = 3\nCONFIGS = {'base': C()}",
+    DATACLASS + "    @property\n    def upstream_shape(self): raise SystemError\nCONFIGS = {'base': C()}",
+]
+
+
+@pytest.mark.parametrize("code", CONFIGS)
+def test_a_config_of_another_kind_does_not_end_info(cards: Path, install: Installer, code: str) -> None:
+    install("odd", entry_points="[hubcore.upstreams]\nodd = odd_mod:X\n", files={"odd_mod.py": f"{code}\nclass X: pass\n"})
+    cards.write_text("version: 1\nupstreams:\n  mine: {upstream: odd, config: base, license: x}\n")
+    info = hub.info("mine")
+    assert info.shape is None and "class" in str(info)
+
+
+def test_no_torch_is_imported_for_it() -> None:
+    script = "import sys; from hubcore import hub; print(hub.info('xlsr_53').shape.frame_stride, 'torch' in sys.modules)"
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert result.stdout.split() == ["320", "False"]
