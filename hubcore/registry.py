@@ -90,6 +90,12 @@ class Problem:
     """The distribution or file that is to blame."""
     what: str
     """What is wrong and what to do."""
+    version: str = ""
+    """The distribution's version; empty where there is none or it is unknown."""
+    file: str = ""
+    """The file to mend, or the folder; empty where the sentence names it."""
+    error: BaseException | None = field(default=None, compare=False, repr=False)
+    """What was raised, for its traceback."""
 
 
 @dataclass
@@ -170,14 +176,13 @@ def build_registry() -> Registry:
     """Reads all entry points and registry files; imports none of what they name."""
     problems: list[Problem] = []
     families: list[Family] = []
-    files: list[tuple[str, Path]] = [("hubcore", own_registry_file())]
+    files: list[tuple[str, str, Path]] = [("hubcore", "", own_registry_file())]
     for owner, version, point in entry_points(problems):
         if point.group == UPSTREAMS_GROUP:
             target = point.value.partition("[")[0].strip()
             if not NAME.fullmatch(point.name) or not _TARGET.fullmatch(target):
-                problems.append(
-                    Problem(owner, f"entry point {point.name!r} = {point.value!r} must be name = module:Class. Mend it.")
-                )
+                what = f"entry point {point.name!r} = {point.value!r} must be name = module:Class. Mend it."
+                problems.append(Problem(owner, what, version, entry_points_file(point)))
                 continue
             family = Family(point.name, target, owner, version, _missing(point, target, owner))
             if family not in families:
@@ -185,23 +190,20 @@ def build_registry() -> Registry:
         elif point.group == REGISTRIES_GROUP:
             located = _package_file(point.value)
             if located is None:
-                problems.append(
-                    Problem(
-                        owner, f"entry point {point.name!r} names {point.value!r}, which is not there. It must be package:file."
-                    )
-                )
-            elif (owner, located) not in files:
-                files.append((owner, located))
-    files += [("user", path) for path in user_files(problems)]
+                what = f"entry point {point.name!r} names {point.value!r}, which is not there. It must be package:file."
+                problems.append(Problem(owner, what, version, entry_points_file(point)))
+            elif (owner, version, located) not in files:
+                files.append((owner, version, located))
+    files += [("user", "", path) for path in user_files(problems)]
 
     entries: list[Entry] = []
-    for owner, path in files:
+    for owner, version, path in files:
         try:
             cards, broken = read_registry(path, None if owner == "user" else owner)
         except RegistryError as error:
-            problems.append(Problem(owner, str(error)))
+            problems.append(Problem(owner, str(error), version, str(path)))
             continue
-        problems += [Problem(owner, str(error)) for error in broken]
+        problems += [Problem(owner, str(error), version, str(path)) for error in broken]
         entries += [Entry(card.name, owner, card, _family_of(card.upstream, owner, families)) for card in cards]
     entries += [Entry(family.name, family.distribution, None, family) for family in families]
     taken = {(entry.owner, name) for entry in entries if entry.card for name in (entry.name, *entry.aliases)}
@@ -257,7 +259,8 @@ def entry_points(problems: list[Problem]) -> Iterator[tuple[str, str, importlib.
             name, version = str(metadata["Name"]), str(metadata["Version"])
         except Exception as error:  # whatever broken metadata raises must not hide the other distributions
             where = getattr(distribution, "_path", "unknown")
-            problems.append(Problem(str(where), f"its metadata cannot be read ({error!r}). Reinstall that distribution."))
+            what = f"its metadata cannot be read ({error!r}). Reinstall that distribution."
+            problems.append(Problem(str(where), what, file=str(where), error=error))
             continue
         key = _normalised(name)
         if key in seen or (key != "hubcore" and disabled & {key, "*"}):
@@ -267,11 +270,17 @@ def entry_points(problems: list[Problem]) -> Iterator[tuple[str, str, importlib.
             yield name, version, point
 
 
+def entry_points_file(point: importlib.metadata.EntryPoint) -> str:
+    """The `entry_points.txt` that an entry point stands in, or where it would be; empty if it is nowhere."""
+    folder = getattr(point.dist, "_path", None)
+    return str(folder / "entry_points.txt") if folder else ""
+
+
 def _missing(point: importlib.metadata.EntryPoint, target: str, owner: str) -> str | None:
     """The command that installs what an entry point needs and lacks, or None."""
     try:
         top = importlib.util.find_spec(target.partition(":")[0].partition(".")[0])
-    except (ImportError, ValueError):
+    except Exception:  # the finder of some other distribution's editable install may be broken
         top = None
     if top is None:
         package = target.partition(":")[0].partition(".")[0]
@@ -293,7 +302,7 @@ def _package_file(value: str) -> Path | None:
     package, _, name = value.partition(":")
     try:
         spec = importlib.util.find_spec(package.partition(".")[0])
-    except (ImportError, ValueError):
+    except Exception:  # as above
         return None
     for root in (spec.submodule_search_locations or ()) if spec else ():
         path = Path(root, *package.split(".")[1:], name)

@@ -3,36 +3,91 @@
 from __future__ import annotations
 
 import importlib.metadata
+import json
 import os
 import platform
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 import hubcore
 from hubcore.cli.table import format_table
+from hubcore.diagnosis import TIMEOUT, Finding, Plugin, diagnose, odd_checkpoints, third_parties
+from hubcore.errors import nearest_names
+from hubcore.text import printable
+
+if TYPE_CHECKING:
+    from hubcore.registry import Entry, Registry
 
 _PACKAGES = ("torch", "numpy", "soundfile", "soxr", "safetensors", "huggingface_hub", "pluggy", "click")
 
-
 _EXAMPLE = """\b
 Example:
-  hubcore doctor"""
+  hubcore doctor
+  hubcore doctor --json
+  hubcore doctor --weights"""
 
 
 @click.command(epilog=_EXAMPLE)
-def command() -> None:
-    """Check this installation; exits 1 if something is broken."""
-    from hubcore.checkpoints.sources import cache_dir, is_offline
-    from hubcore.hooks import current_hooks
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")
+@click.option("--weights", is_flag=True, help="Load every cached checkpoint and look for NaN, infinity and zeros in it.")
+@click.option(
+    "--timeout",
+    type=click.FloatRange(min=0.1),
+    default=TIMEOUT,
+    show_default=True,
+    help="Seconds that one step of a plugin may take.",
+)
+def command(as_json: bool, weights: bool, timeout: float) -> None:
+    """Check this installation; exits 1 if something is broken.
+
+    Every plugin that is installed beside hubcore is imported in a process of its own, its families that need no checkpoint
+    are built, and its hooks called once. What is slow, or changes what belongs to the whole process, is a warning.
+    """
     from hubcore.registry import current_registry
 
-    registry, hooks = current_registry(), current_hooks()
-    problems = [f"{problem.owner}: {problem.what}" for problem in (*registry.problems, *hooks.problems)]
-    rows: list[tuple[str, str]] = [
+    registry = current_registry()
+    rows, findings = _environment()
+    count = len(third_parties())
+    if count:
+        click.echo(f"examining {count} plugin{'s' * (count > 1)} ...", err=True)
+    diagnosis = diagnose(registry, timeout=timeout)
+    findings += diagnosis.findings
+    if weights:
+        findings += odd_checkpoints(registry)
+    unavailable = [entry for entry in registry.entries if entry.unavailable]
+    rows.append(("upstreams", f"{len(registry.entries)} names, {len(unavailable)} unavailable"))
+    broken = any(not finding.warning for finding in findings)
+    if as_json:
+        data = {
+            "environment": dict(rows),
+            "plugins": [_plugin_row(plugin, findings) for plugin in diagnosis.plugins],
+            "unavailable": [_unavailable_row(entry, registry) for entry in unavailable],
+            "findings": [finding.to_dict() for finding in findings],
+        }
+        click.echo(json.dumps(data, indent=2))
+    else:
+        click.echo(format_table(["what", "value"], rows))
+        _print_tables(diagnosis.plugins, unavailable, findings, registry)
+        _print_findings("problems", [finding for finding in findings if not finding.warning])
+        _print_findings("warnings", [finding for finding in findings if finding.warning])
+        if not findings:
+            click.echo("\nno problem found")
+    if broken:
+        click.get_current_context().exit(1)
+
+
+def _environment() -> tuple[list[tuple[str, str]], list[Finding]]:
+    """Versions and folders, and what is wrong with them."""
+    from hubcore.checkpoints.sources import cache_dir, is_offline
+
+    rows = [
         ("hubcore", f"{hubcore.__version__}, {Path(hubcore.__file__).parent}"),
         ("python", f"{platform.python_version()}, {platform.platform(terse=True)}"),
     ]
+    problems = []
     for package in _PACKAGES:
         try:
             rows.append((package, importlib.metadata.version(package)))
@@ -51,20 +106,49 @@ def command() -> None:
     if not writable:
         problems.append(f"the cache folder {cache} cannot be written. Set HUBCORE_CACHE to one that can.")
     rows.append(("offline", "yes" if is_offline() else "no"))
-    unavailable = [entry for entry in registry.entries if entry.unavailable]
-    rows.append(("upstreams", f"{len(registry.entries)} names, {len(unavailable)} unavailable"))
-    click.echo(format_table(["what", "value"], rows))
-    for name, owners in sorted(registry.duplicates().items()):
-        choices = " or ".join(f"{owner}:{name}" for owner in owners)
-        problems.append(f"{name} is claimed by {' and '.join(owners)}. Use {choices}, or uninstall one of them.")
+    return rows, [Finding("", what) for what in problems]
+
+
+def _print_tables(
+    plugins: Sequence[Plugin], unavailable: Sequence[Entry], findings: Sequence[Finding], registry: Registry
+) -> None:
+    if plugins:
+        table = [list((_plugin_row(plugin, findings) | {"seconds": f"{plugin.seconds:.2f}"}).values()) for plugin in plugins]
+        click.echo("\n" + format_table(["plugin", "version", "brings", "import, s", "state"], table, right=["import, s"]))
     if unavailable:
-        click.echo("\n" + format_table(["unavailable", "why"], [(e.name, e.unavailable) for e in unavailable]))
-    if problems:
-        click.echo("\nproblems:")
-        for problem in dict.fromkeys(problems):
-            click.echo(f"- {problem}")
-        click.get_current_context().exit(1)
-    click.echo("\nno problem found")
+        rows = [_unavailable_row(entry, registry) for entry in unavailable]
+        click.echo("\n" + format_table(["unavailable", "from", "why"], [list(row.values()) for row in rows]))
+
+
+def _print_findings(title: str, findings: Sequence[Finding]) -> None:
+    if findings:
+        click.echo(f"\n{title}:")
+        for finding in findings:
+            click.echo(printable(str(finding)))
+
+
+def _plugin_row(plugin: Plugin, findings: Sequence[Finding]) -> dict[str, object]:
+    own = [finding for finding in findings if finding.owner == plugin.distribution]
+    state = "broken" if any(not finding.warning for finding in own) else "odd" if own else "ok"
+    return {
+        "distribution": plugin.distribution,
+        "version": plugin.version,
+        "brings": plugin.brings,
+        "seconds": round(plugin.seconds, 2),
+        "state": state,
+    }
+
+
+def _unavailable_row(entry: Entry, registry: Registry) -> dict[str, object]:
+    """Why a name cannot run here, and where it says so; with the family that was perhaps meant."""
+    why = str(entry.unavailable)
+    if entry.family is None and entry.card is not None:
+        families = {other.family.name for other in registry.entries if other.family}
+        near = nearest_names(entry.card.upstream, families, count=1)
+        why += f". Did you mean the family {near[0]!r}?" if near and entry.owner != "hubcore" else ""
+    place = f"{entry.card.file}, line {entry.card.line}" if entry.card and entry.owner != "hubcore" else ""
+    version = f" {entry.family.version}" if entry.family else ""
+    return {"name": entry.name, "from": f"{entry.owner}{version}{f': {place}' if place else ''}", "why": why}
 
 
 def _writable(folder: Path) -> bool:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import builtins
 import logging
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
+from click.testing import CliRunner
 
 from hubcore import hub
 from hubcore.card import Card, Source
 from hubcore.checkpoints.sources import fetch_card
-from hubcore.errors import DownloadError, PluginError
+from hubcore.errors import DownloadError, OptionError, PluginError
+from hubcore.extract import find_writer
 from hubcore.hooks import Hooks, current_hooks
 from tests.conftest import Installer
 
@@ -152,13 +156,111 @@ def test_formats_that_are_none_are_reported(install: Installer, body: str, said:
     assert said in current_hooks().problems[0].what
 
 
-def test_a_format_of_two_plugins_is_reported(install: Installer) -> None:
-    body = (
-        "from hubcore import hookimpl\nclass W:\n    def write(self): ...\n    def holds(self): ...\n    def close(self): ...\n"
-        "@hookimpl\ndef hubcore_feature_writers():\n    return {'txt': W}\n"
-    )
+WRITER = (
+    "from hubcore import hookimpl\nclass W:\n    def write(self): ...\n    def holds(self): ...\n    def close(self): ...\n"
+    "@hookimpl\ndef hubcore_feature_writers():\n    return {'txt': W}\n"
+)
+
+
+def test_a_format_of_two_plugins_belongs_to_neither_until_one_is_named(install: Installer) -> None:
     for name in ("one", "two"):
-        install(name, entry_points=f"[hubcore]\n{name} = {name}_mod\n", files={f"{name}_mod.py": body})
-    assert list(current_hooks().feature_writers()) == ["txt"]
+        install(name, entry_points=f"[hubcore]\n{name} = {name}_mod\n", files={f"{name}_mod.py": WRITER})
+    writers = current_hooks().feature_writers()
+    assert {name: writer.__module__ for name, writer in writers.items()} == {"one:txt": "one_mod", "two:txt": "two_mod"}
+    assert {problem.owner for problem in current_hooks().problems} == {"one", "two"}
+    for problem in current_hooks().problems:
+        assert "the format 'txt' is claimed by one and two. Use `--format one:txt` or `--format two:txt`" in problem.what
+    with pytest.raises(OptionError, match="Formats known here are npy, one:txt, two:txt"):
+        find_writer("txt")
+    assert find_writer("two:txt").__module__ == "two_mod"
+
+
+def test_a_format_that_one_distribution_brings_twice_is_its_first(install: Installer) -> None:
+    install(
+        "one", entry_points="[hubcore]\na = a_mod\nb = b_mod\n", files={"a_mod.py": WRITER, "b_mod.py": WRITER}, version="3.2"
+    )
+    assert current_hooks().feature_writers()["txt"].__module__ == "a_mod"
     (problem,) = current_hooks().problems
-    assert "'txt' is another's already" in problem.what
+    assert (problem.owner, problem.version) == ("one", "3.2")
+    assert "the format 'txt' is brought twice by this distribution" in problem.what
+
+
+# Commands -------------------------------------------------------------------------------------------------------------
+
+COMMAND = (
+    "from hubcore import hookimpl\n@hookimpl\ndef hubcore_commands(cli):\n"
+    "    @cli.command('{name}')\n    def run():\n        print('ran {owner}')\n"
+)
+
+
+def command_of(install: Installer, owner: str, name: str) -> None:
+    code = COMMAND.format(name=name, owner=owner)
+    install(owner, entry_points=f"[hubcore]\n{owner} = {owner}_mod\n", files={f"{owner}_mod.py": code})
+
+
+def test_a_command_of_two_plugins_belongs_to_neither_until_one_is_named(install: Installer) -> None:
+    command_of(install, "one", "tune")
+    command_of(install, "two", "tune")
+    command_of(install, "three", "play")
+    cli = click.Group("hubcore")
+    current_hooks().add_commands(cli)
+    assert sorted(cli.commands) == ["one:tune", "play", "two:tune"]
+    assert CliRunner().invoke(cli, ["two:tune"]).output == "ran two\n"
+    assert "Use `hubcore one:tune` or `hubcore two:tune`" in current_hooks().problems[0].what
+
+
+def test_a_plugin_cannot_take_a_command_of_ours(install: Installer) -> None:
+    command_of(install, "one", "list")
+    cli = click.Group("hubcore")
+    current_hooks().add_commands(cli)
+    assert cli.commands == {}
+    assert "the command 'list' is hubcore's own already" in current_hooks().problems[0].what
+
+
+# Order, and what a module that fails leaves behind --------------------------------------------------------------------
+
+
+def test_plugins_are_called_by_the_names_of_their_distributions(install: Installer, tmp_path: Path) -> None:
+    code = "from hubcore import hookimpl\nfrom pathlib import Path\n@hookimpl{mark}\ndef hubcore_fetch(uri):\n    {do}\n"
+    note = "import builtins; builtins.asked.append('{name}')"
+    for name, mark in {"zebra": "", "Ape": "", "mouse": "", "last": "(trylast=True)", "queen": "(tryfirst=True)"}.items():
+        body = code.format(mark=mark, do=note.format(name=name))
+        install(name, entry_points=f"[hubcore]\n{name} = {name}_mod\n", files={f"{name}_mod.py": body})
+    with pytest.MonkeyPatch.context() as patch:
+        asked: list[str] = []
+        patch.setattr(builtins, "asked", asked, raising=False)
+        assert hub.fetch(TINY).is_file()
+    assert asked == ["queen", "Ape", "mouse", "zebra"], "ours answered before the one that wants to be last"
+
+
+def test_a_module_with_a_wrong_argument_leaves_nothing_behind(install: Installer, tmp_path: Path) -> None:
+    text = (
+        "from hubcore import hookimpl\n@hookimpl\ndef hubcore_commands(cli):\n    raise RuntimeError('called')\n"
+        "@hookimpl\ndef hubcore_fetch(uri, folder):\n    raise RuntimeError('called')\n"
+    )
+    (problem,) = problems_of(install, text)
+    assert "hooked_mod.hubcore_fetch takes folder, which the hook does not have. It may take uri, cache_dir, offline" in problem
+    assert problem.endswith("None of the hooks of that module is used.")
+    assert hub.fetch(TINY).is_file()
+    current_hooks().add_commands(click.Group("hubcore"))
+    assert len(current_hooks().problems) == 1
+    assert current_hooks().problems[0].file.endswith("hooked_mod.py")
+
+
+def test_a_problem_knows_version_place_and_error(install: Installer) -> None:
+    install("hooked", entry_points="[hubcore]\nhooked = hooked_mod\n", files={"hooked_mod.py": "1 / 0\n"}, version="4.5")
+    (problem,) = current_hooks().problems
+    assert (problem.owner, problem.version) == ("hooked", "4.5") and isinstance(problem.error, ZeroDivisionError)
+    install(
+        "other", entry_points="[hubcore]\nother = other_mod\n", files={"other_mod.py": "\n\ndef hubcore_fetch(uri):\n    ...\n"}
+    )
+    found = next(problem for problem in current_hooks().problems if problem.owner == "other")
+    assert found.file.endswith("other_mod.py, line 3")
+
+
+def test_an_entry_point_with_extras_or_an_attribute_names_the_module(install: Installer) -> None:
+    text = "from hubcore import hookimpl\n@hookimpl\ndef hubcore_fetch(uri):\n    return None\n"
+    points = "[hubcore]\na = hooked_mod [gpu]\nb = other_mod:anything\n"
+    install("hooked", entry_points=points, files={"hooked_mod.py": text, "other_mod.py": text})
+    assert current_hooks().problems == []
+    assert {"hooked:a", "hooked:b"} <= {name for name, _ in current_hooks().manager.list_name_plugin()}
