@@ -33,7 +33,7 @@ def import_class(family: Family) -> type[Any]:
     except BaseException as error:  # an import may end in anything, SystemExit included
         raise PluginError(
             f"{family.target}, the class of {family.name!r}, cannot be imported: {_describe(error)}. It belongs to {owner}. "
-            "Update or mend that distribution; every other upstream goes on working."
+            "Update or mend that distribution; every other upstream goes on working. `hubcore doctor` shows where it fails."
         ) from error
     if not isinstance(found, type):
         raise PluginError(f"{family.target} is a {type(found).__name__}, not a class. It belongs to {owner}: tell its authors.")
@@ -49,6 +49,8 @@ def _describe(error: BaseException) -> str:
 
 def build_upstream(entry: Entry, checkpoint: str | os.PathLike[str] | None, options: Mapping[str, Any]) -> Any:
     """The upstream of an entry, in eval mode, with its card attached; see `hubcore.hub.load`."""
+    from hubcore.protocol import missing_parts
+
     family, card = entry.family, entry.card
     if family is None or family.missing:
         raise UnavailableUpstreamError(f"{entry.name!r} cannot run here: {entry.unavailable}. `hubcore doctor` shows more.")
@@ -79,6 +81,12 @@ def build_upstream(entry: Entry, checkpoint: str | os.PathLike[str] | None, opti
             upstream = _without_weights(cls, card, family, wanted)
     if card is not None and checkpoint is None:
         upstream.card = card
+    lacking = missing_parts(upstream)
+    if lacking:
+        raise PluginError(
+            f"{family.target} lacks {', '.join(lacking)}, so it is no upstream. It belongs to {family.distribution} "
+            f"{family.version}. Its authors can inherit hubcore.UpstreamBase, which has them."
+        )
     return upstream.eval() if hasattr(upstream, "eval") else upstream
 
 

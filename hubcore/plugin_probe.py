@@ -175,9 +175,9 @@ class Probe:
 
     def _instance(self, target: str, upstream: Any, where: str) -> None:
         """Looks at the attributes of the contract; what they promise is for the conformance kit."""
-        from hubcore.protocol import Upstream
+        from hubcore.protocol import missing_parts
 
-        lacking = [name for name in Upstream.__annotations__ if getattr(upstream, name, _ABSENT) is _ABSENT]
+        lacking = [name for name in missing_parts(upstream) if name != "__call__"]
         if lacking:
             what = f"{target} lacks {', '.join(lacking)}, so it is no upstream. "
             self.finding(what + "docs/upstream_contract.md says what each is.", file=where)

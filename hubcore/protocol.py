@@ -148,3 +148,15 @@ class Upstream(Protocol):
     ) -> UpstreamOutput:
         """`forward`."""
         ...
+
+
+def missing_parts(upstream: object) -> list[str]:
+    """What an object lacks of `Upstream`, in the contract's order; nothing if it is one.
+
+    Example:
+        >>> missing_parts(object())[:2]
+        ['sample_rate', 'num_layers']
+    """
+    absent = object()
+    lacking = [name for name in Upstream.__annotations__ if getattr(upstream, name, absent) is absent]
+    return [*lacking, *([] if callable(upstream) else ["__call__"])]

@@ -86,20 +86,20 @@ def convert(
         DownloadError: the source cannot be obtained.
     """
     out = Path(out)
-    _check_target(out, force)
+    check_target(out, force)
     path, card = resolve_with_card(source)
     if card is not None:
         upstream = upstream or os.fspath(source)
         config = config or card.options.get("config") or card.config
     with without_copies():
-        family, original = _read(path, _family(upstream), config) if upstream else _read_with_any(path, config)
+        family, original = _read(path, _family(upstream), config) if upstream else read_with_any(path, config)
     temporary = out.parent / f".{secrets.token_hex(8)}.part{_SUFFIX}"
     try:
         original.save_checkpoint(temporary)
         copy = import_class(family).from_checkpoint(temporary)
-        weights, layers = _check_equal(path, original, copy)
+        weights, layers = check_equal(path, original, copy)
         digest, size = hash_file(temporary), temporary.stat().st_size
-        _put(temporary, out, force)
+        put_file(temporary, out, force)
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
@@ -107,10 +107,16 @@ def convert(
     return Conversion(out, digest, size, family.name, family.target, weights, layers, report)
 
 
-def _check_target(out: Path, force: bool) -> None:
-    """Refuses a target before the source is read for nothing."""
-    if out.suffix != _SUFFIX:
-        raise OptionError(f"{out} does not end in {_SUFFIX}. That is what is written. Give it that ending.")
+def check_target(out: Path, force: bool, suffix: str = _SUFFIX) -> None:
+    """Refuses a target before the source is read for nothing; without a suffix it is a folder, which must be new.
+
+    Raises:
+        OptionError: it cannot be written, or is there already.
+    """
+    if suffix and out.suffix != suffix:
+        raise OptionError(f"{out} does not end in {suffix}. That is what is written. Give it that ending.")
+    if not suffix and os.path.lexists(out):
+        raise OptionError(f"{out} is there already. Nothing was changed. Choose the name of a new folder.")
     if out.is_dir() or not out.parent.is_dir():
         reason = "it is a folder" if out.is_dir() else f"there is no folder {out.parent}"
         raise OptionError(f"{out} cannot be written: {reason}. It must be a file in a folder that exists. Choose another name.")
@@ -140,7 +146,7 @@ def _read(path: Path, family: Family, config: str | None) -> tuple[Family, Any]:
     return family, cls.from_checkpoint(path, **({"config": config} if config else {}))
 
 
-def _read_with_any(path: Path, config: str | None) -> tuple[Family, Any]:
+def read_with_any(path: Path, config: str | None) -> tuple[Family, Any]:
     """The family that makes the most of a file: one that knows only its encoder leaves more tensors out."""
     best: tuple[Family, Any] | None = None
     most, tied = -1, ""
@@ -186,7 +192,7 @@ def _readers() -> Iterable[Family]:
             yield family
 
 
-def _check_equal(path: Path, original: nn.Module, copy: nn.Module) -> tuple[int, int]:
+def check_equal(path: Path, original: nn.Module, copy: nn.Module) -> tuple[int, int]:
     """How many weights and hidden states were compared.
 
     Raises:
@@ -238,7 +244,7 @@ def _same_bits(one: Tensor, other: Tensor) -> bool:
     return torch.equal(*(tensor.detach().contiguous().reshape(-1).view(torch.uint8) for tensor in (one, other)))
 
 
-def _put(temporary: Path, out: Path, force: bool) -> None:
+def put_file(temporary: Path, out: Path, force: bool) -> None:
     """Gives the finished file its name; without `force` never in place of another one."""
     try:
         if force:

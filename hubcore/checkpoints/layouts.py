@@ -7,6 +7,7 @@
 | s3prl converted | keys `model_cfg`, `task_cfg`, `model_weight` | `model_weight` | `model_cfg`, `task_cfg` |
 | Hugging Face | a folder with `config.json`, or a weight file beside one | the weight file(s) | `config.json` |
 | hubcore | safetensors with a `hubcore` entry in its header | the file | that entry |
+| a run | a folder that `hubcore pretrain` writes | of its newest checkpoint | that one's |
 | state dict | names and tensors only | the file | none: the caller must pass one |
 
 A fine-tuned fairseq file wraps its encoder; its `w2v_args` is followed to the encoder's own config.
@@ -28,6 +29,7 @@ from torch import Tensor
 
 from hubcore.checkpoints.pickle_reader import TensorRef
 from hubcore.checkpoints.plain import plain
+from hubcore.checkpoints.runs import newest_model
 from hubcore.checkpoints.safetensors_file import SafetensorsFile
 from hubcore.checkpoints.torch_file import TorchFile
 from hubcore.errors import CheckpointError, CheckpointLayoutError, MissingWeightsError, nearest_names
@@ -220,6 +222,9 @@ def _open_folder(folder: Path) -> Checkpoint:
             return checkpoint
         if (folder / f"{name}.index.json").is_file():
             return _open_shards(folder, folder / f"{name}.index.json")
+    run = newest_model(folder)
+    if run is not None:
+        return open_checkpoint(run)
     raise CheckpointLayoutError(
         f"{folder} has no weights that are read here. A Hugging Face folder has config.json and one of "
         f"{', '.join(_HF_WEIGHTS)}. Pass the checkpoint file itself, or a complete folder."

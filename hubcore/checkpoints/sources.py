@@ -15,6 +15,7 @@ from pathlib import Path
 
 from hubcore.card import Card, Source
 from hubcore.checkpoints.expectations import Expectation, expecting
+from hubcore.checkpoints.runs import run_card
 from hubcore.errors import CheckpointError, ChecksumError, DownloadError, OfflineError, UnknownUpstreamError
 
 _log = logging.getLogger("hubcore.checkpoints")
@@ -77,7 +78,7 @@ def resolve_with_card(source: str | os.PathLike[str]) -> tuple[Path, Card | None
     if path.exists() or not isinstance(source, str) or _looks_like_path(text):
         if not path.exists():
             raise CheckpointError(f"{path} does not exist. Check the spelling and the working folder, {Path.cwd()}.")
-        return path, None
+        return path, run_card(path) if path.is_dir() else None
     from hubcore.registry import current_registry
 
     try:

@@ -6,6 +6,7 @@ import importlib
 import logging
 import sys
 import traceback
+import warnings
 from typing import Any
 
 import click
@@ -14,7 +15,23 @@ import hubcore
 from hubcore.errors import HubcoreError
 from hubcore.text import printable
 
-COMMANDS = ("list", "info", "extract", "plot", "fetch", "verify", "convert", "cache", "registry", "doctor")
+COMMANDS = (
+    "list",
+    "info",
+    "extract",
+    "plot",
+    "fetch",
+    "verify",
+    "convert",
+    "export",
+    "manifest",
+    "segment",
+    "pretrain",
+    "cache",
+    "registry",
+    "plugin",
+    "doctor",
+)
 """The built-in commands, in the order of `--help`; each is `command` in the module of its name beside this one."""
 
 
@@ -44,7 +61,9 @@ class LazyGroup(click.Group):
         logger.addHandler(handler)
         propagates, logger.propagate = logger.propagate, False
         try:
-            return super().invoke(ctx)
+            with warnings.catch_warnings():
+                warnings.showwarning = _echo_warning
+                return super().invoke(ctx)
         except HubcoreError as error:
             if ctx.params.get("debug"):
                 click.echo(traceback.format_exc(), err=True, nl=False)
@@ -83,14 +102,22 @@ class _EchoHandler(logging.Handler):
     """Log records as lines on standard error, where no progress bar is broken by them."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        # Only a run that shows a bar has imported tqdm; its lock keeps the bar below what is printed.
-        tqdm = sys.modules.get("tqdm")
-        text = f"hubcore: {printable(record.getMessage())}"
-        if tqdm is not None:
-            with tqdm.tqdm.external_write_mode(file=sys.stderr):
-                click.echo(text, err=True)
-        else:
+        _echo(f"hubcore: {printable(record.getMessage())}")
+
+
+def _echo(text: str) -> None:
+    # Only a run that shows a bar has imported tqdm; its lock keeps the bar below what is printed.
+    tqdm = sys.modules.get("tqdm")
+    if tqdm is not None:
+        with tqdm.tqdm.external_write_mode(file=sys.stderr):
             click.echo(text, err=True)
+    else:
+        click.echo(text, err=True)
+
+
+def _echo_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+    """A Python warning as one line; the file and the line of code that Python adds say nothing to who types commands."""
+    _echo(f"hubcore: warning: {printable(str(message))}")
 
 
 _EXAMPLE = """\b

@@ -1,4 +1,4 @@
-"""`hubcore plot FILE`: a picture of one recording and of what an upstream makes of it."""
+"""`hubcore plot FILE` draws one recording and what an upstream makes of it; `hubcore plot RUN...` the curves of runs."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import io
 import os
 import tempfile
 import warnings
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -16,8 +17,6 @@ from hubcore.errors import OptionError
 from hubcore.text import printable
 
 if TYPE_CHECKING:
-    from hubcore.plotting import Look
-
     _ParamType = click.ParamType[tuple[float, ...]]
 else:
     _ParamType = click.ParamType  # generic from click 8.4 on only
@@ -28,7 +27,8 @@ _METADATA = {".png": {"Software": None}, ".pdf": {"CreationDate": None}, ".svg":
 _EXAMPLE = """\b
 Example:
   hubcore plot speech.wav --upstream ofa_wav2vec2 --lambd 0.2,0.5,1.0 --out picture.png
-  hubcore plot speech.wav -u fbank -o fbank.svg"""
+  hubcore plot speech.wav -u fbank -o fbank.svg
+  hubcore plot runs/tiny runs/other --out curves.png"""
 
 
 class _Lambdas(_ParamType):
@@ -49,35 +49,67 @@ class _Lambdas(_ParamType):
 
 
 @click.command(epilog=_EXAMPLE)
-@click.argument("file")
-@click.option("--upstream", "-u", "name", required=True, metavar="NAME", help="A name of `hubcore list`.")
+@click.argument("files", nargs=-1, required=True, metavar="FILE")
+@click.option("--upstream", "-u", "name", metavar="NAME", help="A name of `hubcore list`; needed for a recording.")
 @click.option("--out", "-o", required=True, metavar="PICTURE", help="The picture: .png, .pdf or .svg.")
 @click.option("--checkpoint", "-c", metavar="C", help="Your own weights: a path, https://... or hf://...")
 @click.option("--lambd", "lambds", type=_Lambdas(), default=(), metavar="L,L,...", help="Frame rates to compare.")
-def command(file: str, name: str, out: str, checkpoint: str | None, lambds: tuple[float, ...]) -> None:
-    """Draw the waveform and the log-mel picture of FILE, and what an upstream makes of it.
+def command(files: tuple[str, ...], name: str | None, out: str, checkpoint: str | None, lambds: tuple[float, ...]) -> None:
+    """Draw the waveform and the log-mel picture of FILE, and what an upstream makes of it; or the curves of runs.
 
     With --lambd, for upstreams that have one: alpha, and where the frames begin and end at each lambda. Without: the last
-    hidden state. Needs matplotlib: pip install 'hubcore[plot]'.
+    hidden state. Where FILE is a folder that `hubcore pretrain` wrote, its curves are drawn, those of several over each
+    other. Needs matplotlib: pip install 'hubcore[plot]'.
     """
-    from hubcore import hub
-    from hubcore.plotting import load_matplotlib, look_at
+    from hubcore.plotting import load_matplotlib
 
     target = Path(out)
     _check(target)  # before a model is loaded for nothing
     load_matplotlib("figure")
+    if any(Path(file).is_dir() for file in files):
+        _plot_runs([Path(file) for file in files], target, alone=name is None and checkpoint is None and not lambds)
+        return
+    if len(files) > 1:
+        raise click.UsageError(f"{len(files)} recordings were given. A picture is of one. Draw them one by one.")
+    if name is None:
+        raise click.UsageError("Missing option '--upstream' / '-u'.")
+    _plot_recording(files[0], name, target, checkpoint, lambds)
+
+
+def _plot_runs(runs: list[Path], target: Path, *, alone: bool) -> None:
+    from hubcore.plotting import STYLE
+    from hubcore.pretrain.curves import draw_curves, is_run, read_curves
+
+    if not alone:
+        raise click.UsageError("--upstream, --checkpoint and --lambd are for a recording; a run's curves need none of them.")
+    for run in runs:
+        if not is_run(run):
+            raise OptionError(
+                f"{printable(run)} is not a run: it has no metrics.jsonl. A run is a folder that `hubcore pretrain` wrote. "
+                "Check the spelling."
+            )
+    curves = [read_curves(run) for run in runs]
+    _write(lambda: draw_curves(curves), target, STYLE)
+    last = max(updates[-1] for run in curves for updates, _ in run.series.values())
+    click.echo(f"{printable(target)}: {', '.join(printable(run) for run in runs)}, up to update {last}")
+
+
+def _plot_recording(file: str, name: str, target: Path, checkpoint: str | None, lambds: tuple[float, ...]) -> None:
+    from hubcore import hub
+    from hubcore.plotting import STYLE, draw, look_at
+
     upstream = hub.load(name, checkpoint=checkpoint)
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always", UserWarning)
         look = look_at(file, upstream, lambds=lambds, name=upstream.card.name if upstream.card else name)
     for warning in said:
         click.echo(f"hubcore: {warning.message}", err=True)
-    _write(look, target)
+    _write(lambda: draw(look), target, STYLE)
     if look.segments:
         rows = [(f"{found.lambd:g}", len(found.times), f"{found.mean_period_ms:.1f}") for found in look.segments]
         headers = ["lambda", "frames", "mean period, ms"]
         click.echo(format_table(headers, rows, right=headers))
-    click.echo(f"{printable(out)}: {look.seconds:.2f} s of {printable(file)}")
+    click.echo(f"{printable(target)}: {look.seconds:.2f} s of {printable(file)}")
     if look.note:
         click.echo(f"note: {look.note}")
 
@@ -97,14 +129,14 @@ def _check(target: Path) -> None:
         )
 
 
-def _write(look: Look, target: Path) -> None:
+def _write(draw: Callable[[], Any], target: Path, style: Mapping[str, Any]) -> None:
     """Draws the picture; it appears whole or not at all."""
-    from hubcore.plotting import STYLE, draw, load_matplotlib
+    from hubcore.plotting import load_matplotlib
 
     kind, buffer, temporary = target.suffix.lower(), io.BytesIO(), ""
-    with load_matplotlib("style").context(STYLE, after_reset=True), warnings.catch_warnings():
+    with load_matplotlib("style").context(dict(style), after_reset=True), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from")  # a name in a script that the font lacks
-        draw(look).savefig(buffer, format=kind[1:], metadata=_METADATA[kind])
+        draw().savefig(buffer, format=kind[1:], metadata=_METADATA[kind])
     try:
         handle, temporary = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent)
         with open(handle, "wb") as stream:

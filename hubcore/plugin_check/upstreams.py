@@ -152,10 +152,10 @@ class _Upstreams:
         self._conformance(title, upstream, family)
 
     def _conformance(self, title: str, upstream: Any, family: Family) -> None:
-        from hubcore.protocol import Upstream
+        from hubcore.protocol import missing_parts
         from hubcore.testing import CHECKS, check_upstream
 
-        lacking = [name for name in Upstream.__annotations__ if not hasattr(upstream, name)]
+        lacking = missing_parts(upstream)
         if lacking:
             remedy = f"Set {'them' if len(lacking) > 1 else 'it'} in __init__, or inherit hubcore.UpstreamBase."
             cause = f"{type(upstream).__name__} lacks {', '.join(lacking)} of the contract."

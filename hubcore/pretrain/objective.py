@@ -47,7 +47,8 @@ class Losses:
     sample_size: int
     """Number of targets (masked frames). 0 if the batch had none: `total` is then 0 and has a gradient of 0."""
     terms: Mapping[str, Tensor]
-    """Each loss term without gradient, as it is before weighting, such as `contrastive` (a sum) or `diversity`."""
+    """Each loss term without gradient, as it is before weighting: a sum over targets, such as `contrastive`, or, where the
+    config has `<term>_weight`, a mean, such as `diversity`."""
     figures: Mapping[str, tuple[float, float]]
     """What to show, name -> (value, weight): over several batches, the mean of the values by weight."""
 
@@ -71,7 +72,7 @@ class Objective(Protocol):
 
     @property
     def skips_parameters(self) -> bool:
-        """Whether a training step may leave parameters without a gradient (layer drop), which distributed training must know."""
+        """Whether a step may leave parameters without a gradient (layer drop), which distributed training must know."""
 
     def variants(self) -> Mapping[str, Mapping[str, Any]]:
         """What to validate: a label (such as `lambda_0.5`; empty if there is one only) -> further arguments of `forward`."""

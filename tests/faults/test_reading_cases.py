@@ -308,6 +308,18 @@ def unsafe_calls(text: str) -> Iterator[tuple[int, str]]:
                     yield node.lineno, name
 
 
+STARTS_PROCESSES = {
+    ("hubcore/diagnosis.py", "subprocess"),
+    ("hubcore/diagnosis.py", "subprocess.Popen"),
+    ("hubcore/plugin_check/distribution.py", "subprocess"),
+    ("hubcore/plugin_check/distribution.py", "subprocess.run"),
+    ("plugins/ofa_wav2vec2/hubcore_ofa_wav2vec2/bundled/make_prompts.py", "subprocess"),
+    ("plugins/ofa_wav2vec2/hubcore_ofa_wav2vec2/bundled/make_prompts.py", "subprocess.run"),
+}
+"""Doctor and `plugin check` start this interpreter to import a plugin apart; the maker of demo data unpacks Debian's files.
+No checkpoint is near any of them."""
+
+
 @cases(
     192,
     "somebody adds `torch.load`, `pickle.load`, `yaml.load`, `eval`, `exec` or `extractall` to the library",
@@ -319,7 +331,8 @@ def case_192_static(*_: object) -> None:
     for path in files:
         where = path.relative_to(REPOSITORY).as_posix()
         if not where.startswith(KIT):
-            found += [f"{where}:{line}: {name}" for line, name in unsafe_calls(path.read_text(encoding="utf-8"))]
+            text = path.read_text(encoding="utf-8")
+            found += [f"{where}:{line}: {name}" for line, name in unsafe_calls(text) if (where, name) not in STARTS_PROCESSES]
     assert len(files) > 50 and found == []
     for bad in ("torch.load('x')", "eval('1')", "import pickle", "from pickle import loads", "tar.extractall()",
                 "numpy.load(p, allow_pickle=True)", "yaml.load(t, Loader=yaml.SafeLoader)"):  # fmt: skip

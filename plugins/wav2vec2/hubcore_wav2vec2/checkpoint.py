@@ -315,7 +315,7 @@ def _transformers_config(checkpoint: Checkpoint, notes: list[str]) -> Wav2Vec2Co
         pos_conv_kernel=_int(model.get("num_conv_pos_embeddings", 128)),
         pos_conv_groups=_int(model.get("num_conv_pos_embedding_groups", 16)),
         normalize=_bool(task.get("do_normalize", True)) if task else layer_norm,
-        normalize_eps=1e-7 if task else default.normalize_eps,
+        normalize_eps=float(task.get("normalize_eps", 1e-7)) if task else default.normalize_eps,
         dropout=float(model.get("hidden_dropout", 0.1)),
         attention_dropout=float(model.get("attention_dropout", 0.1)),
         activation_dropout=float(model.get("activation_dropout", 0.1)),

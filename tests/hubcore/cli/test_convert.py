@@ -138,13 +138,13 @@ def test_an_existing_file_is_kept_without_force(out: Path, monkeypatch: pytest.M
 
 
 def test_a_file_that_appears_meanwhile_is_kept_too(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    check = module._check_equal
+    check = module.check_equal
 
     def slow(*given: Any) -> tuple[int, int]:
         out.write_bytes(b"precious")
         return check(*given)
 
-    monkeypatch.setattr(module, "_check_equal", slow)
+    monkeypatch.setattr(module, "check_equal", slow)
     result = call(TINY, out)
     assert result.exit_code == 2 and "is there already" in result.output
     assert out.read_bytes() == b"precious" and left(out) == ["mine.safetensors"]
@@ -159,7 +159,7 @@ def test_without_links_the_file_is_renamed(out: Path, monkeypatch: pytest.Monkey
     assert left(out) == ["mine.safetensors"]
     out.with_name("other").write_bytes(b"new")
     with pytest.raises(OptionError, match="is there already"):
-        module._put(out.with_name("other"), out, force=False)
+        module.put_file(out.with_name("other"), out, force=False)
     assert out.stat().st_size > 1_000_000
 
 

@@ -90,8 +90,8 @@ class Wav2Vec2Objective:
             )
         if len(self.temperature) != 3 or not 0 < self.temperature[1] <= self.temperature[0] or not 0 < self.temperature[2] <= 1:
             raise OptionError(
-                f"temperature is {self.temperature}. It must be (at first, at last, factor), the last temperature above 0 and at "
-                "most the first, the factor above 0 and at most 1."
+                f"temperature is {self.temperature}. It must be (at first, at last, factor), the last temperature above 0 and "
+                "at most the first, the factor above 0 and at most 1."
             )
         if self.logit_temperature <= 0 or self.feature_grad_scale < 0:
             raise OptionError("logit_temperature must be above 0, and feature_grad_scale at least 0.")

@@ -1,0 +1,115 @@
+"""Folders that `hubcore pretrain` writes: the checkpoints in one, which of them is whole, and the run's card.
+
+```text
+RUN/card.yaml
+RUN/checkpoints/update_00001000/model.safetensors, optimizer.safetensors, state.json
+```
+
+A checkpoint is renamed into its place once all of it is on the disk, and `state.json` has the size and the SHA-256 of the rest.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from hubcore.card import Card
+from hubcore.errors import CheckpointError, RegistryError
+from hubcore.text import printable
+
+MODEL = "model.safetensors"
+OPTIMIZER = "optimizer.safetensors"
+STATE = "state.json"
+CARD = "card.yaml"
+_NAME = re.compile(r"update_(\d{8,})")
+_MAX_STATE = 64 << 20
+
+
+def run_checkpoints(run: Path) -> list[tuple[int, Path]]:
+    """Updates and folders of a run's checkpoints, oldest first, whole or not; none if it is no run.
+
+    Example:
+        >>> run_checkpoints(Path("/nowhere"))
+        []
+    """
+    try:
+        found = [(path, _NAME.fullmatch(path.name)) for path in (run / "checkpoints").iterdir()]
+    except OSError:
+        return []
+    return sorted((int(match[1]), path) for path, match in found if match)
+
+
+def read_state(checkpoint: Path) -> dict[str, Any]:
+    """The state of a checkpoint, once the sizes of its files have been compared with it; their bytes are not read.
+
+    Raises:
+        CheckpointError: it is not whole.
+    """
+    path = checkpoint / STATE
+    try:
+        if path.stat().st_size > _MAX_STATE:
+            raise CheckpointError(f"{printable(path)} is far too large. It is no state of a run. Delete that checkpoint.")
+        state = json.loads(path.read_bytes())
+        files: Mapping[str, Any] = state["files"]
+        sizes = {name: (int(about["size"]), (checkpoint / name).stat().st_size) for name, about in files.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise CheckpointError(
+            f"{printable(checkpoint)} is not a whole checkpoint ({type(error).__name__}: {error}). It is not used. Delete it."
+        ) from error
+    for name, (promised, there) in sizes.items():
+        if promised != there:
+            raise CheckpointError(
+                f"{printable(checkpoint / name)} has {there} bytes, but {promised} were written. The checkpoint is damaged and "
+                "is not used. Delete it."
+            )
+    return dict(state)
+
+
+def newest_model(run: Path) -> Path | None:
+    """The weights of a run's newest whole checkpoint; None if the folder is no run.
+
+    Raises:
+        CheckpointError: it is one, but no checkpoint in it is whole.
+
+    Example:
+        >>> newest_model(Path("/nowhere")) is None
+        True
+    """
+    found = run_checkpoints(run)
+    reason: CheckpointError | None = None
+    for _, path in reversed(found):
+        try:
+            read_state(path)
+        except CheckpointError as error:
+            reason = reason or error
+        else:
+            return path / MODEL
+    if found:
+        raise CheckpointError(f"{printable(run)} is a run without a whole checkpoint: {reason} Go on with the run to make one.")
+    return None
+
+
+def run_card(folder: Path) -> Card | None:
+    """The card that a run has written about itself; None if the folder is no run.
+
+    Raises:
+        RegistryError: the card is malformed.
+
+    Example:
+        >>> run_card(Path("/nowhere")) is None
+        True
+    """
+    path = folder / CARD
+    if not (folder / "checkpoints").is_dir() or not path.is_file():
+        return None
+    from hubcore.registry_file import read_registry
+
+    cards, broken = read_registry(path)
+    if broken or len(cards) != 1:
+        raise (
+            broken[0] if broken else RegistryError(f"{printable(path)} has {len(cards)} cards. A run has one. Delete the file.")
+        )
+    return cards[0]

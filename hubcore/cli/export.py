@@ -1,0 +1,41 @@
+"""`hubcore export RUN OUT --format fairseq|hf|safetensors`: a checkpoint in another program's format."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import Any
+
+import click
+
+from hubcore.text import printable
+
+_EXAMPLE = """\b
+Example:
+  hubcore export runs/tiny tiny.pt --format fairseq
+  hubcore export runs/tiny tiny-hf --format hf
+  hubcore export runs/ofa ofa.safetensors --format safetensors"""
+
+
+@click.command(epilog=_EXAMPLE)
+@click.argument("run")
+@click.argument("out")
+@click.option("--format", "-f", type=click.Choice(["fairseq", "hf", "safetensors"]), required=True, help="What to write.")
+@click.option("--force", is_flag=True, help="Replace OUT if it is there; a folder never is.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
+def command(run: str, out: str, format: Any, force: bool, as_json: bool) -> None:
+    """Write the newest checkpoint of RUN, or any other checkpoint, as OUT for another program.
+
+    fairseq is one file with cfg and model, hf a folder that transformers loads, heads of pre-training included where there are
+    any; safetensors is hubcore's own file without them. OUT is read back before it gets its name, and must give the same
+    weights and hidden states.
+    """
+    from hubcore.checkpoints.export import export
+
+    made = export(run, out, format=format, force=force)
+    if as_json:
+        click.echo(json.dumps({**dataclasses.asdict(made), "path": str(made.path)}, indent=2))
+        return
+    click.echo(f"upstream  {made.upstream}{', with heads of pre-training' if made.heads else ''}")
+    click.echo(f"equal     {made.weights} weights and {made.layers} hidden states of a clip")
+    click.echo(f"written   {printable(made.path)}")

@@ -1,0 +1,83 @@
+"""`hubcore pretrain CONFIG [key=value ...] --out RUN`: pre-training, from a recipe to a checkpoint that the hub loads."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from typing import Any
+
+import click
+
+from hubcore.cli.table import format_bytes, format_table
+from hubcore.text import printable
+
+_EXAMPLE = """\b
+Example:
+  hubcore pretrain tiny data.train=manifest/train.tsv data.valid=manifest/valid.tsv --out runs/tiny
+  hubcore pretrain ofa_tiny data.train=manifest/train.tsv data.segments=segments --init runs/tiny --out runs/ofa
+  torchrun --nproc-per-node 8 -m hubcore pretrain my.yaml --out runs/mine"""
+
+
+@click.command(epilog=_EXAMPLE)
+@click.argument("config", metavar="CONFIG")
+@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+@click.option("--out", "-o", required=True, metavar="RUN", help="The run's folder; a run that is in it goes on.")
+@click.option("--init", metavar="C", help="Weights to start from: a run, a path, https://..., hf://... or a name.")
+@click.option("--dry-run", is_flag=True, help="Print what the run would do, and its resolved recipe; train nothing.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+def command(config: str, overrides: tuple[str, ...], out: str, init: str | None, dry_run: bool, as_json: bool) -> None:
+    """Pre-train by a recipe: CONFIG is a YAML file, or the bare name of one that comes with hubcore.
+
+    Any key of the recipe can be given as KEY=VALUE, such as optimization.lr=1e-4. The same command goes on where it was
+    interrupted, at the last checkpoint. Needs accelerate: pip install 'hubcore[train]'.
+
+    Exit codes: 0 when the last update is done; 1 when the run stopped, with the reason; 130 or 143 when a signal did.
+    """
+    from hubcore.pretrain.recipe import read_recipe
+
+    logging.getLogger("hubcore.pretrain").setLevel(logging.INFO)
+    recipe = read_recipe(config, overrides)
+    if dry_run:
+        _print_plan(recipe, as_json)
+        return
+    from hubcore.pretrain.live import Live
+    from hubcore.pretrain.loop import pretrain
+
+    with Live() as live:
+        outcome = pretrain(recipe, out, init=init, report=live)
+    if as_json and _is_main():
+        click.echo(json.dumps({"run": out, **vars(outcome)}, indent=2))
+    elif outcome.status == "finished":
+        if _is_main():
+            click.echo(
+                f"{printable(out)}: {outcome.update} updates done. hub.load(NAME, checkpoint={printable(out)!r}) loads it."
+            )
+    else:
+        if _is_main():
+            click.echo(f"hubcore: {outcome.status}: {outcome.message}", err=True)
+    if outcome.status != "finished":
+        click.get_current_context().exit(128 + outcome.signal if outcome.signal else 1)
+
+
+def _is_main() -> bool:
+    return os.environ.get("RANK", "0") == "0"
+
+
+def _print_plan(recipe: Any, as_json: bool) -> None:
+    import yaml
+
+    from hubcore.pretrain.dry_run import describe_plan
+    from hubcore.pretrain.prepare import prepare
+
+    prepared = prepare(recipe)
+    plan = describe_plan(prepared)
+    if as_json:
+        click.echo(json.dumps({**plan, "recipe": prepared.recipe.plain()}, indent=2))
+        return
+    shown = {name: format_bytes(value) if name.endswith("_bytes") else value for name, value in plan.items()}
+    click.echo(format_table(["plan", ""], [(name.replace("_", " "), value) for name, value in shown.items()]))
+    if recipe.optimization.warmup_updates > recipe.optimization.max_updates:
+        click.echo("note: the warm-up is longer than the run, so the learning rate never reaches optimization.lr")
+    click.echo()
+    click.echo(yaml.safe_dump(prepared.recipe.plain(), sort_keys=False, default_flow_style=None, width=120), nl=False)

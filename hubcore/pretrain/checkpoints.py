@@ -1,0 +1,248 @@
+"""Checkpoints of a run: written whole or not at all, found again newest first, and pruned. Tensors and JSON, no pickle."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import logging
+import os
+import secrets
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from hubcore.checkpoints.native import write_native
+from hubcore.checkpoints.runs import MODEL, OPTIMIZER, STATE, read_state, run_checkpoints
+from hubcore.checkpoints.safetensors_file import SafetensorsFile
+from hubcore.checkpoints.sources import hash_file
+from hubcore.errors import CheckpointError
+from hubcore.text import printable
+
+try:
+    import fcntl
+except ImportError:  # Windows has no such lock
+    fcntl = None  # type: ignore[assignment]
+
+_log = logging.getLogger("hubcore.pretrain")
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Found:
+    """A checkpoint to resume from."""
+
+    path: Path
+    update: int
+    state: dict[str, Any]
+
+
+@contextlib.contextmanager
+def hold(run: Path) -> Iterator[None]:
+    """Holds a run's folder against another process, for as long as this one lives at most; creates it first.
+
+    Raises:
+        CheckpointError: it cannot be created, or another process holds it.
+    """
+    try:
+        run.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(run, os.O_RDONLY) if fcntl else -1
+    except OSError as error:
+        raise CheckpointError(
+            f"{printable(run)} cannot be used ({error}). A run writes there. Choose another --out."
+        ) from error
+    try:
+        if fcntl:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                # Some network file systems have no locks; then nothing is held.
+                if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
+                    raise CheckpointError(
+                        f"{printable(run)} is in use by another run. Two in one folder would undo each other. Wait for it, or "
+                        "choose another --out."
+                    ) from error
+        yield
+    finally:
+        if descriptor >= 0:
+            os.close(descriptor)
+
+
+def write_checkpoint(
+    run: Path,
+    update: int,
+    *,
+    model: Mapping[str, Tensor],
+    config: Any,
+    upstream: str,
+    optimizer: Mapping[str, Tensor],
+    state: Mapping[str, Any],
+) -> Path:
+    """Writes one checkpoint into a folder beside its place and renames it once all of it is on the disk.
+
+    Args:
+        run: the run's folder.
+        update: updates done.
+        model: the objective's state dict.
+        config: the encoder's config, a dataclass.
+        upstream: name of the class that reads the encoder.
+        optimizer: what `optimizer_tensors` gave.
+        state: the rest, as JSON can hold it.
+
+    Raises:
+        CheckpointError: it cannot be written; what was there before is as it was.
+    """
+    folder = run / "checkpoints"
+    target = folder / f"update_{update:08}"
+    part = folder / f".{target.name}.{secrets.token_hex(4)}.part"
+    try:
+        part.mkdir(parents=True)
+        write_native(part / MODEL, model, config=config, upstream=upstream)
+        save_file(dict(optimizer), part / OPTIMIZER)
+        files = {}
+        for name in (MODEL, OPTIMIZER):
+            _sync(part / name)
+            files[name] = {"size": (part / name).stat().st_size, "sha256": hash_file(part / name)}
+        with open(part / STATE, "w", encoding="ascii") as file:
+            json.dump({"format": FORMAT, "update": update, **state, "files": files}, file, indent=1, allow_nan=False)
+            file.write("\n")
+        _sync(part / STATE)
+        _sync(part)
+        _put(part, target)
+        _sync(folder)
+    except (OSError, SafetensorError, CheckpointError) as error:
+        shutil.rmtree(part, ignore_errors=True)
+        raise CheckpointError(
+            f"the checkpoint of update {update} could not be written to {printable(target)} ({error}). The ones before it are "
+            "as they were. Make room or mend the disk, and start the same command again: it resumes."
+        ) from error
+    return target
+
+
+def _put(part: Path, target: Path) -> None:
+    """Renames a checkpoint into its place; a damaged one there makes way."""
+    if target.exists():
+        old = target.with_name(f".{target.name}.{secrets.token_hex(4)}.old")
+        os.rename(target, old)
+        os.rename(part, target)
+        shutil.rmtree(old, ignore_errors=True)
+    else:
+        os.rename(part, target)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def prune(run: Path, *, keep_last: int, keep_every: int) -> list[Path]:
+    """Deletes all checkpoints but the `keep_last` newest whole ones and those at multiples of `keep_every`: what it deleted.
+
+    Example:
+        >>> prune(Path("/nowhere"), keep_last=1, keep_every=0)
+        []
+    """
+    deleted = []
+    kept = 0
+    for update, path in reversed(run_checkpoints(run)):
+        try:
+            read_state(path)
+        except CheckpointError:
+            continue  # a damaged one is no reason to delete an older whole one, and is left for people to look at
+        kept += 1
+        if kept <= keep_last or (keep_every and update % keep_every == 0):
+            continue
+        away = path.with_name(f".{path.name}.{secrets.token_hex(4)}.old")
+        with contextlib.suppress(OSError):
+            os.rename(path, away)  # first, so that half of one is never taken for a whole one
+            shutil.rmtree(away, ignore_errors=True)
+            deleted.append(path)
+    return deleted
+
+
+def sweep(run: Path) -> None:
+    """Deletes what processes that were killed left half-written."""
+    for pattern in (".*.part", ".*.old"):
+        for path in (run / "checkpoints").glob(pattern):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def newest_checkpoint(run: Path) -> Found | None:
+    """The newest checkpoint whose every byte is what was written, or None if there is none at all.
+
+    One that is damaged is reported and stepped over.
+
+    Raises:
+        CheckpointError: there are checkpoints, and all are damaged.
+    """
+    found = run_checkpoints(run)
+    for update, path in reversed(found):
+        try:
+            state = read_state(path)
+            if state.get("format") != FORMAT:
+                raise CheckpointError(f"{printable(path)} was written by another version of hubcore. Use that version.")
+            for name, about in state["files"].items():
+                if hash_file(path / name) != about["sha256"]:
+                    raise CheckpointError(f"{printable(path / name)} is damaged: its bytes are not those that were written.")
+        except (CheckpointError, OSError) as error:
+            _log.warning("%s The checkpoint before it is taken.", error)
+            continue
+        return Found(path, update, state)
+    if found:
+        raise CheckpointError(
+            f"all {len(found)} checkpoints of {printable(run)} are damaged. There is nothing to resume from. Choose another "
+            "folder to start afresh, or bring back a copy."
+        )
+    return None
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer, names: Mapping[Tensor, str]) -> dict[str, Tensor]:
+    """The state of an optimizer as named tensors: `<parameter>/<entry>`."""
+    found = {}
+    for parameter, entries in optimizer.state.items():
+        for entry, value in entries.items():
+            tensor = value if isinstance(value, Tensor) else torch.tensor(float(value), dtype=torch.float64)
+            found[f"{names[parameter]}/{entry}"] = tensor.detach().cpu().contiguous().clone()
+    return found
+
+
+def restore(found: Found, model: nn.Module, optimizer: torch.optim.Optimizer, names: Mapping[Tensor, str]) -> None:
+    """Puts a checkpoint's weights and moments back where they were.
+
+    Raises:
+        CheckpointError: its tensors are not the model's.
+    """
+    weights = _read(found.path / MODEL)
+    try:
+        model.load_state_dict(weights, strict=True)
+    except RuntimeError as error:
+        raise CheckpointError(
+            f"{printable(found.path)} does not fit this model: {' '.join(str(error).split())[:300]}. The code of the model "
+            "changed since. Use --init with it, in a new folder."
+        ) from error
+    moments = _read(found.path / OPTIMIZER)
+    by_name = {name: parameter for parameter, name in names.items()}
+    for key, tensor in moments.items():
+        name, _, entry = key.rpartition("/")
+        if name not in by_name:
+            raise CheckpointError(
+                f"{printable(found.path / OPTIMIZER)} has the state of {name}, which the model does not have."
+            )
+        parameter = by_name[name]
+        # AdamW keeps its counter of steps on the CPU.
+        optimizer.state[parameter][entry] = tensor if tensor.ndim == 0 else tensor.to(parameter.device, copy=True)
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    with SafetensorsFile(path) as file:
+        return file.read_many(file.refs)

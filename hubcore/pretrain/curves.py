@@ -1,0 +1,133 @@
+"""Curves of runs: `read_curves` takes a run's metrics.jsonl, `draw_curves` makes one figure of one run or of several."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hubcore.errors import OptionError
+from hubcore.plotting import STYLE, load_matplotlib
+from hubcore.pretrain.metrics import METRICS, read_rows
+from hubcore.text import printable
+
+_PANELS: tuple[tuple[str, tuple[str, ...]], ...] = (
+    ("loss of a target (nats)", ("loss",)),
+    ("weighted loss terms", ("weighted/*",)),
+    ("accuracy", ("accuracy",)),
+    ("perplexity of the codes", ("code_perplexity", "prob_perplexity")),
+    ("alpha, mean", ("alpha_mean", "mixed_alpha_mean")),
+    ("frame period (ms)", ("frame_period_ms",)),
+    ("norm of the gradient", ("grad_norm",)),
+    ("learning rate", ("lr",)),
+)
+"""Title of each panel and the figures in it; what begins with `valid/` and ends alike is drawn with them."""
+# Okabe and Ito's palette, told apart with any colour vision.
+_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8A8A00")
+_DASHES: tuple[Any, ...] = ("-", (0, (4, 2)), (0, (1, 1.5)), (0, (5, 1, 1, 1)))
+
+
+@dataclass(frozen=True)
+class Curves:
+    """The figures of one run, each as updates and values."""
+
+    name: str
+    series: dict[str, tuple[list[int], list[float]]]
+
+
+def is_run(folder: Path) -> bool:
+    """Whether a folder is one that `hubcore pretrain` writes.
+
+    Example:
+        >>> is_run(Path("/nowhere"))
+        False
+    """
+    return (folder / METRICS).is_file()
+
+
+def read_curves(run: Path) -> Curves:
+    """The curves of a run.
+
+    Raises:
+        OptionError: it has no figures yet.
+    """
+    series: dict[str, tuple[list[int], list[float]]] = {}
+    for row in read_rows(run / METRICS):
+        for name, value in row.items():
+            if name != "update" and isinstance(value, int | float) and isinstance(row.get("update"), int):
+                updates, values = series.setdefault(name, ([], []))
+                updates.append(row["update"])
+                values.append(float(value))
+    if not series:
+        raise OptionError(
+            f"{printable(run / METRICS)} has no figures yet. A row is written each run.log_every updates. Wait for the first."
+        )
+    return Curves(run.resolve().name, series)
+
+
+def draw_curves(runs: Sequence[Curves]) -> Any:
+    """A `matplotlib.figure.Figure` of the curves of one run, or of several over each other.
+
+    Raises:
+        HubcoreError: matplotlib is missing or broken.
+    """
+    with load_matplotlib("style").context(STYLE, after_reset=True):
+        panels = [(title, drawn) for title, names in _PANELS if (drawn := [_chosen(run, names) for run in runs]) and any(drawn)]
+        rows = (len(panels) + 1) // 2
+        figure = load_matplotlib("figure").Figure(figsize=(11, 2.5 * rows + 0.4), layout="constrained")
+        axes = [*figure.subplots(rows, 2, squeeze=False, sharex=True).flat]
+        for (title, drawn), axis in zip(panels, axes, strict=False):
+            _draw_panel(axis, title, runs, drawn)
+        for axis in axes[len(panels) :]:
+            axis.set_axis_off()
+        for axis in axes[max(len(panels) - 2, 0) : len(panels)]:
+            axis.set_xlabel("update")
+            axis.tick_params(labelbottom=True)
+        figure.suptitle(", ".join(printable(run.name) for run in runs), fontsize=10, parse_math=False)
+        return figure
+
+
+def _chosen(run: Curves, names: Sequence[str]) -> list[str]:
+    """The series of a run that belong into a panel, training first."""
+    found = []
+    for name in names:
+        if name.endswith("*"):
+            found += sorted(series for series in run.series if series.startswith(name[:-1]))
+        else:
+            found += [name] if name in run.series else []
+            found += sorted(s for s in run.series if s.startswith("valid/") and s.rpartition("/")[2] == name)
+    return found
+
+
+def _draw_panel(axis: Any, title: str, runs: Sequence[Curves], drawn: Sequence[Sequence[str]]) -> None:
+    axis.set_title(title, loc="left", fontsize=9)
+    colours = itertools.cycle(_COLOURS)
+    styles: dict[str, Any] = {}
+    for run, names in zip(runs, drawn, strict=True):
+        colour = next(colours)
+        for name in names:
+            updates, values = run.series[name]
+            valid = name.startswith("valid/")
+            if len(runs) == 1:
+                colour = next(colours) if name != names[0] else colour
+                style = "-"
+            else:
+                style = styles.setdefault(name, _DASHES[len(styles) % len(_DASHES)])
+            label = name.removeprefix("weighted/")
+            axis.plot(
+                updates,
+                values,
+                color=colour,
+                linestyle=style,
+                linewidth=1.1,
+                marker="o" if valid or len(updates) == 1 else None,
+                markersize=3,
+                label=label if len(runs) == 1 else f"{run.name}: {label}",
+            )
+    if sum(map(len, drawn)) > 1:
+        for text in axis.legend(fontsize=6.5, frameon=False).get_texts():
+            text.set_parse_math(False)
+    axis.margins(x=0.01)
+    axis.grid(linewidth=0.3, color="#cccccc")

@@ -1,0 +1,314 @@
+"""What a run reads: `Corpus`, the utterances of some manifests; `plan_epoch`, their batches; `BatchReader`, audio ahead of use.
+
+A batch is a function of the run's seed, its epoch and its place in it. Reading may happen in any order and in any thread.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hubcore.audio import load_audio
+from hubcore.corpus.manifest import read_manifest
+from hubcore.errors import AudioError, HubcoreError, OptionError
+from hubcore.pretrain.objective import Batch
+from hubcore.pretrain.seeds import derive_seed
+from hubcore.text import printable
+
+_BUCKET_RATIO = 1.1
+"""Utterances of one bucket differ in length by a tenth at most."""
+_SHOWN = 5
+"""Files that a message names."""
+
+
+@dataclass(frozen=True)
+class Utterance:
+    """One audio file to learn from."""
+
+    key: str
+    """Its path below the manifest's root."""
+    path: Path
+    samples: int
+    """Its length as the manifest says."""
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """The utterances of some manifests, those that are too short apart."""
+
+    utterances: tuple[Utterance, ...]
+    too_short: tuple[Utterance, ...]
+    """Below `min_samples`."""
+
+    @property
+    def samples(self) -> int:
+        """Samples of all utterances."""
+        return sum(item.samples for item in self.utterances)
+
+    def fingerprint(self) -> str:
+        """A digest of which utterances there are, in their order, and of their lengths; not of their audio."""
+        digest = hashlib.sha256()
+        for item in self.utterances:
+            digest.update(f"{item.key}\t{item.samples}\n".encode("utf-8", "surrogateescape"))
+        return digest.hexdigest()
+
+
+def read_corpus(manifests: Sequence[str], *, min_samples: int, max_samples: int | None, max_samples_per_batch: int) -> Corpus:
+    r"""The utterances of some manifests, in their order.
+
+    Raises:
+        OptionError: no utterance is long enough, or one does not fit into a batch.
+        ExtractionError: a manifest cannot be read.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "train.tsv"
+        >>> _ = path.write_text("/corpus\na.flac\t40000\nb.flac\t100\n")
+        >>> corpus = read_corpus([str(path)], min_samples=32000, max_samples=None, max_samples_per_batch=1400000)
+        >>> [item.key for item in corpus.utterances], len(corpus.too_short)
+        (['a.flac'], 1)
+    """
+    items: list[Utterance] = []
+    short: list[Utterance] = []
+    for name in manifests:
+        manifest = read_manifest(name)
+        for entry in manifest:
+            item = Utterance(entry.path, manifest.locate(entry), entry.samples)
+            (items if item.samples >= min_samples else short).append(item)
+    names = ", ".join(map(printable, manifests))
+    if not items:
+        raise OptionError(
+            f"{names}: none of the {len(short)} utterances has {min_samples} samples (data.min_samples). There is nothing to "
+            "learn from. Lower it, or use longer recordings."
+        )
+    longest = max(items, key=lambda item: item.samples)
+    size = min(longest.samples, max_samples or longest.samples)
+    if size > max_samples_per_batch:
+        raise OptionError(
+            f"{names}: {printable(longest.key)} has {longest.samples} samples, of which {size} would be used. A batch holds "
+            f"{max_samples_per_batch} (data.max_samples_per_batch). Raise that, or set data.max_samples to crop."
+        )
+    return Corpus(tuple(items), tuple(short))
+
+
+def plan_epoch(lengths: Sequence[int], *, seed: int, epoch: int, max_samples_per_batch: int) -> list[tuple[int, ...]]:
+    """The batches of an epoch as indices into `lengths`: every index once, similar lengths together, all in random order.
+
+    The sum of a batch's lengths is at most `max_samples_per_batch`, and the next utterance of the plan would not have fitted.
+
+    Example:
+        >>> plan = plan_epoch([10, 30, 11, 29], seed=1, epoch=0, max_samples_per_batch=60)
+        >>> sorted(index for batch in plan for index in batch)
+        [0, 1, 2, 3]
+    """
+    rng = np.random.Generator(np.random.PCG64([seed, epoch]))
+    sizes = np.asarray(lengths, dtype=np.int64)
+    buckets = np.floor(np.log(sizes) / math.log(_BUCKET_RATIO)).astype(np.int64)
+    order = np.lexsort((rng.random(len(sizes)), buckets))
+    batches: list[tuple[int, ...]] = []
+    batch: list[int] = []
+    total = 0
+    for index in order.tolist():
+        size = int(sizes[index])
+        if batch and total + size > max_samples_per_batch:
+            batches.append(tuple(batch))
+            batch, total = [], 0
+        batch.append(index)
+        total += size
+    batches.append(tuple(batch))
+    return [batches[index] for index in np.argsort(rng.random(len(batches)), kind="stable").tolist()]
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where in the endless sequence of batches one is."""
+
+    epoch: int
+    position: int
+    """Its place in the epoch's plan."""
+
+
+class Plan:
+    """The endless sequence of batches of a corpus: one epoch after the other.
+
+    Example:
+        >>> plan = Plan([16000, 16000], seed=1, max_samples_per_batch=16000)
+        >>> [place.epoch for place, _ in plan.take(Place(0, 1), 3)], plan.after(Place(0, 1), 3)
+        ([0, 1, 1], Place(epoch=2, position=0))
+    """
+
+    def __init__(self, lengths: Sequence[int], *, seed: int, max_samples_per_batch: int) -> None:
+        self.lengths = list(lengths)
+        self._seed, self._cap = seed, max_samples_per_batch
+        self._epochs: dict[int, list[tuple[int, ...]]] = {}
+
+    def epoch(self, number: int) -> list[tuple[int, ...]]:
+        """The batches of an epoch."""
+        if number not in self._epochs:
+            self._epochs = {old: plan for old, plan in self._epochs.items() if old == number - 1}
+            self._epochs[number] = plan_epoch(self.lengths, seed=self._seed, epoch=number, max_samples_per_batch=self._cap)
+        return self._epochs[number]
+
+    def take(self, start: Place, count: int) -> list[tuple[Place, tuple[int, ...]]]:
+        """The `count` batches from `start` on."""
+        found: list[tuple[Place, tuple[int, ...]]] = []
+        epoch, position = start.epoch, start.position
+        while len(found) < count:
+            plan = self.epoch(epoch)
+            if position >= len(plan):
+                epoch, position = epoch + 1, 0
+                continue
+            found.append((Place(epoch, position), plan[position]))
+            position += 1
+        return found
+
+    def after(self, start: Place, count: int) -> Place:
+        """The place `count` batches behind `start`."""
+        last = self.take(start, count)[-1][0]
+        if last.position + 1 == len(self.epoch(last.epoch)):
+            return Place(last.epoch + 1, 0)
+        return Place(last.epoch, last.position + 1)
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A batch with its audio."""
+
+    batch: Batch
+    samples: int
+    """Samples of its waveforms together; 0 for a stand-in."""
+    unreadable: Mapping[str, str] = field(default_factory=dict)
+    """Utterances that are not in it, and why."""
+    stand_in: bool = False
+    """Whether nothing could be read: it holds noise, and must count nothing."""
+
+
+@dataclass(frozen=True)
+class Cropping:
+    """How waveforms are cut."""
+
+    max_samples: int | None = None
+    """To which length, at most."""
+    stride: int = 1
+    """At multiples of which, so that frames stay whole."""
+    to_shortest: bool = False
+    """Whether to cut all to the shortest of their batch at any sample, as fairseq's collater does."""
+
+
+class BatchReader:
+    """Reads batches of a corpus: waveforms and what guides them.
+
+    Args:
+        utterances: the corpus.
+        sample_rate: of the model, in Hz.
+        cropping: how to cut waveforms.
+        guidance: what supervises each utterance, by its key.
+        seed: where random crops come from.
+    """
+
+    def __init__(
+        self,
+        utterances: Sequence[Utterance],
+        *,
+        sample_rate: int,
+        cropping: Cropping,
+        guidance: Mapping[str, Any] | None = None,
+        seed: int = 0,
+    ) -> None:
+        self._utterances = utterances
+        self._sample_rate, self._cropping, self._guidance, self._seed = sample_rate, cropping, guidance, seed
+
+    def load(self, place: Place, indices: Sequence[int]) -> Loaded:
+        """One batch; an utterance that cannot be read is left out of it, and reported."""
+        read: list[tuple[Utterance, Tensor, Any]] = []
+        failed: dict[str, str] = {}
+        for index in indices:
+            item = self._utterances[index]
+            try:
+                wav = load_audio(item.path, self._sample_rate)
+                if len(wav) != item.samples:
+                    raise AudioError(
+                        f"{printable(item.path)} gives {len(wav)} samples at {self._sample_rate} Hz, but the manifest says "
+                        f"{item.samples}. The file was changed, or has another rate. Make the manifest again."
+                    )
+                read.append((item, wav, self._guidance[item.key] if self._guidance is not None else None))
+            except (HubcoreError, OSError, KeyError) as error:
+                failed[item.key] = str(error) if not isinstance(error, KeyError) else f"there are no segments of {error}"
+        stand_in = not read
+        if stand_in:
+            read = [self._noise(self._utterances[indices[0]])]
+        starts, wavs = self._crop(place, [wav for _, wav, _ in read])
+        batch = Batch(
+            wavs=wavs,
+            keys=[item.key for item, _, _ in read],
+            starts=starts,
+            guidance=[guide for _, _, guide in read] if self._guidance is not None else None,
+        )
+        return Loaded(batch, 0 if stand_in else sum(map(len, wavs)), failed, stand_in)
+
+    def _noise(self, item: Utterance) -> tuple[Utterance, Tensor, Any]:
+        """What stands for an utterance that cannot be read, so that every process still has something to compute."""
+        generator = torch.Generator().manual_seed(derive_seed(self._seed, "noise", item.key))
+        guide = None
+        if self._guidance is not None:
+            try:
+                guide = self._guidance[item.key]
+            except (HubcoreError, OSError, KeyError):
+                guide = next(iter(self._guidance.values()))
+        return item, torch.randn(item.samples, generator=generator) * 1e-3, guide
+
+    def _crop(self, place: Place, wavs: Sequence[Tensor]) -> tuple[list[int], list[Tensor]]:
+        cropping = self._cropping
+        limit = cropping.max_samples or max(map(len, wavs))
+        if cropping.to_shortest:
+            limit = min(limit, *map(len, wavs))
+        stride = 1 if cropping.to_shortest else cropping.stride
+        starts = []
+        for item, wav in enumerate(wavs):
+            choices = max(len(wav) - limit, 0) // stride + 1
+            drawn = derive_seed(self._seed, "crop", place.epoch, place.position, item)
+            starts.append(drawn * choices // 2**32 * stride)
+        return starts, [wav[start : start + limit].contiguous() for start, wav in zip(starts, wavs, strict=True)]
+
+
+def read_ahead(reader: BatchReader, places: Iterator[tuple[Place, tuple[int, ...]]], *, workers: int) -> Iterator[Loaded]:
+    """The batches at `places`, in that order, read by `workers` threads before they are asked for; by none, when they are."""
+    if workers == 0:
+        for place, indices in places:
+            yield reader.load(place, indices)
+        return
+    with ThreadPoolExecutor(workers, thread_name_prefix="hubcore-audio") as pool:
+        ahead: deque[Future[Loaded]] = deque()
+        try:
+            for place, indices in places:
+                ahead.append(pool.submit(reader.load, place, indices))
+                if len(ahead) > 2 * workers:
+                    yield ahead.popleft().result()
+            while ahead:
+                yield ahead.popleft().result()
+        finally:
+            for future in ahead:
+                future.cancel()
+
+
+def check_guidance(utterances: Sequence[Utterance], guidance: Mapping[str, Any] | None) -> None:
+    """Raises `OptionError` if an utterance has no segments."""
+    if guidance is None:
+        return
+    missing = [item.key for item in utterances if item.key not in guidance]
+    if missing:
+        raise OptionError(
+            f"{len(missing)} of {len(utterances)} utterances have no segments: {', '.join(map(printable, missing[:_SHOWN]))}"
+            f"{', ...' if len(missing) > _SHOWN else ''}. Segments and manifests must be of one corpus. Run `hubcore segment` "
+            "on the manifest, or correct data.segments."
+        )

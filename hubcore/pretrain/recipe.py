@@ -1,0 +1,332 @@
+"""A recipe: everything that decides a pre-training run, from a YAML file and overrides such as `optimization.lr=1e-4`.
+
+Relative paths are taken from the working folder and made absolute. Imports no torch.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from hubcore.errors import OptionError, nearest_names
+from hubcore.pretrain.typed import Where, build, unknown_key
+from hubcore.text import printable
+
+RECIPES = Path(__file__).parent / "recipes"
+"""The shipped recipes."""
+
+
+@dataclass(frozen=True)
+class DataSection:
+    """What to learn from, and how it is cut into batches."""
+
+    train: tuple[str, ...] = ()
+    """Manifests (root on line 1, then `relpath TAB samples`). fairseq: `task.data`, `dataset.train_subset`."""
+    valid: tuple[str, ...] = ()
+    """Manifests to validate on; none if empty. fairseq: `dataset.valid_subset`."""
+    segments: tuple[str, ...] = ()
+    """What supervises an objective that wants more than audio: a path, or the original's two roots, alphas first."""
+    max_samples_per_batch: int = 1_400_000
+    """Samples in one micro-batch, at most. fairseq: `dataset.max_tokens`."""
+    min_samples: int = 32_000
+    """Utterances below this are left out. fairseq: `task.min_sample_size`."""
+    max_samples: int | None = None
+    """Longer utterances are cropped to this, at a new place each epoch. fairseq: `task.max_sample_size`."""
+    workers: int = 2
+    """Threads that read audio ahead; 0 reads when it is needed. fairseq: `dataset.num_workers`."""
+    max_unreadable: int = 100
+    """Files that may turn out unreadable or changed before the run stops."""
+
+
+@dataclass(frozen=True)
+class OptimizationSection:
+    """How weights change: AdamW, linear warm-up, polynomial decay."""
+
+    max_updates: int = 100_000
+    """Updates of the whole run. fairseq: `optimization.max_update`."""
+    lr: float = 5e-4
+    """The learning rate at the end of the warm-up. fairseq: `optimization.lr`."""
+    warmup_updates: int = 0
+    """Updates over which it rises from 0. fairseq: `lr_scheduler.warmup_updates`."""
+    end_lr: float = 0.0
+    """The learning rate at `max_updates`. fairseq: `lr_scheduler.end_learning_rate`."""
+    power: float = 1.0
+    """Of the decay between the two; 1 is a straight line. fairseq: `lr_scheduler.power`."""
+    betas: tuple[float, float] = (0.9, 0.98)
+    """Decay of the two moments. fairseq: `optimizer.adam_betas`."""
+    eps: float = 1e-6
+    """Added to the root of the second moment. fairseq: `optimizer.adam_eps`."""
+    weight_decay: float = 0.01
+    """Each update takes `lr * weight_decay` of every weight away. fairseq: `optimizer.weight_decay`."""
+    clip_norm: float = 0.0
+    """Largest norm of the gradient; 0 for no limit. fairseq: `optimization.clip_norm`."""
+    accumulate: int = 1
+    """Micro-batches of an update, for each process. fairseq: `optimization.update_freq`."""
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    """Numbers that the forward pass computes with; weights stay in fp32. fairseq: `common.fp16`, `common.bf16`."""
+
+
+@dataclass(frozen=True)
+class RunSection:
+    """What is kept of a run, and when."""
+
+    seed: int = 1
+    """All that is random comes from it. fairseq: `common.seed`."""
+    save_every: int = 1000
+    """Updates between two checkpoints; the last update is saved too. fairseq: `checkpoint.save_interval_updates`."""
+    keep_last: int = 3
+    """Newest checkpoints that are kept. fairseq: `checkpoint.keep_interval_updates`."""
+    keep_every: int = 0
+    """Those at multiples of it are kept for good; 0 for none. fairseq: `checkpoint.keep_interval_updates_pattern`."""
+    validate_every: int = 1000
+    """Updates between two validations; 0 for none. fairseq: `dataset.validate_interval_updates`."""
+    log_every: int = 100
+    """Updates that a row of metrics.jsonl sums up. fairseq: `common.log_interval`."""
+    device: Literal["auto", "cpu"] = "auto"
+    """`auto` takes a GPU where there is one. fairseq: `common.cpu`."""
+    tensorboard: bool = True
+    """Whether event files are written, where tensorboard is installed. fairseq: `common.tensorboard_logdir`."""
+    license: str = "unknown"
+    """The licence of the weights, for the card."""
+
+
+@dataclass(frozen=True)
+class MonitorSection:
+    """What counts as a collapse: a figure beyond its limit at `patience` rows in a row, after `grace_updates`."""
+
+    grace_updates: int = 2000
+    """Updates that may look like anything."""
+    patience: int = 5
+    """Rows in a row; 0 turns the watch off, except for losses that are not finite."""
+    min_perplexity: float = 0.0
+    """Lowest perplexity of the codes that counts as alive, summed over groups; 0 for no limit."""
+    min_accuracy: float = 0.0
+    """Lowest accuracy of the contrastive task; chance is 1 in (negatives + 1). 0 for no limit."""
+    max_accuracy: float = 0.9999
+    """Highest one: a task that is solved is trivial. 1 for no limit."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that decides a run.
+
+    Example:
+        >>> read_recipe("tiny", ["data.train=train.tsv", "optimization.max_updates=200"]).optimization.max_updates
+        200
+    """
+
+    upstream: str = ""
+    """Entry-point name of the objective, such as `wav2vec2`. fairseq: `model._name`."""
+    model: Mapping[str, Any] = field(default_factory=dict)
+    """`config`, a named config of the family, and any field of it to change."""
+    objective: Mapping[str, Any] = field(default_factory=dict)
+    """Fields of the objective's config: masking, quantiser, loss weights."""
+    data: DataSection = field(default_factory=DataSection)
+    optimization: OptimizationSection = field(default_factory=OptimizationSection)
+    run: RunSection = field(default_factory=RunSection)
+    monitor: MonitorSection = field(default_factory=MonitorSection)
+    name: str = ""
+    """What the run is called; the file's name without its ending if it does not say."""
+    made_with: Mapping[str, Any] = field(default_factory=dict, compare=False)
+    """Versions that a run noted in its recipe.yaml; without effect, so that such a file is a recipe too."""
+    source: Where = field(default=lambda _: "the recipe", repr=False, compare=False)
+    """Says where a dotted key was set, for messages."""
+
+    def plain(self) -> dict[str, Any]:
+        """The recipe as YAML and JSON can hold it."""
+        sections = ("data", "optimization", "run", "monitor")
+        return {
+            "name": self.name,
+            "upstream": self.upstream,
+            "model": dict(self.model),
+            "objective": dict(self.objective),
+            **{section: plain_values(getattr(self, section)) for section in sections},
+        }
+
+
+def plain_values(record: Any) -> dict[str, Any]:
+    """The fields of a dataclass, tuples as lists.
+
+    Example:
+        >>> plain_values(DataSection())["train"]
+        []
+    """
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, list | tuple):
+            return [plain(item) for item in value]
+        if isinstance(value, Mapping):
+            return {key: plain(item) for key, item in value.items()}
+        return value
+
+    return {key: plain(value) for key, value in dataclasses.asdict(record).items()}
+
+
+def shipped_recipes() -> list[str]:
+    """Names of the recipes that come with hubcore.
+
+    Example:
+        >>> "tiny" in shipped_recipes()
+        True
+    """
+    return sorted(path.stem for path in RECIPES.glob("*.yaml"))
+
+
+def read_recipe(source: str, overrides: Iterable[str] = ()) -> Recipe:
+    """The recipe of a YAML file or of a shipped one by its bare name, with overrides `key.sub=value` applied.
+
+    Raises:
+        OptionError: no such file or name, not YAML, an unknown key, a value of the wrong type or out of range.
+    """
+    path = _find(source)
+    values = read_yaml(path)
+    set_by: dict[str, str] = {}
+    for override in overrides:
+        key, equals, text = override.partition("=")
+        if not equals or not re.fullmatch(r"[A-Za-z_][\w.]*", key):
+            raise OptionError(
+                f"{override!r} is not an override. One is key.sub=value, as in optimization.lr=1e-4. Write it so."
+            )
+        _set(values, key, _yaml(text, f"the value of {override!r}"), override)
+        set_by[key] = override
+
+    def where(key: str) -> str:
+        return next((f"override {given!r}" for name, given in set_by.items() if f"{name}.".startswith(f"{key}.")), str(path))
+
+    known = [field.name for field in dataclasses.fields(Recipe) if field.name != "source"]
+    for key in values:
+        if key not in known:
+            raise unknown_key(str(key), known, "", where(str(key)))
+    recipe = build(Recipe, {"name": path.stem, **values}, prefix="", where=where)
+    if not recipe.upstream:
+        raise OptionError(f"{path}: upstream is missing. It names the objective, such as wav2vec2. Add the line.")
+    _check_ranges(recipe, where)
+    data = recipe.data
+    absolute: dict[str, Any] = {
+        name: tuple(str(Path(each).expanduser().absolute()) for each in getattr(data, name))
+        for name in ("train", "valid", "segments")
+    }
+    return dataclasses.replace(recipe, data=dataclasses.replace(data, **absolute), source=where)
+
+
+def _find(source: str) -> Path:
+    path = Path(source).expanduser()
+    if re.fullmatch(r"[A-Za-z0-9_]+", source) and not path.is_file():
+        shipped = RECIPES / f"{source}.yaml"
+        if shipped.is_file():
+            return shipped
+        near = nearest_names(source, shipped_recipes())
+        hint = f"The nearest are {', '.join(near)}." if near else f"There are {', '.join(shipped_recipes())}."
+        raise OptionError(f"no recipe is called {source!r}. {hint} Name one of these, or a YAML file.")
+    if not path.is_file():
+        raise OptionError(
+            f"{printable(path)} is not a file. A recipe is a YAML file, or one of {', '.join(shipped_recipes())}. "
+            "Check the spelling and the working folder."
+        )
+    return path
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """YAML's safe loader, which refuses a key that stands twice."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """The mapping of a node."""
+        seen = set()
+        for key, _ in node.value:
+            if key.value in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"the key {key.value!r} stands twice", key.start_mark)
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The mapping in a YAML file.
+
+    Raises:
+        OptionError: it cannot be read, or is something else.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise OptionError(f"{printable(path)} cannot be read ({error}). A recipe is a UTF-8 text file. Mend it.") from error
+    values = _yaml(text, printable(path))
+    if not isinstance(values, dict):
+        raise OptionError(f"{printable(path)} holds {values!r:.40}. A recipe is keys with values. Begin with `upstream: ...`.")
+    return values
+
+
+def _yaml(text: str, what: str) -> Any:
+    loader = _StrictLoader(text)
+    try:
+        return loader.get_single_data()
+    except (yaml.YAMLError, RecursionError) as error:
+        raise OptionError(f"{what} is not valid YAML ({' '.join(str(error).split())}). Mend it.") from error
+    finally:
+        loader.dispose()
+
+
+def _set(values: dict[str, Any], key: str, value: Any, override: str) -> None:
+    """Sets a dotted key; the sections on the way are made if need be."""
+    *sections, last = key.split(".")
+    place = values
+    for section in sections:
+        inner = place.setdefault(section, {})
+        if inner is None:
+            inner = place[section] = {}
+        if not isinstance(inner, dict):
+            raise OptionError(f"override {override!r}: {section} is no section. It holds {inner!r:.40}. Correct the key.")
+        place = inner
+    place[last] = value
+
+
+_AT_LEAST: Mapping[str, float] = {
+    "data.max_samples_per_batch": 1,
+    "data.min_samples": 1,
+    "data.workers": 0,
+    "data.max_unreadable": 0,
+    "optimization.max_updates": 1,
+    "optimization.lr": 0,
+    "optimization.warmup_updates": 0,
+    "optimization.end_lr": 0,
+    "optimization.power": 0,
+    "optimization.weight_decay": 0,
+    "optimization.clip_norm": 0,
+    "optimization.accumulate": 1,
+    "run.seed": 0,
+    "run.save_every": 1,
+    "run.keep_last": 1,
+    "run.keep_every": 0,
+    "run.validate_every": 0,
+    "run.log_every": 1,
+    "monitor.grace_updates": 0,
+    "monitor.patience": 0,
+}
+
+
+def _check_ranges(recipe: Recipe, where: Where) -> None:
+    for key, least in _AT_LEAST.items():
+        section, name = key.split(".")
+        value = getattr(getattr(recipe, section), name)
+        if value < least:
+            raise OptionError(f"{where(key)}: {key} is {value}. It must be at least {least:g}. Correct it.")
+    if not all(0 <= beta < 1 for beta in recipe.optimization.betas) or recipe.optimization.eps <= 0:
+        raise OptionError(
+            f"{where('optimization.betas')}: optimization.betas is {list(recipe.optimization.betas)} and eps "
+            f"{recipe.optimization.eps}. Betas must be from 0 to below 1, eps above 0. Correct them."
+        )
+    if recipe.data.max_samples is not None and recipe.data.max_samples < recipe.data.min_samples:
+        raise OptionError(
+            f"{where('data.max_samples')}: data.max_samples is {recipe.data.max_samples}, below data.min_samples, "
+            f"{recipe.data.min_samples}. Utterances are cropped to the one and left out below the other. Raise max_samples."
+        )
+    if len(recipe.data.segments) > 2:
+        raise OptionError(
+            f"{where('data.segments')}: data.segments has {len(recipe.data.segments)} paths. It takes one, or two roots "
+            "(alphas, boundaries). Correct it."
+        )

@@ -1,0 +1,196 @@
+"""`Stepper`: one update, from micro-batches to changed weights: seeds, precision, accumulation, clipping, AdamW.
+
+Each micro-batch has a seed made from the run's seed, the update and its place in it. So one process that accumulates eight
+makes the update that two processes make that accumulate four each, but for the order of sums.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from hubcore.pretrain.data import Loaded
+from hubcore.pretrain.metrics import MicroBatch
+from hubcore.pretrain.objective import Batch, Losses
+from hubcore.pretrain.processes import Processes
+from hubcore.pretrain.recipe import Recipe
+from hubcore.pretrain.schedule import learning_rate
+from hubcore.pretrain.seeds import derive_seed
+
+_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+_FIRST_SCALE = 128.0
+"""fairseq's. A sum over all targets is a large number already."""
+SMALLEST_SCALE = 1e-4
+"""Below it, fp16 has failed. fairseq: `min_loss_scale`."""
+
+
+@dataclass(frozen=True)
+class Updated:
+    """What an update did; the same in every process."""
+
+    batches: list[MicroBatch]
+    """Of all processes."""
+    sample_size: int
+    grad_norm: float
+    lr: float
+    overflow: bool
+    """Whether fp16 overflowed, so that weights stayed as they were."""
+    scale: float
+    flags: list[Any]
+    """What every process handed in."""
+
+    @property
+    def loss(self) -> float:
+        """The loss of one target."""
+        return sum(batch.total for batch in self.batches) / max(self.sample_size, 1)
+
+    @property
+    def broken(self) -> bool:
+        """Whether the loss or its gradient is not a number, although nothing is scaled."""
+        return not self.overflow and not (math.isfinite(self.loss) and math.isfinite(self.grad_norm))
+
+
+class _Answering(nn.Module):
+    """An objective whose forward returns the loss alone, a tensor, as DDP likes it; the rest stays here to be asked for."""
+
+    def __init__(self, objective: nn.Module) -> None:
+        super().__init__()
+        self.objective = objective
+        self.losses: Losses | None = None
+
+    def forward(self, batch: Batch, update: int, seed: int) -> Tensor:
+        losses: Losses = self.objective(batch, update=update, seed=seed)
+        self.losses = dataclasses.replace(losses, total=losses.total.detach())
+        return losses.total
+
+
+class Stepper:
+    """Makes updates.
+
+    Args:
+        objective: on any device, in any mode.
+        recipe: the recipe.
+        processes: the processes.
+    """
+
+    def __init__(self, objective: nn.Module, recipe: Recipe, processes: Processes) -> None:
+        self.recipe, self.processes = recipe, processes
+        self.objective = objective.to(processes.device)
+        self._answering = _Answering(self.objective)
+        skips = bool(getattr(objective, "skips_parameters", True))
+        self._wrapped = processes.wrap(self._answering, skips_parameters=skips)
+        self.names: dict[Tensor, str] = {parameter: name for name, parameter in self.objective.named_parameters()}
+        self._parameters = [parameter for parameter in self.names if parameter.requires_grad]
+        options = recipe.optimization
+        self.optimizer = torch.optim.AdamW(
+            self._parameters, lr=options.lr, betas=options.betas, eps=options.eps, weight_decay=options.weight_decay
+        )
+        device = processes.device.type
+        self._dtype = _DTYPES.get(options.precision)
+        self._scaler = torch.amp.GradScaler(device, init_scale=_FIRST_SCALE, enabled=options.precision == "fp16")
+
+    def scaler_state(self) -> dict[str, Any]:
+        """The loss scale, for a checkpoint; empty unless fp16 is used."""
+        state: dict[str, Any] = self._scaler.state_dict()
+        return state
+
+    def load_scaler_state(self, state: Mapping[str, Any]) -> None:
+        """Takes over the loss scale of a checkpoint."""
+        if state and self._scaler.is_enabled():
+            self._scaler.load_state_dict(dict(state))
+
+    def seed_for(self, update: int, place: int) -> int:
+        """The seed of a micro-batch."""
+        return derive_seed(self.recipe.run.seed, "micro-batch", update, place)
+
+    def update(self, update: int, batches: Iterator[Loaded], flag: Callable[[], Any] = lambda: None) -> Updated:
+        """One update: `accumulate` micro-batches of this process, and as many of each other one.
+
+        Args:
+            update: updates done before.
+            batches: gives this process's.
+            flag: asked once the gradients are there; every process gets all answers.
+        """
+        count, world, rank = self.recipe.optimization.accumulate, self.processes.world, self.processes.rank
+        self._wrapped.train()
+        self.optimizer.zero_grad(set_to_none=True)
+        own = [self._accumulate(update, place * world + rank, next(batches), last=place == count - 1) for place in range(count)]
+        shared = self.processes.gather([(own, flag())])
+        done = sorted((batch for part, _ in shared for batch in part), key=lambda one: one.place)
+        size = sum(batch.sample_size for batch in done)
+        lr = learning_rate(update, self.recipe.optimization)
+        norm, overflow = 0.0, False
+        if size:
+            norm, overflow = self._step(size, lr, finite=math.isfinite(sum(batch.total for batch in done)))
+        scale = float(self._scaler.get_scale())
+        return Updated(done, size, norm, lr, overflow, scale, [flag for _, flag in shared])
+
+    def _accumulate(self, update: int, place: int, loaded: Loaded, *, last: bool) -> MicroBatch:
+        seed = self.seed_for(update, place)
+        with self.processes.accumulating(self._wrapped, last=last):
+            torch.manual_seed(seed)
+            with self.autocast():
+                total = self._wrapped(self.to_device(loaded.batch), update, seed)
+            losses = self._answering.losses
+            if losses is None:
+                raise RuntimeError("the objective's forward was not called")
+            if loaded.stand_in:
+                total, losses = total * 0, Losses(total.detach() * 0, 0, {}, {})
+            self._scaler.scale(total.float()).backward()
+        return self.contribution(place, loaded, losses)
+
+    def contribution(self, place: int, loaded: Loaded, losses: Losses) -> MicroBatch:
+        """The plain numbers of a micro-batch."""
+        config, size = getattr(self.objective, "config", None), losses.sample_size
+        # What a weight belongs to is a mean already; what has none, such as the contrastive loss, is a sum over targets.
+        per_target = {
+            name: float(value) if hasattr(config, f"{name}_weight") else float(value) / max(size, 1)
+            for name, value in losses.terms.items()
+        }
+        figures = {name: (float(value), float(weight)) for name, (value, weight) in losses.figures.items()}
+        return MicroBatch(place, float(losses.total), size, loaded.samples, per_target, figures, loaded.unreadable)
+
+    def _step(self, size: int, lr: float, *, finite: bool) -> tuple[float, bool]:
+        """Divides by the number of targets, clips, steps: the norm before clipping, and whether fp16 overflowed."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        self._scaler.unscale_(self.optimizer)
+        gradients = [parameter.grad for parameter in self._parameters if parameter.grad is not None]
+        # DDP has averaged over processes what is to be a sum.
+        factor = self.processes.world / size
+        for gradient in gradients:
+            gradient.mul_(factor)
+        limit = self.recipe.optimization.clip_norm or math.inf
+        norm = float(nn.utils.clip_grad_norm_(self._parameters, limit))
+        if not self._scaler.is_enabled():
+            if finite and math.isfinite(norm):
+                self.optimizer.step()
+            return norm, False
+        before = self._scaler.get_scale()
+        self._scaler.step(self.optimizer)
+        self._scaler.update()
+        return norm, self._scaler.get_scale() < before
+
+    def autocast(self) -> contextlib.AbstractContextManager[Any]:
+        """The precision that the forward pass computes with."""
+        if self._dtype is None:
+            return contextlib.nullcontext()
+        return torch.autocast(self.processes.device.type, dtype=self._dtype)
+
+    def to_device(self, batch: Batch) -> Batch:
+        """The batch with its waveforms where the weights are."""
+        device = self.processes.device
+        return dataclasses.replace(batch, wavs=[wav.to(device, non_blocking=True) for wav in batch.wavs])
+
+    def weighted(self, row: Mapping[str, Any], names: Sequence[str]) -> dict[str, float]:
+        """What each loss term of a row adds to the loss, `weighted/<term>`."""
+        config = getattr(self.objective, "config", None)
+        weights = {name: float(getattr(config, f"{name}_weight", 1.0)) for name in names}
+        return {f"weighted/{name}": weights[name] * row[name] for name in names if row.get(name) is not None}

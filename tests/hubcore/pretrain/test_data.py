@@ -1,0 +1,162 @@
+"""Batches: every utterance once, within bounds, the same from the same seed; crops; what cannot be read."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hubcore.audio import load_audio
+from hubcore.errors import OptionError
+from hubcore.pretrain.data import BatchReader, Cropping, Place, Plan, Utterance, check_guidance, plan_epoch, read_ahead
+from tests.hubcore.pretrain.conftest import Lab, make_corpus
+
+lengths_and_cap = st.lists(st.integers(1, 500), min_size=1, max_size=80).flatmap(
+    lambda lengths: st.tuples(st.just(lengths), st.integers(max(lengths), 3000))
+)
+
+
+@given(lengths_and_cap, st.integers(0, 2**31), st.integers(0, 50))
+@settings(max_examples=150, deadline=None)
+def test_an_epoch_has_every_utterance_once_and_no_batch_is_too_large(
+    given_lengths: tuple[list[int], int], seed: int, epoch: int
+) -> None:
+    lengths, cap = given_lengths
+    plan = plan_epoch(lengths, seed=seed, epoch=epoch, max_samples_per_batch=cap)
+    assert sorted(index for batch in plan for index in batch) == list(range(len(lengths)))
+    assert all(batch and sum(lengths[index] for index in batch) <= cap for batch in plan)
+    assert plan == plan_epoch(lengths, seed=seed, epoch=epoch, max_samples_per_batch=cap)
+
+
+@given(lengths_and_cap, st.integers(0, 2**31))
+@settings(max_examples=50, deadline=None)
+def test_batches_are_full_and_of_similar_lengths(given_lengths: tuple[list[int], int], seed: int) -> None:
+    lengths, cap = given_lengths
+    plan = plan_epoch(lengths, seed=seed, epoch=0, max_samples_per_batch=cap)
+    by_length = sorted(plan, key=lambda batch: min(lengths[index] for index in batch))
+    totals = [sum(lengths[index] for index in batch) for batch in by_length]
+    # Only the batch with the longest utterances may have room for another one.
+    assert sum(total + max(lengths) < cap - max(lengths) for total in totals) <= 1
+    # Batches overlap in length by one bucket at most.
+    for shorter, longer in itertools.pairwise(by_length):
+        assert max(lengths[i] for i in shorter) <= 1.22 * min(lengths[i] for i in longer) + 1
+
+
+def test_epochs_and_seeds_differ() -> None:
+    lengths = [100 + n for n in range(60)]
+    plans = [plan_epoch(lengths, seed=s, epoch=e, max_samples_per_batch=500) for s, e in ((1, 0), (1, 1), (2, 0))]
+    assert plans[0] != plans[1] != plans[2] != plans[0]
+    first, second = ({tuple(sorted(batch)) for batch in plan} for plan in plans[:2])
+    assert len(first & second) < len(first) / 2, "batches are of other utterances, not only in another order"
+
+
+@given(st.integers(1, 30), st.integers(0, 40), st.integers(1, 20))
+@settings(max_examples=100, deadline=None)
+def test_the_sequence_of_batches_is_one_wherever_one_begins(count: int, skipped: int, taken: int) -> None:
+    plan = Plan([10] * count, seed=3, max_samples_per_batch=30)
+    whole = plan.take(Place(0, 0), skipped + taken)
+    start = plan.after(Place(0, 0), skipped) if skipped else Place(0, 0)
+    assert plan.take(start, taken) == whole[skipped:]
+
+
+def corpus(manifest: Path) -> list[Utterance]:
+    root, *lines = manifest.read_text().splitlines()
+    return [Utterance(key, Path(root, key), int(count)) for key, count in (line.split("\t") for line in lines)]
+
+
+def test_waveforms_are_whole_by_default(lab: Lab) -> None:
+    items = corpus(lab.train)
+    loaded = BatchReader(items, sample_rate=16000, cropping=Cropping(stride=320)).load(Place(0, 0), [3, 7])
+    assert loaded.batch.keys == ["03.wav", "07.wav"] and list(loaded.batch.starts) == [0, 0]
+    for wav, index in zip(loaded.batch.wavs, (3, 7), strict=True):
+        assert torch.equal(wav, load_audio(items[index].path))
+    assert loaded.samples == items[3].samples + items[7].samples and not loaded.stand_in
+
+
+def test_crops_are_at_whole_frames_everywhere_and_reproducible(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.wav", np.arange(20000) / 20000 - 0.5, 16000, subtype="FLOAT")
+    item = Utterance("a.wav", tmp_path / "a.wav", 20000)
+    wav = load_audio(item.path)
+    reader = BatchReader([item], sample_rate=16000, cropping=Cropping(max_samples=8000, stride=320), seed=1)
+    starts = []
+    for epoch in range(300):
+        loaded = reader.load(Place(epoch, 0), [0])
+        [start], [crop] = loaded.batch.starts, loaded.batch.wavs
+        assert start % 320 == 0 and torch.equal(crop, wav[start : start + 8000])
+        starts.append(start)
+    assert set(starts) == set(range(0, 12001, 320)), "the first and the last place are drawn too"
+    assert starts[:20] == [reader.load(Place(epoch, 0), [0]).batch.starts[0] for epoch in range(20)]
+
+
+def test_compat_crops_to_the_shortest_at_any_sample(lab: Lab) -> None:
+    items = corpus(lab.train)
+    reader = BatchReader(items, sample_rate=16000, cropping=Cropping(stride=320, to_shortest=True), seed=1)
+    indices = [0, 1, 2, 3]
+    shortest = min(items[index].samples for index in indices)
+    found = set()
+    for epoch in range(30):
+        batch = reader.load(Place(epoch, 0), indices).batch
+        assert {len(wav) for wav in batch.wavs} == {shortest}
+        for wav, start, index in zip(batch.wavs, batch.starts, indices, strict=True):
+            assert torch.equal(wav, load_audio(items[index].path)[start : start + shortest])
+        found.update(start % 320 for start in batch.starts)
+    assert len(found) > 20
+
+
+def test_what_cannot_be_read_is_left_out_and_named(lab: Lab) -> None:
+    items = corpus(lab.train)
+    items[1].path.write_bytes(b"RIFF")
+    items[2] = Utterance(items[2].key, items[2].path, items[2].samples + 1)
+    items[4].path.unlink()
+    reader = BatchReader(items, sample_rate=16000, cropping=Cropping())
+    loaded = reader.load(Place(0, 0), [0, 1, 2, 3])
+    assert loaded.batch.keys == ["00.wav", "03.wav"]
+    assert set(loaded.unreadable) == {"01.wav", "02.wav"}
+    assert "manifest says" in loaded.unreadable["02.wav"]
+    alone = reader.load(Place(0, 0), [4])
+    assert alone.stand_in and alone.samples == 0 and len(alone.batch.wavs[0]) == items[4].samples
+
+
+def test_guidance_is_that_of_the_whole_file(lab: Lab) -> None:
+    items = corpus(lab.train)
+    guidance = {item.key: f"guide {item.key}" for item in items[:3]}
+    reader = BatchReader(items, sample_rate=16000, cropping=Cropping(), guidance=guidance)
+    loaded = reader.load(Place(0, 0), [0, 1, 5])
+    assert loaded.batch.guidance == ["guide 00.wav", "guide 01.wav"]
+    assert "no segments of '05.wav'" in loaded.unreadable["05.wav"]
+    with pytest.raises(OptionError, match=r"17 of 20 utterances have no segments: 03.wav.*hubcore segment"):
+        check_guidance(items, guidance)
+
+
+@pytest.mark.parametrize("workers", [0, 1, 3])
+def test_reading_ahead_keeps_the_order(lab: Lab, workers: int) -> None:
+    items = corpus(lab.train)
+    plan = Plan([item.samples for item in items], seed=1, max_samples_per_batch=16000)
+    reader = BatchReader(items, sample_rate=16000, cropping=Cropping())
+    batches = plan.take(Place(0, 0), 15)
+    loaded = list(read_ahead(reader, iter(batches), workers=workers))
+    assert [tuple(one.batch.keys) for one in loaded] == [tuple(items[i].key for i in indices) for _, indices in batches]
+
+
+def test_reading_ahead_stops_where_it_is_closed(lab: Lab) -> None:
+    items = corpus(make_corpus(lab.folder / "more", 3))
+    plan = Plan([item.samples for item in items], seed=1, max_samples_per_batch=6000)
+    reader = BatchReader(items, sample_rate=16000, cropping=Cropping())
+
+    def forever() -> object:
+        place = Place(0, 0)
+        while True:
+            yield from plan.take(place, 1)
+            place = plan.after(place, 1)
+
+    endless = read_ahead(reader, forever(), workers=2)  # type: ignore[arg-type]
+    assert next(endless).batch.wavs
+    endless.close()  # type: ignore[attr-defined]
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("hubcore-audio")]
