@@ -77,7 +77,7 @@ def command(
 
     given = {"lambd": lambd, "frame_period_ms": frame_period_ms}
     options = {option: value for option, value in given.items() if value is not None}
-    upstream = _moved(hub.load(name, checkpoint=checkpoint, **options), device)
+    upstream = move_upstream(hub.load(name, checkpoint=checkpoint, **options), device)
     try:
         with _Reporter(quiet=as_json) as reporter:
             summary = extract(
@@ -100,7 +100,7 @@ def command(
         click.get_current_context().exit(1)
 
 
-def _moved(upstream: Any, device: str) -> Any:
+def move_upstream(upstream: Any, device: str) -> Any:
     """The upstream on the device that the user asked for."""
     import torch
 

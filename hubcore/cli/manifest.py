@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
+from hubcore.cli.bar import Bar
 from hubcore.cli.table import format_duration, format_table
 from hubcore.text import printable
 
@@ -60,7 +60,7 @@ def command(
     """
     from hubcore.corpus import build_manifest, write_built
 
-    with _Bar(quiet=as_json) as bar:
+    with Bar("file", quiet=as_json) as bar:
         built = build_manifest(
             folder,
             extensions=ext.split(","),
@@ -77,30 +77,6 @@ def command(
     _print(built, files, as_json)
     if built.unreadable or built.other_rate:
         click.get_current_context().exit(1)
-
-
-class _Bar:
-    """A progress bar on standard error, where that is a terminal."""
-
-    def __init__(self, *, quiet: bool) -> None:
-        self._shown = not quiet and sys.stderr.isatty()
-        self._bar: Any = None
-
-    def __enter__(self) -> _Bar:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._bar is not None:
-            self._bar.close()
-
-    def __call__(self, done: int, total: int) -> None:
-        if not self._shown:
-            return
-        if self._bar is None:
-            from tqdm import tqdm
-
-            self._bar = tqdm(total=total, unit="file", file=sys.stderr, dynamic_ncols=True, leave=False)
-        self._bar.update(done - self._bar.n)
 
 
 def _print(built: Built, files: dict[str, Path], as_json: bool) -> None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from hubcore.cli.bar import Bar
 from hubcore.cli.table import format_duration, format_table
 from hubcore.errors import OptionError
 from hubcore.text import printable
@@ -88,7 +88,7 @@ def command(
     known = None if reference is None else open_segments(reference, strict=False)  # before all is computed for nothing
     finder = _finder(method, threshold, workers, for_kmeans)
     try:
-        with _Bar(quiet=as_json) as bar:
+        with Bar("utt", quiet=as_json) as bar:
             summary = segment_corpus(
                 lists, Path(out), finder, mean_alpha=mean_alpha or MEAN_ALPHA, seed=seed, format=format, report=bar
             )
@@ -119,11 +119,11 @@ def _finder(method: str, threshold: float | None, workers: int | None, for_kmean
     if method == "peaks":
         return PeakFinder(threshold, workers or 1)
     from hubcore import hub
-    from hubcore.cli.extract import _moved
+    from hubcore.cli.extract import move_upstream
 
     given = {name: value for name, value in for_kmeans.items() if value is not None}
     name = given.get("upstream", "mfcc")
-    upstream = _moved(hub.load(name, checkpoint=given.get("checkpoint")), given.get("device", "cpu"))
+    upstream = move_upstream(hub.load(name, checkpoint=given.get("checkpoint")), given.get("device", "cpu"))
     return ClusterFinder(
         upstream,
         layer=given.get("layer", -1),
@@ -131,30 +131,6 @@ def _finder(method: str, threshold: float | None, workers: int | None, for_kmean
         penalty=given.get("penalty"),
         name=upstream.card.name if upstream.card else name,
     )
-
-
-class _Bar:
-    """A progress bar on standard error, where that is a terminal."""
-
-    def __init__(self, *, quiet: bool) -> None:
-        self._shown = not quiet and sys.stderr.isatty()
-        self._bar: Any = None
-
-    def __enter__(self) -> _Bar:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._bar is not None:
-            self._bar.close()
-
-    def __call__(self, done: int, total: int) -> None:
-        if not self._shown:
-            return
-        if self._bar is None:
-            from tqdm import tqdm
-
-            self._bar = tqdm(total=total, unit="utt", file=sys.stderr, dynamic_ncols=True, leave=False)
-        self._bar.update(done - self._bar.n)
 
 
 def _print(summary: Summary, quality: Quality | None, as_json: bool) -> None:
