@@ -12,7 +12,7 @@ from typing import Any
 from hubcore.card import Card, Source
 from hubcore.describe import named_configs
 from hubcore.errors import HubcoreError, OptionError, RegistryError, nearest_names
-from hubcore.loading import import_class, option_problem
+from hubcore.loading import import_class, option_problem, reads_checkpoints
 from hubcore.registry import Entry, Family, Registry
 from hubcore.registry_file import find_line, read_registry
 
@@ -161,15 +161,28 @@ def _family_problems(card: Card, registry: Registry) -> Iterator[tuple[tuple[str
     except HubcoreError as error:
         yield ("upstream",), str(error)
         return
+    if card.needs_weights and _computes_without(cls):
+        yield (
+            ("sources",),
+            f"{card.name!r} names sources, but the family {card.upstream!r} computes its features without weights. Nothing "
+            "could load them. Leave the sources out, or name another family.",
+        )
+        return
     problem = option_problem(cls, card, with_weights=card.needs_weights)
     if problem:
         yield ("options",), problem
-    elif card.options and card.config is not None:
+    elif card.options and (card.config is not None or not card.needs_weights):
         yield from _value_problems(cls, card)
 
 
+def _computes_without(cls: type[Any]) -> bool:
+    from hubcore.upstream import UpstreamBase
+
+    return issubclass(cls, UpstreamBase) and not reads_checkpoints(cls)
+
+
 def _value_problems(cls: type[Any], card: Card) -> Iterator[tuple[tuple[str, ...], str]]:
-    """What a class says to the values of a card's options, built without memory from the card's named config."""
+    """What a class says to the values of a card's options, built without memory from the card's named config or the first."""
     import torch
 
     from hubcore.upstream import UpstreamBase, config_options

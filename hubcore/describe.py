@@ -28,7 +28,7 @@ class UpstreamInfo:
 
     Example:
         >>> from hubcore import hub
-        >>> hub.info("wav2vec2_tiny_untrained").config_name
+        >>> hub.info("wav2vec2_tiny_prompts").config_name
         'tiny'
     """
 

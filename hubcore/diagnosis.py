@@ -286,21 +286,44 @@ def _of_death(
     plugin: Plugin, point: importlib.metadata.EntryPoint, stage: str, ended: int, folder: Path, timeout: float, *, killed: bool
 ) -> Finding:
     """What ended the process, and where, if Python could tell."""
-    report, said = (_text(folder / name) for name in ("crash", "stderr"))
-    threads = report.split("\n\n")
-    main = next((thread for thread in threads if _PROBE in thread), threads[0])
-    frames = [frame for frame in _FRAME.findall(main) if not frame[0].startswith(_MACHINERY)][::-1]
-    lines = [line for file, number, name in frames for line in _frame_lines(file, int(number), name)]
-    lines = lines or said.splitlines()[-3:]
-    # The frames of the import system and of the standard library above the plugin's own say nothing.
-    place = next((f"{file}, line {number}" for file, number, _ in reversed(frames) if not _is_library(file)), "")
+    report = _text(folder / "crash")
+    place, lines = last_words(report, _text(folder / "stderr"), _PROBE)
     if killed or report.startswith("Timeout"):
         what = f"{stage} takes longer than {timeout:g} s, and was ended. Whoever uses it waits for as long as it takes. "
         what += "Update or mend that distribution, or give `hubcore doctor` a longer --timeout."
     else:
-        how = f"signal {signal.Signals(-ended).name}" if ended < 0 else f"exit status {ended}"
-        what = f"{stage} ends the whole process ({how}), which nothing can catch. Uninstall or mend that distribution."
+        what = f"{stage} ends the whole process ({how_it_ended(ended)}), which nothing can catch. "
+        what += "Uninstall or mend that distribution."
     return _finding(plugin, point, what, place, tuple(lines))
+
+
+def how_it_ended(status: int) -> str:
+    """What the exit status of a process says.
+
+    Example:
+        >>> how_it_ended(0), how_it_ended(-11)
+        ('exit status 0', 'signal SIGSEGV')
+    """
+    return f"signal {signal.Signals(-status).name}" if status < 0 else f"exit status {status}"
+
+
+def last_words(report: str, said: str, runner: str) -> tuple[str, list[str]]:
+    """Where a process ended, as `file, line N`, and the lines of its traceback, outermost first.
+
+    Args:
+        report: what `faulthandler` wrote of it; may be empty.
+        said: its error stream, whose traceback is taken where faulthandler wrote none.
+        runner: the file whose code drove it, to know its main thread by.
+    """
+    threads = report.split("\n\n")
+    main = next((thread for thread in threads if runner in thread), threads[0])
+    # Python prints a traceback with the last call at its end, faulthandler with the last call first.
+    calls = _FRAME.findall(main)[::-1] or _FRAME.findall(said)
+    frames = [call for call in calls if not call[0].startswith((*_MACHINERY, runner))]
+    lines = [line for file, number, name in frames for line in _frame_lines(file, int(number), name)]
+    # The frames of the import system and of the standard library above the plugin's own say nothing.
+    place = next((f"{file}, line {number}" for file, number, _ in reversed(frames) if not _is_library(file)), "")
+    return place, [*lines, *said.splitlines()[-1:]] if not report else lines or said.splitlines()[-3:]
 
 
 def _text(path: Path) -> str:

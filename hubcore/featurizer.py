@@ -32,7 +32,7 @@ class Featurizer(nn.Module):
     Example:
         >>> import torch
         >>> from hubcore import Featurizer, hub
-        >>> model = hub.load("wav2vec2_tiny_untrained")
+        >>> model = hub.load("wav2vec2_tiny_prompts")
         >>> featurizer = Featurizer(model, layer_selection=[0, 2, 4])
         >>> wavs = [torch.randn(16000), torch.randn(8000)]
         >>> [tuple(f.shape) for f in featurizer(wavs, model(wavs, layers=featurizer.layers))]

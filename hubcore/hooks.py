@@ -26,7 +26,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import pluggy
 
 from hubcore.errors import BrokenFetchError, HubcoreError, PluginError, nearest_names
-from hubcore.registry import HOOKS_GROUP, Problem, disabled_plugins, entry_points
+from hubcore.registry import HOOKS_GROUP, Problem, disabled_plugins, entry_points, module_of
+from hubcore.text import error_text
 
 if TYPE_CHECKING:
     from hubcore.card import Card
@@ -111,19 +112,18 @@ class Hooks:
         self._versions[owner] = version
         if self.manager.has_plugin(name):
             return True
-        module_name = point.value.partition("[")[0].partition(":")[0].strip()
         try:
-            module = importlib.import_module(module_name)
+            module = importlib.import_module(module_of(point))
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # an import may end in anything, SystemExit included
-            self._report(name, f"its hooks in {point.value} (version {version}) cannot be loaded: {_shown(error)}", error)
+            self._report(name, f"its hooks in {point.value} (version {version}) cannot be loaded: {error_text(error)}", error)
             return False
         try:
             self.manager.register(module, name=name)
         except Exception as error:
             self._forget(name, module)
-            what = _wrong_arguments(module, error) or f"its hooks in {point.value} cannot be registered: {_shown(error)}"
+            what = _wrong_arguments(module, error) or f"its hooks in {point.value} cannot be registered: {error_text(error)}"
             self._report(name, f"{what} None of the hooks of that module is used.", error, _file_of(module))
             return False
         self._check_names(name, module)
@@ -184,12 +184,12 @@ class Hooks:
             except HubcoreError:
                 raise
             except (Exception, SystemExit) as error:
-                what = f"hubcore_fetch failed for {uri!r}: {_shown(error)}"
+                what = f"hubcore_fetch failed for {uri!r}: {error_text(error)}"
                 self._report(implementation.plugin_name, what, error)
                 if broken is None:
                     broken = BrokenFetchError(
-                        f"the plugin {implementation.plugin_name} could not fetch {uri!r}: {_shown(error)}. Nothing else here "
-                        "knows that scheme. Mend or update the plugin, or fetch the file yourself and pass its path."
+                        f"the plugin {implementation.plugin_name} could not fetch {uri!r}: {error_text(error)}. Nothing else "
+                        "here knows that scheme. Mend or update the plugin, or fetch the file yourself and pass its path."
                     )
                     broken.__cause__ = error
                 continue
@@ -206,7 +206,7 @@ class Hooks:
             try:
                 implementation.function(**{name: given[name] for name in implementation.argnames})
             except (Exception, SystemExit) as error:  # an observer must not be able to break loading
-                self._report(implementation.plugin_name, f"hubcore_upstream_loaded failed: {_shown(error)}", error)
+                self._report(implementation.plugin_name, f"hubcore_upstream_loaded failed: {error_text(error)}", error)
 
     def feature_writers(self) -> dict[str, Any]:
         """Format name -> writer class, of every plugin; what is no such class, or the built-in `npy`, is reported.
@@ -221,7 +221,7 @@ class Hooks:
                 if not isinstance(given, Mapping):
                     self._report(implementation.plugin_name, f"hubcore_feature_writers gave {given!r:.80}, not a dictionary.")
             except (Exception, SystemExit) as error:  # a plugin must not be able to take the formats of others away
-                self._report(implementation.plugin_name, f"hubcore_feature_writers failed: {_shown(error)}", error)
+                self._report(implementation.plugin_name, f"hubcore_feature_writers failed: {error_text(error)}", error)
                 continue
             for name, writer in formats.items():
                 lacking = [part for part in ("write", "holds", "close") if not callable(getattr(writer, part, None))]
@@ -239,6 +239,8 @@ class Hooks:
 
         A command that two plugins bring is there as `distribution:command` only, once for each.
         """
+        import click
+
         from hubcore.cli.group import COMMANDS
 
         commands: dict[str, Any] = getattr(cli, "commands", {})
@@ -251,10 +253,15 @@ class Hooks:
             try:
                 implementation.function(cli)
             except (Exception, SystemExit) as error:  # a plugin's command must not be able to break the others
-                self._report(implementation.plugin_name, f"hubcore_commands failed: {_shown(error)}", error)
+                self._report(implementation.plugin_name, f"hubcore_commands failed: {error_text(error)}", error)
+            if isinstance(cli, click.Group):
+                cli.commands = commands  # whatever it has put there instead: everybody's are in this one
             for name in [name for name, command in commands.items() if command is not before.get(name)]:
                 command = commands.pop(name)
-                if name in COMMANDS:
+                if not isinstance(name, str) or not isinstance(command, click.Command):
+                    what = f"the command {name!r} is a {type(command).__name__}. It must be a click command, under a name."
+                    self._report(implementation.plugin_name, what)
+                elif name in COMMANDS:
                     what = f"the command {name!r} is hubcore's own already. Give it a new name."
                     self._report(implementation.plugin_name, what)
                 else:
@@ -311,13 +318,6 @@ def _each(caller: Any) -> Iterator[Any]:
     for implementation in reversed(list(caller.get_hookimpls())):
         if not (implementation.hookwrapper or implementation.wrapper):
             yield implementation
-
-
-def _shown(error: BaseException) -> str:
-    try:
-        return f"{type(error).__name__}: {error}"
-    except Exception:  # a broken plugin's own exception may not even print
-        return type(error).__name__
 
 
 _hooks: dict[frozenset[str], Hooks] = {}

@@ -15,6 +15,7 @@ from hubcore.checkpoints.sources import fetch_card, file_sha256, resolve
 from hubcore.errors import ChecksumError, HubcoreError, OptionError, PluginError, UnavailableUpstreamError, nearest_names
 from hubcore.registry import Entry, Family
 from hubcore.registry_file import find_line
+from hubcore.text import error_text
 
 
 def import_class(family: Family) -> type[Any]:
@@ -32,7 +33,7 @@ def import_class(family: Family) -> type[Any]:
         raise
     except BaseException as error:  # an import may end in anything, SystemExit included
         raise PluginError(
-            f"{family.target}, the class of {family.name!r}, cannot be imported: {_describe(error)}. It belongs to {owner}. "
+            f"{family.target}, the class of {family.name!r}, cannot be imported: {error_text(error)}. It belongs to {owner}. "
             "Update or mend that distribution; every other upstream goes on working. `hubcore doctor` shows where it fails."
         ) from error
     if not isinstance(found, type):
@@ -40,16 +41,10 @@ def import_class(family: Family) -> type[Any]:
     return found
 
 
-def _describe(error: BaseException) -> str:
-    try:
-        return f"{type(error).__name__}: {error}"
-    except Exception:  # a broken plugin's own exception may not even print
-        return type(error).__name__
-
-
 def build_upstream(entry: Entry, checkpoint: str | os.PathLike[str] | None, options: Mapping[str, Any]) -> Any:
     """The upstream of an entry, in eval mode, with its card attached; see `hubcore.hub.load`."""
     from hubcore.protocol import missing_parts
+    from hubcore.upstream import check_options
 
     family, card = entry.family, entry.card
     if family is None or family.missing:
@@ -59,6 +54,10 @@ def build_upstream(entry: Entry, checkpoint: str | os.PathLike[str] | None, opti
     problem = option_problem(cls, card, with_weights=checkpoint is not None or card.needs_weights) if card else None
     if problem:
         raise OptionError(problem)
+    if checkpoint is not None or (card is not None and card.sources):
+        known = known_options(cls, with_weights=True)
+        if known is not None:
+            check_options(cls, options, known=known)  # before gigabytes are fetched
     if checkpoint is not None:
         path = resolve(checkpoint)
         with _naming_the_card(card, options):
@@ -171,7 +170,7 @@ def _has(cls: type[Any], name: str, family: Family) -> bool:
         return hasattr(cls, name)
     except Exception as error:
         raise PluginError(
-            f"{family.target} cannot be used: looking for {name} in it gives {_describe(error)}. It belongs to "
+            f"{family.target} cannot be used: looking for {name} in it gives {error_text(error)}. It belongs to "
             f"{family.distribution} {family.version}. Update or mend that distribution; every other upstream goes on working."
         ) from error
 
@@ -201,6 +200,6 @@ def _without_weights(cls: type[Any], card: Card | None, family: Family, options:
         raise
     except Exception as error:
         raise PluginError(
-            f"{family.target} could not be built: {_describe(error)}. It belongs to {family.distribution} {family.version}. "
+            f"{family.target} could not be built: {error_text(error)}. It belongs to {family.distribution} {family.version}. "
             "Give it from_config, or a constructor that works with its card's options."
         ) from error

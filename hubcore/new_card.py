@@ -87,8 +87,10 @@ def parse_sources(path: Path, uris: Sequence[str], digests: Sequence[str], sizes
 
 
 def _local(path: Path, source: Source) -> Source:
-    file = Path(os.path.abspath(Path(source.uri).expanduser()))
-    if not source.uri or not file.exists():
+    if not source.uri:
+        raise OptionError("a --source is empty. It is a file or folder that is here, or a URI. Say where the checkpoint is.")
+    file = Path(os.path.abspath(os.path.expanduser(source.uri)))
+    if not file.exists():
         raise OptionError(f"{file} does not exist. A source is a file or folder that is here, or a URI. Check the spelling.")
     folder = Path(os.path.abspath(path)).parent
     uri = file.relative_to(folder).as_posix() if file.is_relative_to(folder) else str(file)

@@ -127,7 +127,7 @@ def look_at(file: str | os.PathLike[str], upstream: Upstream, *, lambds: Sequenc
     period_ms = float(out.extras["mean_frame_period_ms"][0]) * int(out.lengths[0]) if alpha is not None else 0.0
     return Look(
         title=f"{printable(Path(file).name)}  |  {name}",
-        note=card.note if card and card.note and "untrained" in card.note.lower() else "",
+        note=card.note if card and card.note and card.needs_weights else "",
         wav=wav.numpy(),
         seconds=len(wav) / upstream.sample_rate,
         mel=decibel - decibel.max() if np.ptp(decibel) else np.full_like(decibel, -_RANGE_DB),  # pure silence is black

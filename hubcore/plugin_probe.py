@@ -6,6 +6,7 @@ of its output is a JSON object, flushed at once, so that a process that dies has
 
 from __future__ import annotations
 
+import contextlib
 import faulthandler
 import importlib
 import importlib.abc
@@ -18,12 +19,18 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.machinery import ModuleSpec
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from types import ModuleType
-from typing import IO, Any, NoReturn
+from typing import IO, TYPE_CHECKING, Any, NoReturn
+
+from hubcore.registry import HOOKS_GROUP, current_registry, module_of, target_of
+from hubcore.text import error_text
+
+if TYPE_CHECKING:
+    from hubcore.hooks import Hooks
 
 TORCH_SECONDS = 120.0
 """How long torch's own import may take, which is no plugin's fault."""
@@ -52,9 +59,7 @@ class Probe:
 
     def run(self) -> None:
         """Examines one entry point after the other, then ends the process, whatever threads are still running."""
-        faulthandler.enable(file=self._crash)
-        self._leave: Callable[[int], Any] = os._exit
-        os._exit = self._exit_by_plugin  # so that a plugin that calls it can be shown doing it
+        leave = watch_exit(self._crash)
         sys.meta_path.insert(0, _TorchClock(self))
         for index, (group, name, value) in enumerate(self.job["points"]):
             if index >= self.job["first"]:
@@ -62,7 +67,7 @@ class Probe:
                 self._point(EntryPoint(name=name, value=value, group=group))
                 faulthandler.cancel_dump_traceback_later()
                 self.say(end=index)
-        self._leave(0)
+        leave(0)
 
     def say(self, **event: object) -> None:
         """Writes one line."""
@@ -80,39 +85,29 @@ class Probe:
         self.say(stage=stage)
         faulthandler.dump_traceback_later(seconds or self.job["timeout"], exit=True, file=self._crash)
 
-    def _exit_by_plugin(self, status: int) -> NoReturn:
-        self._crash.write(f"os._exit({status})\n")
-        self._crash.flush()
-        faulthandler.dump_traceback(file=self._crash, all_threads=False)
-        self._leave(status)
-        raise SystemExit(status)  # never reached
-
     # One entry point ---------------------------------------------------------------------------------------------------
 
     def _point(self, point: EntryPoint) -> None:
-        from hubcore.registry import HOOKS_GROUP
-
         module = self._imported(point)
         if module is None:
             return
         try:
             self._hooks(point) if point.group == HOOKS_GROUP else self._family(point, module)
         except Exception as error:
-            self.finding(f"{self._stage} fails: {_shown(error)}. Update or mend that distribution.", error)
+            self.finding(f"{self._stage} fails: {error_text(error)}. Update or mend that distribution.", error)
 
     def _imported(self, point: EntryPoint) -> ModuleType | None:
         """The module, with a look at what its import costs and changes; None if it cannot be imported."""
-        name = point.value.partition("[")[0].partition(":")[0].strip()
-        sys.stdout.flush()
+        name = module_of(point)
+        _flush()
         printed = os.path.getsize(self.job["stdout"])
         self._before, self._began, self._spared = _state(), time.monotonic(), 0.0
         self.stage(f"importing {name}")
         try:
             module = importlib.import_module(name)
         except BaseException as error:  # an import may end in anything, SystemExit and KeyboardInterrupt included
-            self.finding(
-                f"{name} cannot be imported: {_shown(error)}. Update or mend that distribution; nothing else is harmed.", error
-            )
+            what = f"{name} cannot be imported: {error_text(error)}. "
+            self.finding(what + "Update or mend that distribution; nothing else is harmed.", error)
             return None
         seconds = time.monotonic() - self._began - self._spared
         self.say(seconds=round(seconds, 3))
@@ -123,7 +118,7 @@ class Probe:
         if changed:
             what = f"importing {name} changes {'; '.join(changed)}. Other code in the process runs with it too. "
             self.finding(what + "Do that where a user asks for it.", file=_file(module), warning=True)
-        sys.stdout.flush()
+        _flush()
         with open(self.job["stdout"], encoding="utf-8", errors="replace") as stream:
             stream.seek(printed)
             text = stream.read(200).strip()
@@ -135,9 +130,8 @@ class Probe:
     def _family(self, point: EntryPoint, module: ModuleType) -> None:
         from hubcore.errors import HubcoreError, OptionError
         from hubcore.loading import build_upstream
-        from hubcore.registry import current_registry
 
-        target = point.value.partition("[")[0].strip()
+        target = target_of(point)
         class_name = target.partition(":")[2]
         cls = getattr(module, class_name, _ABSENT)
         if not isinstance(cls, type):
@@ -169,7 +163,7 @@ class Probe:
                     self._instance(target, build_upstream(entry, None, {}), where)
                 except OptionError as error:
                     if card is not None:  # a family alone may well need options
-                        self.finding(f"{entry.name!r} cannot be built: {_shown(error)}", error.__cause__, file=where)
+                        self.finding(f"{entry.name!r} cannot be built: {error_text(error)}", error.__cause__, file=where)
                 except HubcoreError as error:  # its own words, and the traceback of what it is about
                     self.finding(" ".join(str(error).split()), error.__cause__ or error, file=where)
 
@@ -201,35 +195,12 @@ class Probe:
             self.finding(f"{target} breaks the contract: {'; '.join(wrong)}. Mend the class.", file=where)
 
     def _hooks(self, point: EntryPoint) -> None:
-        import click
-
-        from hubcore.errors import HubcoreError, PluginError
         from hubcore.hooks import Hooks
 
         hooks = Hooks(third_parties=False)
         if hooks.load(self.job["distribution"], self.job["version"], point):
-            self.stage("calling hubcore_feature_writers")
-            hooks.feature_writers()
-            self.stage("calling hubcore_commands")
-            hooks.add_commands(click.Group("hubcore"))
-            self.stage("calling hubcore_fetch")
-            with tempfile.TemporaryDirectory() as folder:
-                try:
-                    claimed = hooks.fetch(NOBODYS_URI, Path(folder), True) is not None
-                except PluginError:
-                    claimed = False  # recorded by the manager
-                except HubcoreError:
-                    claimed = True
-            if claimed:
-                what = f"its hubcore_fetch takes {NOBODYS_URI!r} for its own, and so everybody's addresses. "
-                self.finding(what + "Return None for every scheme but yours.")
-            if hooks.manager.hook.hubcore_upstream_loaded.get_hookimpls():
-                from hubcore.loading import build_upstream
-                from hubcore.registry import current_registry
-
-                self.stage("calling hubcore_upstream_loaded")
-                entry = current_registry().find("hubcore:fbank")
-                hooks.upstream_loaded(build_upstream(entry, None, {}), entry.card)
+            for what in call_hooks(hooks, self.stage):
+                self.finding(what)
         for problem in hooks.problems:
             self.finding(problem.what, problem.error, file=problem.file)
 
@@ -268,6 +239,56 @@ class Probe:
             self.stage(stage)
 
         return torch_ended
+
+
+def watch_exit(crash: IO[str]) -> Callable[[int], Any]:
+    """Makes this process write to `crash` where a signal or a call of `os._exit` ends it; gives the real `os._exit`."""
+    leave: Callable[[int], Any] = os._exit
+
+    def tell(status: int) -> NoReturn:
+        crash.write(f"os._exit({status})\n")
+        crash.flush()
+        faulthandler.dump_traceback(file=crash, all_threads=False)
+        leave(status)
+        raise SystemExit(status)  # never reached
+
+    faulthandler.enable(file=crash)
+    os._exit = tell
+    return leave
+
+
+def call_hooks(hooks: Hooks, stage: Callable[[str], None]) -> Iterator[str]:
+    """Calls every hook of a manager once; what is wrong and not among its `problems`, in words.
+
+    Args:
+        hooks: with the modules that are to be tried, and no other third party's.
+        stage: is told what is called next.
+    """
+    import click
+
+    from hubcore.errors import HubcoreError, PluginError
+
+    stage("calling hubcore_feature_writers")
+    hooks.feature_writers()
+    stage("calling hubcore_commands")
+    hooks.add_commands(click.Group("hubcore"))
+    stage("calling hubcore_fetch")
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            claimed = hooks.fetch(NOBODYS_URI, Path(folder), True) is not None
+        except PluginError:
+            claimed = False  # recorded by the manager
+        except HubcoreError:
+            claimed = True
+    if claimed:
+        what = f"its hubcore_fetch takes {NOBODYS_URI!r} for its own, and so everybody's addresses. "
+        yield what + "Return None for every scheme but yours."
+    if hooks.manager.hook.hubcore_upstream_loaded.get_hookimpls():
+        from hubcore.loading import build_upstream
+
+        stage("calling hubcore_upstream_loaded")
+        entry = current_registry().find("hubcore:fbank")
+        hooks.upstream_loaded(build_upstream(entry, None, {}), entry.card)
 
 
 class _TorchClock(importlib.abc.MetaPathFinder):
@@ -346,17 +367,14 @@ def _each_is(values: object, kind: type, as_many_as: object = None) -> bool:
     return as_many_as is None or (isinstance(as_many_as, list | tuple) and len(as_many_as) == len(values))
 
 
+def _flush() -> None:
+    with contextlib.suppress(AttributeError, ValueError):  # the plugin may have closed it, or taken it away
+        sys.stdout.flush()
+
+
 def _file(module: ModuleType) -> str:
     return str(getattr(module, "__file__", None) or "")
 
 
 def _is_machinery(file: str) -> bool:
     return file.startswith("<frozen ") or file in (__file__, "<string>") or f"{os.sep}importlib{os.sep}" in file
-
-
-def _shown(error: BaseException) -> str:
-    try:
-        text = " ".join(str(error).split())
-    except Exception:  # a broken plugin's own exception may not even print
-        text = "its text cannot be shown"
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -25,7 +25,7 @@ UPSTREAMS_GROUP = "hubcore.upstreams"
 REGISTRIES_GROUP = "hubcore.registries"
 HOOKS_GROUP = "hubcore"
 DISABLE = "HUBCORE_DISABLE_PLUGINS"
-_TARGET = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
+TARGET = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
 
 @dataclass(frozen=True)
@@ -130,12 +130,19 @@ class Registry:
         if owner:
             claims = [entry for entry in claims if entry.owner == owner]
         if not claims:
-            hint = f"`hubcore list` shows every name{_or_enable()}." if disabled_plugins() else ""
-            raise UnknownUpstreamError(name, self.names(), hint)
+            raise UnknownUpstreamError(name, self.names(), self._why_not(plain))
         if len(claims) > 1:
             files = [f"{entry.card.file}, line {entry.card.line}" for entry in claims if entry.card]
             raise DuplicateUpstreamError(plain, sorted(entry.owner for entry in claims), files)
         return claims[0]
+
+    def _why_not(self, name: str) -> str:
+        """Why a name may be missing: its own record is wrong, or something else could not be read, or is turned off."""
+        for problem in self.problems:
+            if repr(name) in problem.what:
+                return f"Its record cannot be used: {problem.what}"
+        broken = f", and `hubcore doctor` what could not be read ({len(self.problems)})" if self.problems else ""
+        return f"`hubcore list` shows every name{broken}{_or_enable()}."
 
     def duplicates(self) -> dict[str, list[str]]:
         """Contested names and their owners."""
@@ -179,8 +186,8 @@ def build_registry() -> Registry:
     files: list[tuple[str, str, Path]] = [("hubcore", "", own_registry_file())]
     for owner, version, point in entry_points(problems):
         if point.group == UPSTREAMS_GROUP:
-            target = point.value.partition("[")[0].strip()
-            if not NAME.fullmatch(point.name) or not _TARGET.fullmatch(target):
+            target = target_of(point)
+            if not NAME.fullmatch(point.name) or not TARGET.fullmatch(target):
                 what = f"entry point {point.name!r} = {point.value!r} must be name = module:Class. Mend it."
                 problems.append(Problem(owner, what, version, entry_points_file(point)))
                 continue
@@ -229,11 +236,16 @@ def disabled_plugins() -> frozenset[str]:
         []
     """
     listed = os.environ.get(DISABLE, "").split(",")
-    return frozenset(_normalised(name) for name in listed if name.strip()) - {"hubcore"}
+    return frozenset(canonical(name) for name in listed if name.strip()) - {"hubcore"}
 
 
-def _normalised(distribution: str) -> str:
-    """A distribution's name as packaging tools compare it."""
+def canonical(distribution: str) -> str:
+    """A distribution's name as packaging tools compare it.
+
+    Example:
+        >>> canonical("Acme_Speech")
+        'acme-speech'
+    """
     return re.sub(r"[-_.]+", "-", distribution.strip()).lower()
 
 
@@ -262,12 +274,22 @@ def entry_points(problems: list[Problem]) -> Iterator[tuple[str, str, importlib.
             what = f"its metadata cannot be read ({error!r}). Reinstall that distribution."
             problems.append(Problem(str(where), what, file=str(where), error=error))
             continue
-        key = _normalised(name)
+        key = canonical(name)
         if key in seen or (key != "hubcore" and disabled & {key, "*"}):
             continue
         seen.add(key)
         for point in points:
             yield name, version, point
+
+
+def target_of(point: importlib.metadata.EntryPoint) -> str:
+    """What an entry point names, without its extras: `module:Class`, `package:file` or a module; nothing is checked."""
+    return point.value.partition("[")[0].strip()
+
+
+def module_of(point: importlib.metadata.EntryPoint) -> str:
+    """The module or package that an entry point names; nothing is checked."""
+    return target_of(point).partition(":")[0].strip()
 
 
 def entry_points_file(point: importlib.metadata.EntryPoint) -> str:
@@ -319,13 +341,17 @@ def own_registry_file() -> Path:
 
 
 def user_files(problems: list[Problem] | None = None) -> list[Path]:
-    """The user's registry files: those in `HUBCORE_REGISTRY`, then `hubcore/*.yaml` in the configuration folder."""
+    """The user's registry files, each once: those in `HUBCORE_REGISTRY`, then `hubcore/*.yaml` in the configuration folder.
+
+    Their paths are absolute, since a program may change its working folder between this and loading.
+    """
     files = []
     for text in filter(None, os.environ.get("HUBCORE_REGISTRY", "").split(os.pathsep)):
-        path = Path(text).expanduser()
+        path = Path(os.path.abspath(os.path.expanduser(text)))
         if path.is_file():
             files.append(path)
         elif problems is not None:
             problems.append(Problem("user", f"HUBCORE_REGISTRY names {text}, which is not a file. Correct or unset it."))
-    config = os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config"
-    return files + sorted(Path(config, "hubcore").glob("*.yaml"))
+    config = os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")
+    files += sorted(Path(os.path.abspath(config), "hubcore").glob("*.yaml"))
+    return list({path.resolve(): path for path in reversed(files)}.values())[::-1]

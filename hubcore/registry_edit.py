@@ -33,8 +33,8 @@ def default_file() -> Path:
         >>> default_file().parts[-2:]
         ('hubcore', 'registry.yaml')
     """
-    config = os.environ.get("XDG_CONFIG_HOME")
-    return Path(config or Path.home() / ".config", "hubcore", "registry.yaml")
+    config = os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")
+    return Path(config, "hubcore", "registry.yaml")
 
 
 def add_card(path: Path, card: Card, *, replacing: bool = False) -> int:

@@ -124,7 +124,8 @@ def _line(place: yaml.Event | yaml.Node) -> int:
 
 
 def _error(path: Path, place: yaml.Event | yaml.Node, what: str) -> RegistryError:
-    return RegistryError(f"{path}, line {_line(place)}: {what}.", str(path), _line(place))
+    text = what if what.endswith(("?", ".")) else f"{what}."
+    return RegistryError(f"{path}, line {_line(place)}: {text}", str(path), _line(place))
 
 
 def _mapping(path: Path, node: yaml.Node, what: str) -> dict[str, yaml.Node]:

@@ -159,7 +159,7 @@ class UpstreamBase(nn.Module):
         Example:
             >>> import tempfile, pathlib
             >>> from hubcore_wav2vec2 import Wav2Vec2Upstream
-            >>> model = Wav2Vec2Upstream.from_checkpoint("wav2vec2_tiny_untrained")
+            >>> model = Wav2Vec2Upstream.from_checkpoint("wav2vec2_tiny_prompts")
             >>> path = pathlib.Path(tempfile.mkdtemp()) / "mine.safetensors"
             >>> model.save_checkpoint(path)
             >>> Wav2Vec2Upstream.from_checkpoint(path).config == model.config
@@ -181,7 +181,7 @@ class UpstreamBase(nn.Module):
 
         Example:
             >>> from hubcore import hub
-            >>> model = hub.load("wav2vec2_tiny_untrained", layers=[2, -1])
+            >>> model = hub.load("wav2vec2_tiny_prompts", layers=[2, -1])
             >>> model.default_layers, model.options, len(model.layer_names)
             ((2, 4), {'layers': [2, 4]}, 5)
             >>> model([torch.zeros(16000)]).layers, model([torch.zeros(16000)], layers=[0]).layers

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import logging
 import os
@@ -115,6 +116,8 @@ def replace_text(path: Path, text: str, before: bytes | None, check: Callable[[P
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(8)}.yaml")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
+        if target.exists() and not os.access(target, os.W_OK):  # a rename would replace it all the same
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(target))
         try:
             data = text.encode("utf-8")
             temporary.write_bytes(_BOM + data if before is not None and before.startswith(_BOM) else data)

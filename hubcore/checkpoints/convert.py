@@ -39,7 +39,7 @@ class Conversion:
 
     Example:
         >>> import tempfile
-        >>> made = convert("wav2vec2_tiny_untrained", Path(tempfile.mkdtemp()) / "mine.safetensors")
+        >>> made = convert("wav2vec2_tiny_prompts", Path(tempfile.mkdtemp()) / "mine.safetensors")
         >>> made.upstream, made.weights, made.layers
         ('wav2vec2', 82, 5)
     """

@@ -90,7 +90,7 @@ def open_checkpoint(path: str | Path) -> Checkpoint:
 
     Example:
         >>> from hubcore.checkpoints import resolve
-        >>> with open_checkpoint(resolve("wav2vec2_tiny_untrained")) as checkpoint:
+        >>> with open_checkpoint(resolve("wav2vec2_tiny_prompts")) as checkpoint:
         ...     checkpoint.layout
         'hubcore safetensors'
     """

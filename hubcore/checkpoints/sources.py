@@ -50,8 +50,8 @@ def resolve(source: str | os.PathLike[str]) -> Path:
     """The local file or folder of a source; see `resolve_with_card`.
 
     Example:
-        >>> resolve("wav2vec2_tiny_untrained").name
-        'wav2vec2_tiny_untrained.safetensors'
+        >>> resolve("wav2vec2_tiny_prompts").name
+        'wav2vec2_tiny_prompts.safetensors'
     """
     return resolve_with_card(source)[0]
 

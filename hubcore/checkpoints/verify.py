@@ -59,7 +59,7 @@ class Verification:
 
     Example:
         >>> from hubcore.registry import current_registry
-        >>> found = verify_entry(current_registry().find("wav2vec2_tiny_untrained"))
+        >>> found = verify_entry(current_registry().find("wav2vec2_tiny_prompts"))
         >>> found.verdict, found.checksum, found.layers, found.used
         ('ok', 'published', 5, 82)
     """

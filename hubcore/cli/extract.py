@@ -183,7 +183,7 @@ def _print(summary: Summary, card: Card | None, as_json: bool) -> None:
         f"{len(summary.failures)} failed; {format_duration(summary.audio_seconds)} of audio, {frames} frames, "
         f"in {summary.wall_seconds:.1f} s ({summary.speed:.1f} x real time)"
     )
-    if card is not None and card.note and "untrained" in card.note.lower():
+    if card is not None and card.note and card.needs_weights:
         click.echo(f"note: {card.note}")
     for failure in summary.failures:
         click.echo(f"failed: {printable(failure.error)}", err=True)

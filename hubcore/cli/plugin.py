@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 from pathlib import Path
 
@@ -35,7 +36,7 @@ def new(name: str, folder: Path) -> None:
     """
     from hubcore.scaffold import new_plugin
 
-    made = new_plugin(name, folder.expanduser())
+    made = new_plugin(name, os.path.expanduser(folder))
     count = sum(path.is_file() for path in made.rglob("*"))
     click.echo(f"{count} files written to {made}. Next:\n")
     click.echo(f"  cd {shlex.quote(str(made))}\n  pip install -e '.[test]'\n  pytest\n  hubcore info {name}")
@@ -57,13 +58,13 @@ def check(distribution: str, exempt: tuple[str, ...], as_json: bool) -> None:
     Nothing is downloaded. Exits 1 if something is wrong.
     """
     from hubcore.cli.table import format_table
-    from hubcore.plugin_check import check_plugin
+    from hubcore.plugin_check import check_in_process
 
     pairs = [text.partition("=") for text in exempt]
     for (name, equals, reason), text in zip(pairs, exempt, strict=True):
         if not (name and equals and reason):
             raise click.BadParameter(f"{text!r} is not CHECK=REASON", param_hint="--exempt")
-    report = check_plugin(distribution, {name: reason for name, _, reason in pairs})
+    report = check_in_process(distribution, {name: reason for name, _, reason in pairs})
     if as_json:
         click.echo(json.dumps(report.to_dict(), indent=2))
     else:

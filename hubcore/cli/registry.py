@@ -107,7 +107,7 @@ def add(
     for source in card.sources:
         if source.sha256 is not None and not digests:
             click.echo(f"  {source.uri} has {source.size} bytes, SHA-256 {source.sha256}")
-    if licence is None:
+    if not licence:
         click.echo(
             "  license: unknown was written, because none was given; --license says what the publisher states "
             "(with --replace), `none needed` where there are no weights"

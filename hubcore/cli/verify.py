@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 _EXAMPLE = """\b
 Example:
-  hubcore verify wav2vec2_tiny_untrained
+  hubcore verify wav2vec2_tiny_prompts
   hubcore verify --all --json"""
 _HEADERS = ("name", "source", "bytes", "sha256", "checksum", "config", "layers", "weights", "batch-mates", "seconds", "verdict")
 

@@ -81,7 +81,7 @@ def checkpoint_sha256(upstream: Upstream) -> str | None:
 
     Example:
         >>> from hubcore import hub
-        >>> checkpoint_sha256(hub.load("fbank")) is None, len(checkpoint_sha256(hub.load("wav2vec2_tiny_untrained")))
+        >>> checkpoint_sha256(hub.load("fbank")) is None, len(checkpoint_sha256(hub.load("wav2vec2_tiny_prompts")))
         (True, 64)
     """
     report = getattr(upstream, "load_report", None)

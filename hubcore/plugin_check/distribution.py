@@ -14,16 +14,19 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from hubcore.errors import HubcoreError, OptionError, nearest_names
-from hubcore.hooks import current_hooks
+from hubcore.hooks import Hooks, current_hooks
 from hubcore.plugin_check.report import Finding, PluginReport, listed
+from hubcore.plugin_probe import call_hooks
 from hubcore.registry import (
     DISABLE,
     HOOKS_GROUP,
     REGISTRIES_GROUP,
     UPSTREAMS_GROUP,
     Problem,
+    canonical,
     current_registry,
     disabled_plugins,
+    module_of,
 )
 
 GROUPS = (UPSTREAMS_GROUP, REGISTRIES_GROUP, HOOKS_GROUP)
@@ -60,16 +63,6 @@ def check_plugin(distribution: str, exempt: Mapping[str, str] | None = None) -> 
         check_upstreams(report, points, exempt or {})
         _check_hooks(report, points)
     return report
-
-
-def canonical(distribution: str) -> str:
-    """A distribution's name as packaging tools compare it.
-
-    Example:
-        >>> canonical("Acme_Speech")
-        'acme-speech'
-    """
-    return re.sub(r"[-_.]+", "-", distribution.strip()).lower()
 
 
 def _find(name: str) -> importlib.metadata.Distribution:
@@ -253,18 +246,25 @@ def _contested(key: str, places: Mapping[str, str]) -> Iterator[Finding]:
 
 
 def _check_hooks(report: PluginReport, points: list[importlib.metadata.EntryPoint]) -> None:
-    """Whether its hooks are loaded, and whether those that have been called by now have failed."""
+    """Whether its hooks are loaded and, called once each, do not fail; conflicts with other plugins' count too."""
     modules = [point for point in points if point.group == HOOKS_GROUP]
-    wrong = [problem for problem in current_hooks().problems if canonical(problem.owner) == canonical(report.distribution)]
+    alone = Hooks(third_parties=False)
+    loaded = [alone.load(report.distribution, report.version, point) for point in modules]
+    said = [*call_hooks(alone, lambda _: None)] if any(loaded) else []
+    wrong = {
+        problem: None
+        for problem in (*alone.problems, *current_hooks().problems)
+        if canonical(problem.owner) == canonical(report.distribution)
+    }
     found = [Finding.of(problem.what, problem.file or _module_file(modules)) for problem in wrong]
+    found += [Finding.of(what, _module_file(modules)) for what in said]
     if modules or found:
-        report.add("hooks", ", ".join(point.value for point in modules), found, "loaded, and none has failed")
+        report.add("hooks", ", ".join(point.value for point in modules), found, "loaded and called once; none has failed")
 
 
 def _module_file(modules: list[importlib.metadata.EntryPoint]) -> str:
     for point in modules:
-        name = point.value.partition("[")[0].partition(":")[0].strip()
-        top, *rest = name.split(".")
+        top, *rest = module_of(point).split(".")
         try:
             spec = importlib.util.find_spec(top)
         except Exception:  # the finder of some other distribution's editable install may be broken

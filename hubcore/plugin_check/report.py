@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -71,7 +71,7 @@ class Step:
     """One thing that was looked at."""
 
     what: str
-    """`entry points`, `listing`, `cards`, `names`, `class`, `conformance` or `hooks`."""
+    """`entry points`, `listing`, `cards`, `names`, `class`, `conformance` or `hooks`; `process` where that was ended."""
     name: str
     """What it was about."""
     result: Result
@@ -119,6 +119,12 @@ class PluginReport:
     def to_dict(self) -> dict[str, Any]:
         """Plain data, for JSON."""
         return {**dataclasses.asdict(self), "ok": self.ok}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> PluginReport:
+        """The report that `to_dict` made `data` of."""
+        steps = [Step(**step) for step in data["steps"]]
+        return cls(data["distribution"], data["version"], steps, [Finding(**finding) for finding in data["findings"]])
 
     def add(self, what: str, name: str, findings: Iterable[Finding], detail: str) -> None:
         """Records a step: what it found, or, if it found nothing, what it saw."""

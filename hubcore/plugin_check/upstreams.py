@@ -19,11 +19,12 @@ from hubcore.checkpoints.sources import find_cached
 from hubcore.describe import locate
 from hubcore.errors import HubcoreError, OptionError, PluginError, nearest_names
 from hubcore.loading import import_class
-from hubcore.plugin_check.distribution import canonical, packages_of
+from hubcore.plugin_check.distribution import packages_of
 from hubcore.plugin_check.report import Finding, PluginReport
-from hubcore.registry import UPSTREAMS_GROUP, Entry, Family, current_registry
+from hubcore.registry import TARGET, UPSTREAMS_GROUP, Entry, Family, canonical, current_registry, target_of
+from hubcore.registry_file import NAME
+from hubcore.text import error_text
 
-_TARGET = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 _REMOTE = re.compile(r"(?!package://)[\w+.-]+://")
 CONTRACT = "docs/conformance.md of hubcore says what each check proves"
 
@@ -62,10 +63,9 @@ class _Upstreams:
         self.report = report
         self.roots = [Path(root) for package in packages_of(report, points) for root in _roots(package)]
         self.families = [
-            Family(point.name, target, report.distribution, report.version)
+            Family(point.name, target_of(point), report.distribution, report.version)
             for point in points
-            for target in [point.value.partition("[")[0].strip()]
-            if point.group == UPSTREAMS_GROUP and _TARGET.fullmatch(target)
+            if point.group == UPSTREAMS_GROUP and NAME.fullmatch(point.name) and TARGET.fullmatch(target_of(point))
         ]
         key = canonical(report.distribution)
         self.entries = [entry for entry in current_registry().entries if canonical(entry.owner) == key]
@@ -97,7 +97,12 @@ class _Upstreams:
             place = self._where(error) or _class_place(family)
             self.report.add("class", family.target, [Finding.of(str(error), place)], "")
             return None
-        findings = [Finding.of(cause, _class_place(family), remedy) for cause, remedy in _signature_faults(cls)]
+        try:
+            faults = [*_signature_faults(cls)]
+        except Exception as error:  # a metaclass may answer with anything
+            self.report.add("class", family.target, [self._failure(f"{family.target} cannot be examined", error, "")], "")
+            return None
+        findings = [Finding.of(cause, _class_place(family), remedy) for cause, remedy in faults]
         self.report.add("class", family.target, findings, _class_place(family))
         return cls
 
@@ -162,7 +167,12 @@ class _Upstreams:
             self.report.add("conformance", title, [Finding.of(cause, _class_place(family), remedy)], "")
             return
         exempt = {**self.exempt.get("", {}), **self.exempt.get(title, {})}
-        result = check_upstream(upstream, exempt)
+        try:
+            result = check_upstream(upstream, exempt)
+        except SystemExit as error:
+            failure = self._failure(f"{title!r} ends the program when it is called", error, _class_place(family))
+            self.report.add("conformance", title, [failure], "")
+            return
         findings = []
         for failed in result.failures:
             rule = (inspect.getdoc(CHECKS[failed.name]) or "").partition("\n")[0]
@@ -178,7 +188,7 @@ class _Upstreams:
         own = self._where(error) or place
         if isinstance(error, HubcoreError):
             return Finding.of(f"{what}: {error}", own)
-        return Finding.of(f"{what}: {type(error).__name__}: {error}.", own, "Mend it there.")
+        return Finding.of(f"{what}: {error_text(error).rstrip('.')}.", own, "Mend it there.")
 
     def _where(self, error: BaseException) -> str:
         """The file and the line in the distribution's own code that an error came from; empty if from none of it."""

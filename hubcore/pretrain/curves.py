@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,15 +18,17 @@ _PANELS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("loss of a target (nats)", ("loss",)),
     ("weighted loss terms", ("weighted/*",)),
     ("accuracy", ("accuracy",)),
-    ("perplexity of the codes", ("code_perplexity", "prob_perplexity")),
-    ("alpha, mean", ("alpha_mean", "mixed_alpha_mean")),
+    ("perplexity of the codes", ("code_perplexity",)),
+    ("alpha, mean", ("alpha_mean",)),
     ("frame period (ms)", ("frame_period_ms",)),
     ("norm of the gradient", ("grad_norm",)),
     ("learning rate", ("lr",)),
 )
 """Title of each panel and the figures in it; what begins with `valid/` and ends alike is drawn with them."""
+_TERMS = "weighted/"
 # Okabe and Ito's palette, told apart with any colour vision.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8A8A00")
+_NUMBER = re.compile(r"[\d.]+")
 _DASHES: tuple[Any, ...] = ("-", (0, (4, 2)), (0, (1, 1.5)), (0, (5, 1, 1, 1)))
 
 
@@ -94,11 +97,21 @@ def _chosen(run: Curves, names: Sequence[str]) -> list[str]:
     found = []
     for name in names:
         if name.endswith("*"):
-            found += sorted(series for series in run.series if series.startswith(name[:-1]))
+            found += sorted(series for series in run.series if series.startswith(name[:-1]) and any(run.series[series][1]))
         else:
             found += [name] if name in run.series else []
-            found += sorted(s for s in run.series if s.startswith("valid/") and s.rpartition("/")[2] == name)
+            valid = [s for s in run.series if s.startswith("valid/") and s.rpartition("/")[2] == name]
+            found += sorted(
+                valid, key=lambda s: [float(part) if _NUMBER.fullmatch(part) else 0.0 for part in re.split("[_/]", s)]
+            )
     return found
+
+
+def _label(name: str) -> str:
+    """What a series is called in its panel, whose title says the figure."""
+    if name.startswith(_TERMS):
+        return name.removeprefix(_TERMS)
+    return name.rpartition("/")[0] if name.startswith("valid/") else "training"
 
 
 def _draw_panel(axis: Any, title: str, runs: Sequence[Curves], drawn: Sequence[Sequence[str]]) -> None:
@@ -115,7 +128,7 @@ def _draw_panel(axis: Any, title: str, runs: Sequence[Curves], drawn: Sequence[S
                 style = "-"
             else:
                 style = styles.setdefault(name, _DASHES[len(styles) % len(_DASHES)])
-            label = name.removeprefix("weighted/")
+            label = _label(name)
             axis.plot(
                 updates,
                 values,
@@ -127,7 +140,10 @@ def _draw_panel(axis: Any, title: str, runs: Sequence[Curves], drawn: Sequence[S
                 label=label if len(runs) == 1 else f"{run.name}: {label}",
             )
     if sum(map(len, drawn)) > 1:
-        for text in axis.legend(fontsize=6.5, frameon=False).get_texts():
+        beside = {"loc": "center left", "bbox_to_anchor": (1.0, 0.5), "borderaxespad": 0.3}
+        for text in axis.legend(fontsize=6.5, frameon=False, handlelength=1.5, **beside).get_texts():
             text.set_parse_math(False)
+    if all(name.startswith(_TERMS) for names in drawn for name in names):
+        axis.set_yscale("log", nonpositive="mask")  # terms differ by powers of ten
     axis.margins(x=0.01)
     axis.grid(linewidth=0.3, color="#cccccc")

@@ -29,6 +29,8 @@ _BUCKET_RATIO = 1.1
 """Utterances of one bucket differ in length by a tenth at most."""
 _SHOWN = 5
 """Files that a message names."""
+_STAND_INS = 100
+"""Utterances that are tried where one must stand in for what cannot be read."""
 
 
 @dataclass(frozen=True)
@@ -67,13 +69,13 @@ def read_corpus(manifests: Sequence[str], *, min_samples: int, max_samples: int 
     r"""The utterances of some manifests, in their order.
 
     Raises:
-        OptionError: no utterance is long enough, or one does not fit into a batch.
+        OptionError: the root of a manifest is not there, no utterance is long enough, or one does not fit into a batch.
         ExtractionError: a manifest cannot be read.
 
     Example:
         >>> import tempfile
         >>> path = Path(tempfile.mkdtemp()) / "train.tsv"
-        >>> _ = path.write_text("/corpus\na.flac\t40000\nb.flac\t100\n")
+        >>> _ = path.write_text(f"{path.parent}\na.flac\t40000\nb.flac\t100\n")
         >>> corpus = read_corpus([str(path)], min_samples=32000, max_samples=None, max_samples_per_batch=1400000)
         >>> [item.key for item in corpus.utterances], len(corpus.too_short)
         (['a.flac'], 1)
@@ -82,6 +84,12 @@ def read_corpus(manifests: Sequence[str], *, min_samples: int, max_samples: int 
     short: list[Utterance] = []
     for name in manifests:
         manifest = read_manifest(name)
+        if not manifest.root.is_dir():
+            raise OptionError(
+                f"{printable(name)}:1: the root {printable(manifest.root)} is not a folder. All paths are below it"
+                f"{'' if manifest.root.is_absolute() else ', and it is looked for in the working folder'}. Write the folder's "
+                "absolute path there."
+            )
         for entry in manifest:
             item = Utterance(entry.path, manifest.locate(entry), entry.samples)
             (items if item.samples >= min_samples else short).append(item)
@@ -241,12 +249,12 @@ class BatchReader:
                         f"{printable(item.path)} gives {len(wav)} samples at {self._sample_rate} Hz, but the manifest says "
                         f"{item.samples}. The file was changed, or has another rate. Make the manifest again."
                     )
-                read.append((item, wav, self._guidance[item.key] if self._guidance is not None else None))
+                read.append((item, wav, self._guide(item)))
             except (HubcoreError, OSError, KeyError) as error:
                 failed[item.key] = str(error) if not isinstance(error, KeyError) else f"there are no segments of {error}"
         stand_in = not read
         if stand_in:
-            read = [self._noise(self._utterances[indices[0]])]
+            read = [self._noise(indices[0])]
         starts, wavs = self._crop(place, [wav for _, wav, _ in read])
         batch = Batch(
             wavs=wavs,
@@ -256,16 +264,34 @@ class BatchReader:
         )
         return Loaded(batch, 0 if stand_in else sum(map(len, wavs)), failed, stand_in)
 
-    def _noise(self, item: Utterance) -> tuple[Utterance, Tensor, Any]:
-        """What stands for an utterance that cannot be read, so that every process still has something to compute."""
-        generator = torch.Generator().manual_seed(derive_seed(self._seed, "noise", item.key))
-        guide = None
-        if self._guidance is not None:
+    def _guide(self, item: Utterance) -> Any:
+        """What supervises an utterance; where it can be compared with the audio's length, it is."""
+        if self._guidance is None:
+            return None
+        read = getattr(self._guidance, "read", None)
+        return self._guidance[item.key] if read is None else read(item.key, samples=item.samples)
+
+    def _noise(self, index: int) -> tuple[Utterance, Tensor, Any]:
+        """What stands for an utterance that cannot be read, so that every process still has something to compute.
+
+        Raises:
+            OptionError: neither it nor any of those behind it has segments that can be read.
+        """
+        reason = ""
+        for step in range(min(len(self._utterances), _STAND_INS)):
+            item = self._utterances[(index + step) % len(self._utterances)]
             try:
-                guide = self._guidance[item.key]
-            except (HubcoreError, OSError, KeyError):
-                guide = next(iter(self._guidance.values()))
-        return item, torch.randn(item.samples, generator=generator) * 1e-3, guide
+                guide = self._guide(item)
+            except (HubcoreError, OSError, KeyError) as error:
+                reason = reason or str(error)
+                continue
+            generator = torch.Generator().manual_seed(derive_seed(self._seed, "noise", item.key))
+            samples = min(item.samples, self._cropping.max_samples or item.samples)
+            return item, torch.randn(samples, generator=generator) * 1e-3, guide
+        raise OptionError(
+            f"none of the segments of {min(len(self._utterances), _STAND_INS)} utterances can be used, the first because: "
+            f"{reason} data.segments must be of this corpus; two roots are given alphas first. Correct it."
+        )
 
     def _crop(self, place: Place, wavs: Sequence[Tensor]) -> tuple[list[int], list[Tensor]]:
         cropping = self._cropping
@@ -310,5 +336,5 @@ def check_guidance(utterances: Sequence[Utterance], guidance: Mapping[str, Any] 
         raise OptionError(
             f"{len(missing)} of {len(utterances)} utterances have no segments: {', '.join(map(printable, missing[:_SHOWN]))}"
             f"{', ...' if len(missing) > _SHOWN else ''}. Segments and manifests must be of one corpus. Run `hubcore segment` "
-            "on the manifest, or correct data.segments."
+            "on the manifest, or correct data.segments; what it reports as failed must leave the manifest."
         )

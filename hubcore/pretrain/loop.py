@@ -33,13 +33,14 @@ from hubcore.pretrain.metrics import METRICS, TIMING, RowFile, Window, rounded
 from hubcore.pretrain.monitor import Monitor, why_not_finite, why_scale_collapsed
 from hubcore.pretrain.prepare import Prepared, prepare
 from hubcore.pretrain.processes import Processes, warn_of_restarts
-from hubcore.pretrain.provenance import RECIPE, check_same_recipe, write_card, write_recipe
+from hubcore.pretrain.provenance import RECIPE, check_same_recipe, has_card_of, write_card, write_recipe
 from hubcore.pretrain.recipe import Recipe
 from hubcore.pretrain.steps import SMALLEST_SCALE, Stepper, Updated
 from hubcore.pretrain.tensorboard import EventWriter
 from hubcore.pretrain.validation import validate
 from hubcore.text import printable
 
+_MEND = "Make room or mend the disk, and start the same command again: it resumes."
 _log = logging.getLogger("hubcore.pretrain")
 Report = Callable[["Progress"], None]
 
@@ -136,7 +137,13 @@ class _Run:
         stepper = Stepper(objective, self.recipe, self.processes)
         if found is not None:
             self._resume(found, stepper)
-        self.processes.gather([0])  # no process may write while another one still looks for checkpoints
+        # No process may write while another one still looks for checkpoints.
+        seen = self.processes.gather([found.update if found else -1])
+        if len(set(seen)) > 1:
+            raise OptionError(
+                f"the processes see different checkpoints in {printable(self.folder)}: those of the updates {seen} (-1 for "
+                "none). They would train apart. Give an --out that is one folder on all machines."
+            )
         if self.processes.is_main:
             self._open(found)
         return stepper
@@ -177,6 +184,8 @@ class _Run:
         except OSError as error:
             self._close()
             raise CheckpointError(f"{printable(self.folder)} cannot be used ({error}). Choose another --out.") from error
+        if found and not has_card_of(self.folder, found.state):  # killed between the checkpoint and its card
+            self._write_card(found.path, found.state)
         if self.recipe.run.tensorboard:
             self.events = EventWriter.open(self.folder / "tensorboard", self.update)
 
@@ -277,11 +286,12 @@ class _Run:
                 if key not in self.unreadable:
                     self.unreadable[key] = reason
                     self._say("left out: %s", reason, level=logging.WARNING)
-        if len(self.unreadable) > self.recipe.data.max_unreadable:
+        limit = min(self.recipe.data.max_unreadable, len(self.prepared.train.corpus.utterances) - 1)
+        if len(self.unreadable) > limit:
             raise _Stop(
                 f"{len(self.unreadable)} files could not be used, the last one: {list(self.unreadable.values())[-1]} "
-                f"data.max_unreadable is {self.recipe.data.max_unreadable}. Make the manifest again, or raise the limit. "
-                f"{self._kept()}"
+                f"data.max_unreadable is {self.recipe.data.max_unreadable}, and the manifests list "
+                f"{len(self.prepared.train.corpus.utterances)}. Make the manifest again, or raise the limit. {self._kept()}"
             )
 
     def _write_row(self, done: Updated) -> dict[str, Any]:
@@ -308,7 +318,9 @@ class _Run:
                 seconds = round(time.monotonic() - self._began, 3)
                 self.timing.write({"update": row["update"], "time": round(time.time(), 3), "seconds": seconds})
             except OSError as error:
-                raise CheckpointError(f"the metrics of {printable(self.folder)} cannot be written ({error}).") from error
+                raise CheckpointError(
+                    f"the metrics of {printable(self.folder)} cannot be written ({error}). {self._kept()} {_MEND}"
+                ) from error
         if self.events is not None:
             self.events.write(row)
 
@@ -331,8 +343,10 @@ class _Run:
         if self.processes.is_main:
             try:
                 self._write_checkpoint()
-            except (CheckpointError, OSError) as error:
+            except CheckpointError as error:
                 failure = str(error)
+            except OSError as error:
+                failure = f"{printable(self.folder)} cannot be written ({error}). {self._kept()} {_MEND}"
         failure = self.processes.gather([failure])[0]
         if failure:
             raise _Stop(failure)
@@ -342,6 +356,8 @@ class _Run:
         run, prepared = self.recipe.run, self.prepared
         if self.metrics is None or self.timing is None:
             raise OptionError("only process 0 writes checkpoints")
+        if self.events is not None:
+            self.events.flush()
         state = {
             "epoch": self.place.epoch,
             "position": self.place.position,
@@ -368,17 +384,21 @@ class _Run:
             optimizer=optimizer_tensors(self.stepper.optimizer, self.stepper.names),
             state=state,
         )
+        self._write_card(path, read_state(path))
+        prune(self.folder, keep_last=run.keep_last, keep_every=run.keep_every)
+
+    def _write_card(self, checkpoint: Path, state: dict[str, Any]) -> None:
+        prepared = self.prepared
         write_card(
             self.folder,
             self.recipe,
-            path,
-            read_state(path),
+            checkpoint,
+            state,
             upstream=prepared.objective_class.upstream,
             config=prepared.named_config,
             corpus_hours=prepared.train.corpus.samples / prepared.sample_rate / 3600,
             init=self.init,
         )
-        prune(self.folder, keep_last=run.keep_last, keep_every=run.keep_every)
 
     def _kept(self) -> str:
         if self.saved < 0:

@@ -5,6 +5,7 @@ Wall-clock figures are in `timing.jsonl` beside it. After a crash, both are cut 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -122,8 +123,9 @@ class RowFile:
         return self._file.tell()
 
     def close(self) -> None:
-        """Closes the file."""
-        self._file.close()
+        """Closes the file; what a full disk had no room for is lost, which `write` has told."""
+        with contextlib.suppress(OSError):
+            self._file.close()
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:

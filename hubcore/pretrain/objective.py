@@ -68,7 +68,10 @@ class Objective(Protocol):
 
     @staticmethod
     def open_guidance(paths: Sequence[Path]) -> Mapping[str, Any] | None:
-        """What supervises each utterance by its key, or None if this objective takes nothing but audio."""
+        """What supervises each utterance by its key, or None if this objective takes nothing but audio.
+
+        Where it has a method `read(key, samples=...)`, that is called instead, and may refuse what is not of so many samples.
+        """
 
     @property
     def skips_parameters(self) -> bool:

@@ -85,9 +85,10 @@ def prepare(recipe: Recipe) -> Prepared:
         model={"config": recipe.model["config"], **plain_values(model_config)},
         objective=plain_values(config),
     )
-    train = _data(recipe, recipe.data.train, guidance, cropping, rate)
+    field = int(getattr(model_config, "receptive_field", 1))
+    train = _data(recipe, recipe.data.train, guidance, cropping, rate, field)
     _report_short(train.corpus, recipe)
-    valid = _data(recipe, recipe.data.valid, guidance, cropping, rate) if recipe.data.valid else None
+    valid = _data(recipe, recipe.data.valid, guidance, cropping, rate, field) if recipe.data.valid else None
     upstream = _upstream_class(cls)
     known = getattr(upstream, "configs", {}).get(named)
     return Prepared(
@@ -124,9 +125,20 @@ def _upstream_class(cls: type[Any]) -> type[Any]:
 
 
 def _data(
-    recipe: Recipe, manifests: tuple[str, ...], guidance: Mapping[str, Any] | None, cropping: Cropping, sample_rate: int
+    recipe: Recipe,
+    manifests: tuple[str, ...],
+    guidance: Mapping[str, Any] | None,
+    cropping: Cropping,
+    sample_rate: int,
+    field: int,
 ) -> Data:
     data = recipe.data
+    shortest = data.min_samples if data.max_samples is None else min(data.min_samples, data.max_samples)
+    if shortest < field:
+        raise OptionError(
+            f"{recipe.source('data.min_samples')}: data.min_samples is {data.min_samples}. The first frame of this model needs "
+            f"{field} samples. Raise it, to at least that."
+        )
     corpus = read_corpus(
         manifests,
         min_samples=data.min_samples,

@@ -22,9 +22,9 @@ from hubcore.text import printable
 
 RECIPE = "recipe.yaml"
 _HARMLESS = re.compile(
-    r"name|run\.(?!seed)\w+|monitor\.\w+|data\.(workers|valid|max_unreadable)|optimization\.(max_updates|accumulate)"
+    r"name|run\.(?!seed)\w+|monitor\.\w+|data\.(workers|train|valid|max_unreadable)|optimization\.(max_updates|accumulate)"
 )
-"""Keys that may change where a run resumes."""
+"""Keys that may change where a run resumes; the files in the training manifests are compared with the checkpoint's."""
 
 
 def write_text(path: Path, text: str) -> None:
@@ -129,8 +129,8 @@ def check_same_recipe(run: Path, recipe: Recipe) -> list[str]:
     if wrong:
         raise OptionError(
             f"{printable(run)} holds a run of another recipe: {'; '.join(wrong)}. A run goes on with the recipe it began with; "
-            "only max_updates, accumulate, run.* but the seed, monitor.* and what is validated may change. Choose another "
-            "--out, perhaps with --init from this run."
+            "only max_updates, accumulate, run.* but the seed, monitor.*, where the same data are, and what is validated may "
+            "change. Choose another --out, perhaps with --init from this run."
         )
     return [text for key, text in changed.items() if key != "name"]
 
@@ -193,6 +193,19 @@ def write_card(
     }
     card = {"version": 1, "upstreams": {_card_name(run): record}}
     write_text(run / CARD, yaml.safe_dump(card, sort_keys=False, width=120))
+
+
+def has_card_of(run: Path, state: Mapping[str, Any]) -> bool:
+    """Whether a run's card is that of the checkpoint with this state.
+
+    Example:
+        >>> has_card_of(Path("/nowhere"), {"files": {MODEL: {"sha256": "0" * 64}}})
+        False
+    """
+    try:
+        return str(state["files"][MODEL]["sha256"]) in (run / CARD).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return False
 
 
 def _card_name(run: Path) -> str:

@@ -237,8 +237,10 @@ class _StrictLoader(yaml.SafeLoader):
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         """The mapping of a node."""
-        seen = set()
+        seen: set[str] = set()
         for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise yaml.constructor.ConstructorError(None, None, "a key is no plain text", key.start_mark)
             if key.value in seen:
                 raise yaml.constructor.ConstructorError(None, None, f"the key {key.value!r} stands twice", key.start_mark)
             seen.add(key.value)
@@ -262,13 +264,15 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def _yaml(text: str, what: str) -> Any:
-    loader = _StrictLoader(text)
     try:
-        return loader.get_single_data()
-    except (yaml.YAMLError, RecursionError) as error:
+        loader = _StrictLoader(text)
+        try:
+            return loader.get_single_data()
+        finally:
+            loader.dispose()
+    # What is tagged as a date or a number and is none escapes from the constructors as whatever Python makes of it.
+    except (yaml.YAMLError, RecursionError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise OptionError(f"{what} is not valid YAML ({' '.join(str(error).split())}). Mend it.") from error
-    finally:
-        loader.dispose()
 
 
 def _set(values: dict[str, Any], key: str, value: Any, override: str) -> None:
@@ -315,6 +319,8 @@ def _check_ranges(recipe: Recipe, where: Where) -> None:
         value = getattr(getattr(recipe, section), name)
         if value < least:
             raise OptionError(f"{where(key)}: {key} is {value}. It must be at least {least:g}. Correct it.")
+    if recipe.run.seed >= 2**63:
+        raise OptionError(f"{where('run.seed')}: run.seed is {recipe.run.seed}. It must be below 2^63. Correct it.")
     if not all(0 <= beta < 1 for beta in recipe.optimization.betas) or recipe.optimization.eps <= 0:
         raise OptionError(
             f"{where('optimization.betas')}: optimization.betas is {list(recipe.optimization.betas)} and eps "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ class EventWriter:
 
     def __init__(self, writer: Any) -> None:
         self._writer = writer
+        self._broken = False
 
     @classmethod
     def open(cls, folder: Path, update: int) -> EventWriter | None:
@@ -29,14 +30,32 @@ class EventWriter:
         except ImportError:
             _log.info("no event files are written: tensorboard is not installed (pip install 'hubcore[train]')")
             return None
-        return cls(SummaryWriter(str(folder), purge_step=update + 1))
+        try:
+            return cls(SummaryWriter(str(folder), purge_step=update + 1))
+        except OSError as error:
+            _log.warning("no event files are written (%s); metrics.jsonl has the same figures", error)
+            return None
 
     def write(self, row: Mapping[str, Any]) -> None:
         """Writes the numbers of a row."""
         for name, value in row.items():
             if name != "update" and isinstance(value, int | float):
-                self._writer.add_scalar(name, value, row["update"])
+                self._try(self._writer.add_scalar, name, value, row["update"])
+
+    def flush(self) -> None:
+        """Writes out what is pending, which a process that is killed would take with it."""
+        self._try(self._writer.flush)
 
     def close(self) -> None:
-        """Writes out what is pending."""
-        self._writer.close()
+        """Writes out what is pending, and ends."""
+        self._try(self._writer.close)
+
+    def _try(self, act: Callable[..., Any], *values: Any) -> None:
+        """Does something with the writer; once that fails, nothing more, for metrics.jsonl has the same figures."""
+        if self._broken:
+            return
+        try:
+            act(*values)
+        except OSError as error:
+            self._broken = True
+            _log.warning("no more event files are written (%s); metrics.jsonl has the same figures", error)

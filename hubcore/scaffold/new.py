@@ -13,6 +13,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from string import Template
 
+import yaml
+
 import hubcore
 from hubcore.errors import DuplicateUpstreamError, OptionError
 from hubcore.registry import current_registry
@@ -119,6 +121,8 @@ def _owner(name: str) -> str | None:
         return f"{entry.owner}{where}" if taken == name else f"the upstream {taken!r} of {entry.owner}{where}"
     if keyword.iskeyword(name):
         return "Python, as a keyword"
+    if yaml.safe_load(name) != name:
+        return "YAML, in which it is not a text"
     # Names of upstreams are attributes of the hub, and these are its own.
     if name in vars(hub) or name in ("hubcore", "user"):
         return f"hubcore itself, as hub.{name}" if name in vars(hub) else "hubcore itself, as the owner of names"

@@ -30,7 +30,7 @@ def as_many_blocks_as_convolutions() -> Wav2Vec2Upstream:
 
 
 def ofa_at(lambd: float) -> OfaWav2Vec2Upstream:
-    return hub.load("ofa_wav2vec2_tiny_untrained", lambd=lambd)
+    return hub.load("ofa_wav2vec2_tiny_prompts", lambd=lambd)
 
 
 def ofa_at_0() -> OfaWav2Vec2Upstream:

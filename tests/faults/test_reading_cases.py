@@ -61,7 +61,7 @@ def steps(tensor: torch.Tensor) -> list[int]:
 def case_183_every_format(folder: Path, patch: pytest.MonkeyPatch) -> None:
     for package in ("omegaconf", "fairseq", "hydra"):
         patch.setitem(sys.modules, package, None)  # importing it is an error now
-    upstream = hub.load("wav2vec2_tiny_untrained")
+    upstream = hub.load("wav2vec2_tiny_prompts")
     tree = fairseq_tree(upstream, adam=True)
     weight = tree["model"]["post_extract_proj.weight"]
     tree["model"]["post_extract_proj.weight"] = weight.t().contiguous().t()
@@ -147,7 +147,7 @@ def case_186_swapped(folder: Path, patch: pytest.MonkeyPatch) -> None:
 )
 def case_187_keys(folder: Path, _: pytest.MonkeyPatch) -> None:
     path = folder / "a.pt"
-    upstream = hub.load("wav2vec2_tiny_untrained")
+    upstream = hub.load("wav2vec2_tiny_prompts")
 
     def attempt(change: Any) -> str:
         tree = fairseq_tree(upstream)
@@ -185,7 +185,7 @@ def case_187_keys(folder: Path, _: pytest.MonkeyPatch) -> None:
     "an error that names the file and every value that differs, wanted and found",
 )
 def case_188_architecture(folder: Path, patch: pytest.MonkeyPatch) -> None:
-    torch.save(fairseq_tree(hub.load("wav2vec2_tiny_untrained")), folder / "wav2vec_small.pt")
+    torch.save(fairseq_tree(hub.load("wav2vec2_tiny_prompts")), folder / "wav2vec_small.pt")
     (folder / "cards.yaml").write_text(
         "version: 1\nupstreams:\n  mine: {upstream: wav2vec2, config: base, license: MIT, sources: [{uri: wav2vec_small.pt}]}\n"
     )
@@ -201,7 +201,7 @@ def case_188_architecture(folder: Path, patch: pytest.MonkeyPatch) -> None:
     "features that are not finite",
 )
 def case_189_odd_weights(folder: Path, _: pytest.MonkeyPatch) -> None:
-    tree = fairseq_tree(hub.load("wav2vec2_tiny_untrained"))
+    tree = fairseq_tree(hub.load("wav2vec2_tiny_prompts"))
     torch.save(tree, folder / "good.pt")
     assert odd_weights(weights_of(folder / "good.pt")) == ()
     tree["model"]["layer_norm.weight"][3] = float("nan")

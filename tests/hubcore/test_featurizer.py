@@ -17,7 +17,7 @@ WAVS = [gold_wavs()[1], gold_wavs()[0]]
 
 @pytest.fixture(scope="module")
 def model() -> torch.nn.Module:
-    return hub.load("wav2vec2_tiny_untrained")
+    return hub.load("wav2vec2_tiny_prompts")
 
 
 @torch.no_grad()

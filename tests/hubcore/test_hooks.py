@@ -19,7 +19,7 @@ from hubcore.extract import find_writer
 from hubcore.hooks import Hooks, current_hooks
 from tests.conftest import Installer
 
-TINY = "package://hubcore_wav2vec2/bundled/wav2vec2_tiny_untrained.safetensors"
+TINY = "package://hubcore_wav2vec2/bundled/wav2vec2_tiny_prompts.safetensors"
 
 
 def problems_of(install: Installer, text: str) -> list[str]:
@@ -106,7 +106,7 @@ def test_a_fetch_that_knows_why_is_taken_at_its_word(install: Installer) -> None
 def test_a_card_goes_on_to_its_next_source(install: Installer) -> None:
     problems_of(install, FETCHING + "if uri.startswith('s3:'):\n        raise RuntimeError('no session')\n")
     card = Card(name="x", upstream="wav2vec2", license="MIT", sources=(Source("s3://bucket/file"), Source(TINY)))
-    assert fetch_card(card).name == "wav2vec2_tiny_untrained.safetensors"
+    assert fetch_card(card).name == "wav2vec2_tiny_prompts.safetensors"
 
 
 def test_an_answer_of_a_plugin_goes_before_the_built_in_one(install: Installer, tmp_path: Path) -> None:
@@ -215,6 +215,24 @@ def test_a_plugin_cannot_take_a_command_of_ours(install: Installer) -> None:
     current_hooks().add_commands(cli)
     assert cli.commands == {}
     assert "the command 'list' is hubcore's own already" in current_hooks().problems[0].what
+
+
+@pytest.mark.parametrize("body", ["cli.commands = None", "cli.commands = {}", "cli.commands.clear()"])
+def test_a_plugin_cannot_take_commands_away(install: Installer, body: str) -> None:
+    code = f"from hubcore import hookimpl\n@hookimpl\ndef hubcore_commands(cli):\n    {body}\n"
+    install("one", entry_points="[hubcore]\none = one_mod\n", files={"one_mod.py": code})
+    cli = click.Group("hubcore", commands={"list": click.Command("list")})
+    current_hooks().add_commands(cli)
+    assert list(cli.commands) == ["list"]
+
+
+@pytest.mark.parametrize("item", ["3] = click.Command('x'", "'x'] = print"])
+def test_what_is_no_command_is_reported(install: Installer, item: str) -> None:
+    code = f"import click\nfrom hubcore import hookimpl\n@hookimpl\ndef hubcore_commands(cli):\n    cli.commands[{item}\n"
+    install("one", entry_points="[hubcore]\none = one_mod\n", files={"one_mod.py": code})
+    cli = click.Group("hubcore")
+    current_hooks().add_commands(cli)
+    assert cli.commands == {} and "It must be a click command, under a name." in current_hooks().problems[0].what
 
 
 # Order, and what a module that fails leaves behind --------------------------------------------------------------------

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import hubcore
-from hubcore import Featurizer, hub
+from hubcore import Featurizer, hub, loading
 from hubcore.errors import (
     CheckpointError,
     DownloadError,
@@ -91,15 +91,15 @@ def test_names_are_attributes_as_in_s3prl() -> None:
 
 def test_the_seeds_calls_run_as_written() -> None:
     wav, device = gold_wavs()[0], "cpu"
-    model = hub.load("wav2vec2_tiny_untrained")
+    model = hub.load("wav2vec2_tiny_prompts")
     featurizer = Featurizer(upstream=model, feature_selection="hidden_states", upstream_device=device, layer_selection=None)
     feature = featurizer([wav], model([wav]))
     assert [tuple(f.shape) for f in feature] == [(34, 96)]
 
 
 def test_a_loaded_upstream_knows_its_origin_and_is_in_eval_mode() -> None:
-    model = hub.load("wav2vec2_tiny_untrained")
-    assert model.card.name == "wav2vec2_tiny_untrained"
+    model = hub.load("wav2vec2_tiny_prompts")
+    assert model.card.name == "wav2vec2_tiny_prompts"
     assert model.card.file.endswith("registry.yaml")
     assert not model.training
     own = hub.load("wav2vec2", checkpoint=gold_file("fairseq_tiny_w2v2_ctc.pt"))
@@ -110,7 +110,16 @@ def test_unknown_options_are_errors_with_a_hint() -> None:
     with pytest.raises(OptionError, match="num_mel_bins"):
         hub.load("fbank", num_mel_bin=40)
     with pytest.raises(OptionError, match="no option called 'layer'"):
-        hub.load("wav2vec2_tiny_untrained", layer=3)
+        hub.load("wav2vec2_tiny_prompts", layer=3)
+
+
+def test_an_unknown_option_is_found_before_anything_is_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loading, "fetch_card", lambda card: pytest.fail("something was fetched"))
+    monkeypatch.setattr(loading, "resolve", lambda source: pytest.fail("something was fetched"))
+    with pytest.raises(OptionError, match="Wav2Vec2Upstream has no option called 'dropuot'.*dropout"):
+        hub.load("wav2vec2_base_960", dropuot=0.1)
+    with pytest.raises(OptionError, match="Wav2Vec2Upstream has no option called 'dropuot'.*dropout"):
+        hub.load("wav2vec2", checkpoint="https://example.org/a.pt", dropuot=0.1)
 
 
 @pytest.mark.parametrize("source", ["nowhere.pt", "./nowhere", "no/such/file", "", "a\0b"])
@@ -141,7 +150,7 @@ def test_offline_and_not_cached_names_file_and_command(monkeypatch: pytest.Monke
 
 
 def test_a_card_passes_its_config_to_a_file_without_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    model = hub.load("wav2vec2_tiny_untrained")
+    model = hub.load("wav2vec2_tiny_prompts")
     torch.save(model.state_dict(), tmp_path / "bare.pt")
     (tmp_path / "r.yaml").write_text(
         "version: 1\nupstreams:\n  bare: {upstream: wav2vec2, config: tiny, license: x, sources: [{uri: bare.pt}]}\n"
@@ -155,7 +164,7 @@ def test_a_card_passes_its_config_to_a_file_without_one(tmp_path: Path, monkeypa
 def test_options_may_name_another_config() -> None:
     assert hub.load("fbank", config="mfcc").hidden_sizes == (39,)
     with pytest.raises(OptionError, match="must be a Wav2Vec2Config"):
-        type(hub.load("wav2vec2_tiny_untrained"))("tiny")
+        type(hub.load("wav2vec2_tiny_prompts"))("tiny")
 
 
 def test_a_card_that_forgot_its_sources_never_gives_random_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -176,7 +185,7 @@ def test_a_file_added_later_is_found_after_a_refresh(tmp_path: Path, monkeypatch
 
 def test_fetch_gives_the_file() -> None:
     assert hub.fetch("fbank") is None
-    path = hub.fetch("wav2vec2_tiny_untrained")
+    path = hub.fetch("wav2vec2_tiny_prompts")
     assert path is not None
     assert path.is_file()
     with pytest.raises(DownloadError, match="nothing here can fetch"):
@@ -195,7 +204,7 @@ print(type(Mine(CONFIGS["tiny"])).__name__, "hubcore.hub" in sys.modules)
 
 
 def test_two_loads_are_independent() -> None:
-    a, b = hub.load("wav2vec2_tiny_untrained"), hub.load("wav2vec2_tiny_untrained")
+    a, b = hub.load("wav2vec2_tiny_prompts"), hub.load("wav2vec2_tiny_prompts")
     with torch.no_grad():
         a.model.feature_norm.weight.zero_()
     assert b.model.feature_norm.weight.abs().sum() > 0

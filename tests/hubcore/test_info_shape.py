@@ -13,7 +13,7 @@ from hubcore import hub
 from hubcore.card import UpstreamShape
 from tests.conftest import Installer
 
-BUNDLED = ["wav2vec2_tiny_untrained", "ofa_wav2vec2_tiny_untrained", "fbank", "mfcc", "mel", "linear", "spectrogram"]
+BUNDLED = ["wav2vec2_tiny_prompts", "ofa_wav2vec2_tiny_prompts", "fbank", "mfcc", "mel", "linear", "spectrogram"]
 
 
 def shape_of(upstream: Any) -> UpstreamShape:
@@ -54,7 +54,7 @@ def test_a_cards_options_count(cards: Path) -> None:
 
 
 def test_a_cached_file_of_ours_tells_its_own(tmp_path: Path, cards: Path) -> None:
-    hub.load("wav2vec2_tiny_untrained").save_checkpoint(tmp_path / "ours.safetensors")
+    hub.load("wav2vec2_tiny_prompts").save_checkpoint(tmp_path / "ours.safetensors")
     cards.write_text(
         "version: 1\nupstreams:\n  ours: {upstream: wav2vec2, license: x, sources: [{uri: ours.safetensors}]}\n"
         "  bare: {upstream: wav2vec2, license: x, sources: [{uri: bare.safetensors}]}\n"

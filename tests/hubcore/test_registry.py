@@ -8,11 +8,19 @@ from pathlib import Path
 import pytest
 
 from hubcore import hub
-from hubcore.errors import DuplicateUpstreamError, OptionError, PluginError, RegistryError, UnavailableUpstreamError
-from hubcore.registry import build_registry, current_registry, own_registry_file
+from hubcore.errors import (
+    DuplicateUpstreamError,
+    OptionError,
+    PluginError,
+    RegistryError,
+    UnavailableUpstreamError,
+    UnknownUpstreamError,
+)
+from hubcore.registry import build_registry, current_registry, own_registry_file, user_files
 from hubcore.registry_file import read_registry
 
 Installer = Callable[..., Path]
+TINY = "wav2vec2_tiny_prompts"
 
 UPSTREAM = """
 from hubcore_fbank import FbankUpstream
@@ -61,6 +69,48 @@ def test_a_name_in_two_files_of_the_user_names_the_files(tmp_path: Path, monkeyp
     with pytest.raises(DuplicateUpstreamError, match=r"a\.yaml, line 3; .*b\.yaml, line 3"):
         hub.load("mine")
     assert hasattr(hub, "mine")
+
+
+def test_a_file_that_is_named_twice_is_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "hubcore" / "a.yaml"
+    path.parent.mkdir()
+    path.write_text("version: 1\nupstreams:\n  mine: {upstream: fbank, license: none needed}\n")
+    (tmp_path / "link.yaml").symlink_to(path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))  # whose files are read too
+    monkeypatch.setenv("HUBCORE_REGISTRY", f"{path}:hubcore/a.yaml::{tmp_path}/link.yaml")
+    assert user_files() == [path]
+    assert type(hub.load("mine")).__name__ == "FbankUpstream"
+
+
+def test_a_relative_path_means_the_folder_where_it_was_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hub.load(TINY).save_checkpoint(tmp_path / "w.safetensors")
+    (tmp_path / "a.yaml").write_text(
+        "version: 1\nupstreams:\n  mine: {upstream: wav2vec2, license: x, sources: [{uri: w.safetensors}]}\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HUBCORE_REGISTRY", "a.yaml")
+    assert "mine" in hub.list()
+    monkeypatch.chdir("/")
+    assert type(hub.load("mine")).__name__ == "Wav2Vec2Upstream"
+
+
+def test_a_home_folder_that_nobody_has_breaks_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HUBCORE_REGISTRY", "~nobody_has_this_name/a.yaml")
+    assert "fbank" in hub.list()
+    assert "names ~nobody_has_this_name/a.yaml, which is not a file" in current_registry().problems[0].what
+
+
+def test_a_name_whose_record_is_wrong_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.yaml"
+    monkeypatch.setenv("HUBCORE_REGISTRY", str(path))
+    path.write_text("version: 1\nupstreams:\n  mine:\n    upstream: fbank\n    licence: x\n")
+    with pytest.raises(UnknownUpstreamError, match=r"'mine'.* Its record cannot be used: .*a\.yaml, line 5: .*'licence'.*\?$"):
+        hub.load("mine")
+    path.write_text("version: 1\nupstreams: [")
+    hub.refresh()
+    with pytest.raises(UnknownUpstreamError, match=r"and `hubcore doctor` what could not be read \(1\)\.$"):
+        hub.load("mine")
 
 
 def test_a_subclass_that_inherits_its_loader_never_gives_random_weights(install: Installer) -> None:

@@ -25,8 +25,8 @@ def test_the_wheel_has_everything_and_nothing_else(hubcore_wheel: Path) -> None:
         "hubcore/scaffold/files/__package__/upstream.py.in",
         "hubcore_fbank/py.typed",
         "hubcore_wav2vec2/py.typed",
-        "hubcore_wav2vec2/bundled/wav2vec2_tiny_untrained.safetensors",
-        "hubcore_ofa_wav2vec2/bundled/ofa_wav2vec2_tiny_untrained.safetensors",
+        "hubcore_wav2vec2/bundled/wav2vec2_tiny_prompts.safetensors",
+        "hubcore_ofa_wav2vec2/bundled/ofa_wav2vec2_tiny_prompts.safetensors",
         "hubcore_ofa_wav2vec2/py.typed",
     ):
         assert needed in names
@@ -46,10 +46,10 @@ sys.path = [{str(site)!r}] + [p for p in sys.path if not p.startswith({str(REPOS
 import torch, hubcore
 from hubcore import hub
 assert hubcore.__file__.startswith({str(site)!r}), hubcore.__file__
-info = hub.info("wav2vec2_tiny_untrained")
+info = hub.info("wav2vec2_tiny_prompts")
 assert info.card.file.startswith({str(site)!r}), info.card.file
 assert info.file.startswith({str(site)!r}), info.file
-print(hub.load("wav2vec2_tiny_untrained")([torch.zeros(16000)]).lengths.tolist(), len(hub.list()) > 10)
+print(hub.load("wav2vec2_tiny_prompts")([torch.zeros(16000)]).lengths.tolist(), len(hub.list()) > 10)
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=tmp_path, check=False)
     assert done.stdout.strip() == "[49] True", done.stderr

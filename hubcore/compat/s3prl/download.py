@@ -27,7 +27,7 @@ def set_dir(folder: str | os.PathLike[str]) -> None:
         >>> os.environ["HUBCORE_CACHE"] = before
     """
     # Absolute, since a recipe may change its working folder between this and the download.
-    os.environ["HUBCORE_CACHE"] = str(Path(folder).expanduser().absolute())
+    os.environ["HUBCORE_CACHE"] = os.path.abspath(os.path.expanduser(folder))
 
 
 def get_dir() -> Path:

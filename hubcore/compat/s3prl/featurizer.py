@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import operator
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -40,7 +42,7 @@ class Featurizer(nn.Module):
     Example:
         >>> import torch
         >>> from hubcore.compat.s3prl import Featurizer, S3PRLUpstream
-        >>> model = S3PRLUpstream("wav2vec2_tiny_untrained")
+        >>> model = S3PRLUpstream("wav2vec2_tiny_prompts")
         >>> featurizer = Featurizer(model, layer_selections=[0, 2, 4])
         >>> hs, hs_len = featurizer(*model(torch.randn(2, 16000), torch.tensor([16000, 8000])))
         >>> tuple(hs.shape), hs_len.tolist(), featurizer.output_size, featurizer.downsample_rate
@@ -123,11 +125,12 @@ class Featurizer(nn.Module):
 def _sorted_layers(selection: Sequence[int] | None, count: int) -> list[int]:
     if selection is None:
         return list(range(count))
-    wrong = [layer for layer in selection if not isinstance(layer, int) or not -count <= layer < count]
-    chosen = sorted({layer % count for layer in selection} if not wrong else set())
-    if wrong or not chosen or len(chosen) < len(selection):
-        raise OptionError(
-            f"layer_selections is {list(selection)}. It must name at least one of the {count} hidden states, 0 to {count - 1}, "
-            "and none twice."
-        )
-    return chosen
+    with contextlib.suppress(TypeError):  # raised by what cannot be counted with
+        layers = [operator.index(layer) for layer in selection]
+        chosen = sorted({layer % count for layer in layers if -count <= layer < count})
+        if chosen and len(chosen) == len(layers):
+            return chosen
+    raise OptionError(
+        f"layer_selections is {selection}. It must name at least one of the {count} hidden states, 0 to {count - 1}, and none "
+        "twice. Choose among them."
+    )

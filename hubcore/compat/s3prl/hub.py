@@ -8,7 +8,7 @@ The models are hubcore's own objects, each with one method more, `get_downsample
 Example:
     >>> import torch
     >>> from hubcore.compat.s3prl import hub
-    >>> model = getattr(hub, "wav2vec2_tiny_untrained")(refresh=False)
+    >>> model = getattr(hub, "wav2vec2_tiny_prompts")(refresh=False)
     >>> model([torch.randn(16000)])["hidden_states"][-1].shape, model.get_downsample_rates("hidden_states")
     (torch.Size([1, 49, 96]), 320)
 """
@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 from hubcore import hub as core
@@ -76,7 +75,7 @@ def load(name: str, ckpt: str | os.PathLike[str] | None, refresh: bool, conf: Ma
         raise OptionError(f"refresh is {refresh!r}. It must be True or False; a checkpoint is given as ckpt=.")
     known, custom = core.list(), _custom_loaders()
     if name not in known and name not in custom:
-        raise UnknownUpstreamError(name, options(), "S3PRLUpstream.available_names() has every name.")
+        raise UnknownUpstreamError(str(name), options(), "S3PRLUpstream.available_names() has every name.")
     if ckpt is None and (name in custom or name in _cards_without_sources()):
         raise OptionError(
             f"{name!r} came without a checkpoint. It loads the one that it is given. Pass path_or_url= to S3PRLUpstream, "
@@ -84,7 +83,7 @@ def load(name: str, ckpt: str | os.PathLike[str] | None, refresh: bool, conf: Ma
         )
     if name in custom:
         family, is_repository = custom[name]
-        if is_repository and "://" not in str(ckpt) and not Path(str(ckpt)).expanduser().exists():
+        if is_repository and "://" not in str(ckpt) and not os.path.exists(os.path.expanduser(ckpt or "")):
             ckpt = f"hf://{ckpt}"
         name = name if name in known else family
     if refresh:

@@ -17,7 +17,7 @@ def downsample_rate(upstream: Any) -> int:
         >>> from hubcore import hub
         >>> downsample_rate(hub.load("fbank"))
         160
-        >>> downsample_rate(hub.load("ofa_wav2vec2_tiny_untrained", frame_period_ms=40))
+        >>> downsample_rate(hub.load("ofa_wav2vec2_tiny_prompts", frame_period_ms=40))
         640
     """
     if upstream.frame_stride is not None:

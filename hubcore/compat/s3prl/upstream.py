@@ -57,7 +57,7 @@ class S3PRLUpstream(nn.Module):
     Example:
         >>> import torch
         >>> from hubcore.compat.s3prl import S3PRLUpstream
-        >>> model = S3PRLUpstream("wav2vec2_tiny_untrained")
+        >>> model = S3PRLUpstream("wav2vec2_tiny_prompts")
         >>> all_hs, all_lens = model(torch.randn(2, 16000), torch.tensor([16000, 8000]))
         >>> len(all_hs), tuple(all_hs[0].shape), all_lens[0].tolist()
         (5, (2, 49, 96), [49, 24])
@@ -81,7 +81,9 @@ class S3PRLUpstream(nn.Module):
         if self.frames not in get_args(Frames):
             raise OptionError(f"frames is {self.frames!r}. It must be 'real' or 's3prl'.")
         self.normalize = bool(normalize)
-        self.upstream: Any = hub.load(name, path_or_url, refresh, conf)
+        # In s3prl these two may stand among the options as well: `refresh` wins there, `ckpt` does not.
+        refresh, given = conf.pop("refresh", refresh), conf.pop("ckpt", None)
+        self.upstream: Any = hub.load(name, given if path_or_url is None else path_or_url, refresh, conf)
         """The hubcore upstream."""
         if randomize:
             _randomize(self.upstream)

@@ -44,7 +44,7 @@ class OfaWav2Vec2Upstream(UpstreamBase):
     Example:
         >>> import torch
         >>> from hubcore_ofa_wav2vec2 import OfaWav2Vec2Upstream
-        >>> model = OfaWav2Vec2Upstream.from_checkpoint("ofa_wav2vec2_tiny_untrained", lambd=0.0)
+        >>> model = OfaWav2Vec2Upstream.from_checkpoint("ofa_wav2vec2_tiny_prompts", lambd=0.0)
         >>> wavs = [torch.randn(16000), torch.randn(8000)]
         >>> model(wavs).lengths.tolist()
         [49, 24]
@@ -221,7 +221,7 @@ class OfaWav2Vec2Upstream(UpstreamBase):
             OptionError: an impossible period, or no waveforms.
 
         Example:
-            >>> model = OfaWav2Vec2Upstream.from_checkpoint("ofa_wav2vec2_tiny_untrained")
+            >>> model = OfaWav2Vec2Upstream.from_checkpoint("ofa_wav2vec2_tiny_prompts")
             >>> 0 < model.find_lambd([[torch.randn(32000)]], frame_period_ms=30) < 1
             True
         """
@@ -321,7 +321,7 @@ def upsample(out: UpstreamOutput, stride: int = 320, sample_rate: int = 16000) -
     Example:
         >>> import torch
         >>> from hubcore import hub
-        >>> out = hub.load("ofa_wav2vec2_tiny_untrained")([torch.randn(32000)], frame_period_ms=40)
+        >>> out = hub.load("ofa_wav2vec2_tiny_prompts")([torch.randn(32000)], frame_period_ms=40)
         >>> out.lengths.tolist(), 96 <= int(upsample(out).lengths) <= 99
         ([50], True)
     """

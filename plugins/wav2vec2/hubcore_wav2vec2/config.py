@@ -111,6 +111,14 @@ class Wav2Vec2Config:
         return stride
 
     @property
+    def receptive_field(self) -> int:
+        """Samples that one frame sees, fewer than which make none."""
+        field, stride = 1, 1
+        for _, kernel, step in self.conv_layers:
+            field, stride = field + (kernel - 1) * stride, stride * step
+        return field
+
+    @property
     def upstream_shape(self) -> UpstreamShape:
         """What the upstream of this config will have: the input of the blocks, then the output of each."""
         names = ("input", *(f"block_{k}" for k in range(1, self.num_layers + 1)))

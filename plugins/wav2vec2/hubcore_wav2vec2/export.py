@@ -122,9 +122,17 @@ def to_fairseq(
         "args": None,
         "cfg": {"_name": None, "model": model, "task": task, "criterion": {"_name": "wav2vec", "infonce": True}},
         "model": {_renamed(name, rows): _foreign(name, tensor) for name, tensor in state.items()},
-        "optimizer_history": [],
+        # fairseq looks into the last entry, and for an epoch, before it gives the model out.
+        "optimizer_history": [
+            {
+                "criterion_name": "Wav2vecCriterion",
+                "optimizer_name": "FairseqAdam",
+                "lr_scheduler_state": {"best": None},
+                "num_updates": 0,
+            }
+        ],
         "task_state": {},
-        "extra_state": {},
+        "extra_state": {"train_iterator": {"epoch": 1, "iterations_in_epoch": 0}},
         "last_optimizer_state": None,
     }
 
@@ -204,6 +212,8 @@ def to_transformers(
         "layer_norm_eps": 1e-5,
         "hidden_act": "gelu",
         "layerdrop": objective.get("layerdrop", 0.0),
+        "feat_proj_dropout": objective.get("dropout_input", 0.0),
+        "feat_quantizer_dropout": objective.get("dropout_features", 0.0),
     }
     if heads:
         groups, entries, width = state["quantizer.codebook"].shape

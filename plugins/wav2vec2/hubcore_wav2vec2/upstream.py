@@ -32,7 +32,7 @@ class Wav2Vec2Upstream(UpstreamBase):
     Example:
         >>> import torch
         >>> from hubcore_wav2vec2 import Wav2Vec2Upstream
-        >>> model = Wav2Vec2Upstream.from_checkpoint("wav2vec2_tiny_untrained")
+        >>> model = Wav2Vec2Upstream.from_checkpoint("wav2vec2_tiny_prompts")
         >>> out = model([torch.randn(16000), torch.randn(8000)], layers=[0, -1])
         >>> [tuple(h.shape) for h in out.hidden_states], out.lengths.tolist()
         ([(2, 49, 96), (2, 49, 96)], [49, 24])

@@ -7,6 +7,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
@@ -17,10 +18,12 @@ from hubcore.checkpoints.export import export
 from hubcore.checkpoints.native import write_native
 from hubcore.cli import main
 from hubcore.errors import CheckpointError, CheckpointLayoutError, OptionError
+from hubcore.pretrain.objective import Batch
 from hubcore_ofa_wav2vec2 import CONFIGS as OFA_CONFIGS
 from hubcore_ofa_wav2vec2.pretrain import OfaWav2Vec2Objective, OfaWav2Vec2Pretraining
 from hubcore_wav2vec2 import CONFIGS
-from hubcore_wav2vec2.pretrain import Wav2Vec2Objective, Wav2Vec2Pretraining
+from hubcore_wav2vec2.export import to_transformers
+from hubcore_wav2vec2.pretrain import Draws, Wav2Vec2Objective, Wav2Vec2Pretraining, draw_masks, draw_negatives
 from tests.gold import gold_file, gold_wavs
 
 HEADS: dict[str, Any] = {"final_dim": 24, "codebook_dim": 32, "codebook_entries": 20}
@@ -82,6 +85,45 @@ def test_fairseq_s_names_are_those_of_fairseq_s_own_file(tmp_path: Path) -> None
         for key in ("extractor_mode", "encoder_embed_dim", "conv_pos", "layer_norm_first", "latent_vars", "final_dim"):
             assert got.config[key] == wanted.config[key], key
     assert all(torch.equal(ours[name], theirs[name].float()) for name in theirs)
+
+
+def test_fairseq_s_file_has_what_fairseq_looks_for_before_the_model(
+    trained: tuple[Path, Wav2Vec2Pretraining], tmp_path: Path
+) -> None:
+    """Its loader takes the last entry of the history and the epoch of the iterator; an empty list or dictionary is a crash."""
+    export(trained[0], tmp_path / "out.pt", format="fairseq")
+    written = torch.load(tmp_path / "out.pt", weights_only=True)
+    assert {"optimizer_name", "lr_scheduler_state", "num_updates"} <= set(written["optimizer_history"][-1])
+    assert written["extra_state"]["train_iterator"]["epoch"] == 1
+
+
+def test_transformers_computes_the_same_contrastive_loss(trained: tuple[Path, Wav2Vec2Pretraining], tmp_path: Path) -> None:
+    with warnings.catch_warnings():  # what transformers' own imports warn about is not ours to mend
+        warnings.simplefilter("ignore")
+        transformers = pytest.importorskip("transformers", reason="the test extra installs transformers")
+    path, objective = trained
+    export(path, tmp_path / "hf", format="hf")
+    theirs = transformers.Wav2Vec2ForPreTraining.from_pretrained(tmp_path / "hf").eval()
+    wavs = [wav[:20000] for wav in gold_wavs()[1:]]
+    frames = objective.model.convolve(wavs)[1]
+    masks = draw_masks(frames, np.random.RandomState(1), mask_prob=0.65, mask_length=4, same_count=True, equal_lengths=True)
+    mask = torch.from_numpy(np.stack(masks))
+    negatives = draw_negatives([int(row.sum()) for row in mask], 10, torch.Generator().manual_seed(1))
+    places = mask.flatten().nonzero()[:, 0]
+    sampled = torch.zeros(*mask.shape, 10, dtype=torch.long)  # theirs are frames, counted over the batch
+    sampled[mask] = places[negatives]
+    with torch.no_grad():
+        ours = objective(Batch(wavs), update=0, seed=0, given=Draws(mask.flatten(), negatives))
+        heard = torch.stack(wavs)
+        if objective.model_config.normalize:
+            heard = torch.nn.functional.layer_norm(heard, heard.shape[-1:])
+        out = theirs(heard, mask_time_indices=mask, sampled_negative_indices=sampled)
+    assert ours.terms["contrastive"].item() == pytest.approx(out.contrastive_loss.item(), rel=1e-5)
+
+
+def test_transformers_gets_the_options_of_a_run() -> None:
+    _, about, _ = to_transformers({}, CONFIGS["tiny"], {"dropout_input": 0.2, "dropout_features": 0.3, "layerdrop": 0.05})
+    assert (about["feat_proj_dropout"], about["feat_quantizer_dropout"], about["layerdrop"]) == (0.2, 0.3, 0.05)
 
 
 def test_transformers_gives_the_same_hidden_states(trained: tuple[Path, Wav2Vec2Pretraining], tmp_path: Path) -> None:

@@ -276,7 +276,7 @@ def test_info_shows_class_and_line() -> None:
 
 
 def test_fetch_says_where_a_file_is() -> None:
-    result = call("fetch", "fbank", "wav2vec2_tiny_untrained")
+    result = call("fetch", "fbank", "wav2vec2_tiny_prompts")
     assert result.exit_code == 0
     fbank, tiny = result.output.splitlines()
     assert fbank == "fbank: needs no weights"
@@ -339,14 +339,14 @@ def test_extract_ends_with_a_table_and_totals(tmp_path: Path) -> None:
 def test_extract_writes_the_layers_asked_for(tmp_path: Path, layers: str, shape: tuple[int, ...]) -> None:
     out = tmp_path / "out"
     clip = DATA / "speech" / "es_1.flac"
-    result = call("extract", clip, "-u", "wav2vec2_tiny_untrained", "-o", out, "--layers", layers, "--dtype", "float16")
+    result = call("extract", clip, "-u", "wav2vec2_tiny_prompts", "-o", out, "--layers", layers, "--dtype", "float16")
     assert result.exit_code == 0, result.output
     array = np.load(out / "features" / "es_1.npy")
     assert array.ndim == len(shape) and array.dtype == np.float16
-    model = hub.load("wav2vec2_tiny_untrained")
+    model = hub.load("wav2vec2_tiny_prompts")
     assert array.shape[-1] == model.hidden_sizes[-1]
     assert array.shape[:-2] == ((len(model.layer_names),) if layers == "all" else shape[:-2])
-    assert "note: UNTRAINED" in result.output
+    assert "note: small demonstration model" in result.output
 
 
 def test_extract_lists_bad_files_and_computes_the_others(corpus: Path, tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from hubcore_wav2vec2 import Wav2Vec2Upstream
 from tests.gold import WAV2VEC2_FILES, gold_wavs
 from tests.paths import GOLD
 
-TINY = "wav2vec2_tiny_untrained"
+TINY = "wav2vec2_tiny_prompts"
 
 
 def call(*arguments: str | Path) -> Result:

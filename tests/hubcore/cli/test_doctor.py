@@ -20,6 +20,7 @@ from hubcore.diagnosis import Finding, diagnose, third_parties
 from hubcore.registry import current_registry
 from tests.conftest import Installer
 
+DO_IT_LATER = "Do that where a user asks for it."
 GOOD = "from hubcore_fbank import FbankUpstream\nclass X(FbankUpstream):\n    pass\n"
 
 
@@ -88,6 +89,12 @@ def test_a_warning_alone_is_no_failure(install: Installer) -> None:
     assert [row["state"] for row in data()["plugins"]] == ["odd"]
 
 
+def test_a_stream_that_was_closed_or_taken_away_is_no_crash(install: Installer) -> None:
+    family(install, "closing", f"import sys\nsys.stdout.close()\n{GOOD}")
+    family(install, "taking", f"import sys\nsys.stdout = None\n{GOOD}")
+    assert whats() == ["importing taking_mod changes sys.stdout. Other code in the process runs with it too. " + DO_IT_LATER]
+
+
 def test_a_disabled_plugin_is_not_examined(install: Installer, monkeypatch: pytest.MonkeyPatch) -> None:
     family(install, "sick", "raise ValueError('ill')\n")
     assert [plugin.distribution for plugin in third_parties()] == ["sick"]
@@ -108,7 +115,7 @@ def test_a_finding_without_anything_else_is_one_line() -> None:
 
 
 def test_weights_that_are_odd_are_warnings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    model = hub.load("wav2vec2_tiny_untrained")
+    model = hub.load("wav2vec2_tiny_prompts")
     for name, fill in {"fine": None, "odd": float("nan")}.items():
         if fill is not None:
             next(model.parameters()).data[0] = fill

@@ -25,9 +25,9 @@ from hubcore.plotting import Look, draw, look_at
 from tests.paths import REPOSITORY, SPEECH
 
 CLIP = SPEECH / "en_1.flac"
-TINY = "ofa_wav2vec2_tiny_untrained"
+TINY = "ofa_wav2vec2_tiny_prompts"
 LAMBDAS = (0.2, 0.5, 1.0)
-NOTE = "UNTRAINED: random weights"
+NOTE = "small demonstration model"
 
 
 def call(*arguments: str | Path) -> Result:
@@ -88,7 +88,7 @@ def test_no_block_runs_to_find_the_frames(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_without_lambda_the_last_hidden_state_is_looked_at() -> None:
-    upstream = hub.load("wav2vec2_tiny_untrained")
+    upstream = hub.load("wav2vec2_tiny_prompts")
     look = look_at(CLIP, upstream)
     wanted = upstream([load_audio(CLIP)])
     assert np.allclose(look.state, wanted.last_hidden_state[0].detach().numpy(), atol=1e-5)
@@ -169,7 +169,7 @@ def test_after_the_last_frame_the_hidden_state_is_blank() -> None:
     look = look_at(CLIP, hub.load(TINY, lambd=1.0))
     image = draw(look).axes[-2].images[0].get_array()
     share = look.state_times[-1, 1] / look.seconds
-    assert share < 0.97
+    assert share < 0.98
     blank = np.ma.getmaskarray(image).all(0) | np.isnan(np.ma.getdata(image)).all(0)
     assert 1 - blank.mean() == pytest.approx(share, abs=0.002) and not blank[0]
 
@@ -187,7 +187,7 @@ def test_silence_and_the_shortest_input_are_drawn(samples: int, tmp_path: Path) 
 # The command ----------------------------------------------------------------------------------------------------------
 
 
-def test_a_png_is_written_with_the_untrained_note(tmp_path: Path, compressed: Look) -> None:
+def test_a_png_is_written_with_the_card_s_note(tmp_path: Path, compressed: Look) -> None:
     result = call(CLIP, "--upstream", TINY, "--lambd", "0.2,0.5,1.0", "--out", tmp_path / "a.png")
     assert result.exit_code == 0, result.output
     assert "lambda  frames  mean period, ms" in result.output and f"\nnote: {NOTE}" in result.output

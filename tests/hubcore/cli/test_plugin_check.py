@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -242,6 +243,44 @@ def test_an_upstream_that_cannot_be_built_points_at_its_own_line(install: Instal
     assert finding.line == 11
 
 
+@pytest.mark.parametrize("error", ["SystemExit(0)", "Mute()"])
+def test_whatever_a_call_raises_is_a_finding(error: str, install: Installer) -> None:
+    mute = "\n\nclass Mute(Exception):\n    def __str__(self):\n        raise ValueError\n"
+    module = GOOD.replace("        rows = ", f"        raise {error}\n        rows = ") + mute
+    report = checked(install, FAMILY, {"loud_mod.py": module})
+    assert any(error.partition("(")[0] in finding.cause for finding in report.findings)
+    module = GOOD.replace("        self.gain = gain\n", f"        raise {error}\n") + mute
+    (install("loud-two", entry_points="[hubcore.upstreams]\ntwo = two_mod:LoudUpstream\n", files={"two_mod.py": module}))
+    assert "'two' cannot be loaded" in only(check_plugin("loud-two")).cause
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line", "how"),
+    [
+        ("import torch\n", "import os\nos._exit(0)\n", 3, "exit status 0"),
+        ("        rows = ", "        import os; os._exit(0)\n        rows = ", 14, "exit status 0"),
+        ("import torch\n", "raise KeyboardInterrupt\n", 2, "signal SIGINT"),
+    ],
+)
+def test_a_plugin_that_ends_the_process_is_a_finding(old: str, new: str, line: int, how: str, install: Installer) -> None:
+    install("loud-speech", entry_points=FAMILY, files={"loud_mod.py": GOOD.replace(old, new, 1)})
+    result = call("loud-speech", "--json")
+    assert result.exit_code == 1, result.output
+    report = PluginReport.from_dict({k: v for k, v in json.loads(result.stdout).items() if k != "ok"})
+    finding = only(report)
+    assert f"ends the whole process ({how})" in finding.cause and finding.line == line
+    assert (report.distribution, report.version, [step.what for step in report.steps]) == ("loud-speech", "1.0", ["process"])
+
+
+def test_a_plugin_cannot_keep_the_check_from_ending_or_print_into_it(install: Installer) -> None:
+    head = "import sys, threading, time\nprint('noise')\nthreading.Thread(target=time.sleep, args=(60,)).start()\nsys.stdout.close()\n"
+    install("loud-speech", entry_points=FAMILY, files={"loud_mod.py": head + GOOD})
+    began = time.monotonic()
+    result = call("loud-speech", "--json")
+    assert result.exit_code == 0 and json.loads(result.stdout)["ok"]
+    assert time.monotonic() - began < 50
+
+
 # Cards ----------------------------------------------------------------------------------------------------------------
 
 
@@ -322,6 +361,14 @@ def test_a_contested_name(install: Installer) -> None:
         (
             "from hubcore import hookimpl\n\n@hookimpl\ndef hubcore_upstream_loaded(upstream):\n    1 / 0\n",
             "hubcore_upstream_loaded failed",
+        ),
+        (
+            "from hubcore import hookimpl\n\n@hookimpl\ndef hubcore_feature_writers():\n    return ['a']\n",
+            "hubcore_feature_writers gave ['a'], not a dictionary",
+        ),
+        (
+            "from hubcore import hookimpl\n\n@hookimpl\ndef hubcore_fetch(uri):\n    return '/'\n",
+            "its hubcore_fetch takes 'hubcore-doctor://nothing/file' for its own",
         ),
     ],
 )

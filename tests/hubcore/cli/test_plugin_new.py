@@ -161,8 +161,9 @@ def test_a_name_that_cannot_be_one(name: str, hint: str, tmp_path: Path) -> None
     [
         ("fbank", "hubcore ("),
         ("wav2vec2", "hubcore ("),
-        ("wav2vec2_tiny", "the upstream 'wav2vec2_tiny_untrained' of hubcore ("),
         ("class", "Python, as a keyword"),
+        ("no", "YAML, in which it is not a text"),
+        ("null", "YAML, in which it is not a text"),
         ("load", "hubcore itself, as hub.load"),
         ("user", "hubcore itself, as the owner of names"),
     ],
@@ -210,6 +211,7 @@ def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
     result = call("acoustic", "--dir", tmp_path / "nowhere")
     assert result.exit_code == 2 and "is no folder" in result.stderr
     assert not (tmp_path / "nowhere").exists()
+    assert "~nobody_has_this_name is no folder" in call("acoustic", "--dir", "~nobody_has_this_name").stderr
 
 
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()], ids=["disk", "interrupt"])

@@ -43,7 +43,7 @@ def refused(*arguments: object) -> str:
 def weights(tmp_path: Path) -> Path:
     path = tmp_path / "weights" / "ours.safetensors"
     path.parent.mkdir()
-    hub.load("wav2vec2_tiny_untrained").save_checkpoint(path)
+    hub.load("wav2vec2_tiny_prompts").save_checkpoint(path)
     return path
 
 
@@ -134,6 +134,9 @@ def test_digests_and_sizes_belong_to_sources_in_their_order(weights: Path) -> No
         (("x", "-u", "wav2vec2", "--source", "http://h/x"), "'http://h/x' of 'x' must be https://"),
         (("x", "-u", "wav2vec2", "--source", "package://hubcore/nothing"), "is not there"),
         (("x", "-u", "fbank", "--license", ""), None),
+        (("x", "-u", "fbank", "--option", "num_mel_bins=0"), "num_mel_bins is 0. It must be at least 1"),
+        (("x", "-u", "fbank", "--source", "hf://o/r/f"), "the family 'fbank' computes its features without weights"),
+        (("x", "-u", "wav2vec2", "--source", ""), "a --source is empty"),
         (("x", "-u", "fbank", "--note", ""), "'note' of 'x' is empty"),
     ],
     ids=lambda value: " ".join(map(str, value)) if isinstance(value, tuple) else "",

@@ -55,10 +55,10 @@ def test_kmeans_is_compared_with_a_reference(tmp_path: Path, manifest: Path) -> 
 
 def test_an_upstream_and_a_layer(tmp_path: Path, manifest: Path) -> None:
     result = call(manifest, "-o", tmp_path / "out", "--method", "kmeans", "--clusters", "10", "--layer", "1",
-                  "--upstream", "wav2vec2_tiny_untrained")  # fmt: skip
+                  "--upstream", "wav2vec2_tiny_prompts")  # fmt: skip
     assert result.exit_code == 0, result.output
     settings = json.loads((tmp_path / "out/segments.json").read_text())["settings"]
-    assert (settings["upstream"], settings["layer"]) == ("wav2vec2_tiny_untrained", 1)
+    assert (settings["upstream"], settings["layer"]) == ("wav2vec2_tiny_prompts", 1)
 
 
 def test_the_gold_corpus_against_its_own_segments(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from tests.faults.http_server import Answer
 from tests.faults.lab import Lab, a_lab
 from tests.faults.test_hugging_face import HubLab, a_hub_lab
 
-TINY = "wav2vec2_tiny_untrained"
+TINY = "wav2vec2_tiny_prompts"
 BODY = sources.resolve(TINY).read_bytes()
 SHA256 = hashlib.sha256(BODY).hexdigest()
 FIXED = [-0.0094458712, -0.0014915928, -0.0060462067, -0.0156947598]
@@ -62,7 +62,7 @@ def write_cards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, **records: str)
 
 
 def test_the_bundled_names_are_what_their_cards_say() -> None:
-    result = call("fbank", TINY, "ofa_wav2vec2_tiny_untrained")
+    result = call("fbank", TINY, "ofa_wav2vec2_tiny_prompts")
     assert result.exit_code == 0, result.output
     lines = result.stdout.splitlines()
     assert lines[0].split() == [
@@ -71,12 +71,20 @@ def test_the_bundled_names_are_what_their_cards_say() -> None:
     fbank, tiny, ofa = (line.split() for line in lines[2:5])
     assert fbank[:7] == ["fbank", "-", "-", "-", "-", "fbank", "1"] and fbank[-1] == "ok"
     package = f"package://hubcore_wav2vec2/bundled/{TINY}.safetensors"
-    assert tiny[:11] == [TINY, package, str(len(BODY)), SHA256[:12], "published", "tiny", "5", "82", "used,", "0", "ignored"]
+    assert tiny[:11] == [TINY, package, str(len(BODY)), SHA256[:12], "published", "tiny", "5", "82", "used,", "8", "ignored"]
     assert float(tiny[-3]) <= 2e-5 and tiny[-1] == ofa[-1] == "ok"
     assert lines[-1] == "3 ok, 0 failed, 0 not verified; 0 of 0 links dead"
     assert result.stderr.splitlines() == [
-        "1 of 3: fbank: ok", f"2 of 3: {TINY}: ok", "3 of 3: ofa_wav2vec2_tiny_untrained: ok"
+        "1 of 3: fbank: ok", f"2 of 3: {TINY}: ok", "3 of 3: ofa_wav2vec2_tiny_prompts: ok"
     ]  # fmt: skip
+
+
+HEADS = [
+    "mask_embedding",
+    *(f"{module}.{part}" for module in ("project_predictions", "project_targets") for part in ("bias", "weight")),
+    "quantizer.codebook",
+    *(f"quantizer.logits.{part}" for part in ("bias", "weight")),
+]
 
 
 def test_json_has_every_value() -> None:
@@ -84,7 +92,7 @@ def test_json_has_every_value() -> None:
     data = json.loads(result.stdout)
     (row,) = data["results"]
     assert data["dead_links"] == [] and row["problems"] == [] and row["expected"] is None
-    assert (row["sha256"], row["bytes"], row["frames"], row["ignored"]) == (SHA256, len(BODY), 149, [])
+    assert (row["sha256"], row["bytes"], row["frames"], row["ignored"]) == (SHA256, len(BODY), 149, HEADS)
     assert row["links"][0]["cached"] is True and row["links"][0]["reachable"] is None
     assert row["class_path"] == "hubcore_wav2vec2.upstream:Wav2Vec2Upstream"
 
@@ -292,7 +300,7 @@ def test_offline_all_is_no_failure() -> None:
     assert set(verdicts) == {entry.name for entry in current_registry().entries if entry.card}
     assert verdicts["wav2vec2_conformer_relpos"] == verdicts["wav2vec2_custom"] == "unavailable"
     assert verdicts["xlsr_53"] == "not here"
-    assert {name for name, verdict in verdicts.items() if verdict == "ok"} >= {TINY, "fbank", "ofa_wav2vec2_tiny_untrained"}
+    assert {name for name, verdict in verdicts.items() if verdict == "ok"} >= {TINY, "fbank", "ofa_wav2vec2_tiny_prompts"}
     assert "failed" not in verdicts.values()
     assert call("wav2vec2_conformer_relpos").exit_code == 1
 

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -30,8 +31,8 @@ from tests.paths import REPOSITORY
 TOLERANCE = 2e-5
 CHECKPOINT = gold_file("fairseq_tiny_w2v2_groupnorm.pt")
 REAL, NOMINAL = [34, 94, 159], [36, 96, 161]
-TINY = "wav2vec2_tiny_untrained"
-OFA = "ofa_wav2vec2_tiny_untrained"
+TINY = "wav2vec2_tiny_prompts"
+OFA = "ofa_wav2vec2_tiny_prompts"
 
 
 @pytest.fixture
@@ -277,6 +278,8 @@ def test_options_are_passed_on_and_checked() -> None:
         S3PRLUpstream("fbank", extra_conf={"model_config": "fbank.yaml"})
     with pytest.raises(OptionError, match="path_or_url"):
         S3PRLUpstream("wav2vec2", extra_conf={"checkpoint": "a.pt"})
+    assert S3PRLUpstream("wav2vec2", extra_conf={"ckpt": CHECKPOINT, "refresh": False}).hidden_sizes == [48] * 4
+    assert S3PRLUpstream("wav2vec2", CHECKPOINT, extra_conf={"ckpt": "nowhere.pt"}).hidden_sizes == [48] * 4
     assert S3PRLUpstream(TINY, extra_conf={"legacy": False, "fairseq": True}).num_layers == 5
     assert S3PRLUpstream(TINY, extra_conf={"frames": "s3prl"}).frames == "s3prl"
     with pytest.raises(OptionError, match="must be 'real' or 's3prl'"):
@@ -369,7 +372,7 @@ def test_the_weights_learn() -> None:
     assert featurizer.weights.grad is not None and (featurizer.weights.grad != 0).all()
 
 
-@pytest.mark.parametrize("selection", [[5], [-6], [0, 0], [0, -5], [], ["1"]])
+@pytest.mark.parametrize("selection", [[5], [-6], [0, 0], [0, -5], [], ["1"], [1.0], [None], 3])
 def test_impossible_layers_are_refused(selection: list[int]) -> None:
     with pytest.raises(OptionError, match="at least one of the 5 hidden states"):
         Featurizer(S3PRLUpstream(TINY), layer_selections=selection)
@@ -377,6 +380,12 @@ def test_impossible_layers_are_refused(selection: list[int]) -> None:
 
 def test_negative_layers_count_from_the_end() -> None:
     assert Featurizer(S3PRLUpstream(TINY), layer_selections=[-1, 0]).layer_selections == [0, 4]
+
+
+def test_any_whole_number_names_a_layer() -> None:
+    model = S3PRLUpstream(TINY)
+    for selection in ([np.int64(1), np.int32(3)], torch.tensor([1, 3]), range(1, 4, 2), (3, 1)):
+        assert Featurizer(model, layer_selections=selection).layer_selections == [1, 3]
 
 
 def test_hidden_states_of_another_upstream_are_refused() -> None:

@@ -18,7 +18,7 @@ from hubcore.errors import PluginError
 from tests.gold import gold_file
 from tests.paths import REPOSITORY
 
-TINY, OFA = "wav2vec2_tiny_untrained", "ofa_wav2vec2_tiny_untrained"
+TINY, OFA = "wav2vec2_tiny_prompts", "ofa_wav2vec2_tiny_prompts"
 GOLD = {"upstream": "wav2vec2", "path_or_url": str(gold_file("fairseq_tiny_w2v2_groupnorm.pt"))}
 RUN = """\
 from hubcore.compat.s3prl import install

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import threading
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import pytest
@@ -14,8 +15,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hubcore.audio import load_audio
-from hubcore.errors import OptionError
-from hubcore.pretrain.data import BatchReader, Cropping, Place, Plan, Utterance, check_guidance, plan_epoch, read_ahead
+from hubcore.errors import ExtractionError, OptionError
+from hubcore.pretrain.data import (
+    BatchReader,
+    Cropping,
+    Place,
+    Plan,
+    Utterance,
+    check_guidance,
+    plan_epoch,
+    read_ahead,
+    read_corpus,
+)
 from tests.hubcore.pretrain.conftest import Lab, make_corpus
 
 lengths_and_cap = st.lists(st.integers(1, 500), min_size=1, max_size=80).flatmap(
@@ -131,8 +142,60 @@ def test_guidance_is_that_of_the_whole_file(lab: Lab) -> None:
     loaded = reader.load(Place(0, 0), [0, 1, 5])
     assert loaded.batch.guidance == ["guide 00.wav", "guide 01.wav"]
     assert "no segments of '05.wav'" in loaded.unreadable["05.wav"]
-    with pytest.raises(OptionError, match=r"17 of 20 utterances have no segments: 03.wav.*hubcore segment"):
+    with pytest.raises(OptionError, match=r"17 of 20 utterances have no segments: 03.wav.*reports as failed must leave"):
         check_guidance(items, guidance)
+
+
+class Checked(dict[str, int]):
+    """Guidance that knows for how many samples it was made; some of it is damaged."""
+
+    def read(self, key: str, *, samples: int) -> int:
+        if self[key] != samples:
+            raise ExtractionError(f"{key} was made for {self[key]} samples")
+        return samples
+
+    def values(self) -> NoReturn:  # segments on a disk are no real mapping
+        raise NotImplementedError
+
+
+def test_guidance_that_can_be_compared_with_the_audio_is(lab: Lab) -> None:
+    items = corpus(lab.train)
+    guidance = Checked({item.key: item.samples for item in items})
+    guidance["01.wav"] += 320
+    reader = BatchReader(items, sample_rate=16000, cropping=Cropping(), guidance=guidance)
+    loaded = reader.load(Place(0, 0), [0, 1])
+    assert loaded.batch.keys == ["00.wav"] and "01.wav was made for" in loaded.unreadable["01.wav"]
+
+
+def test_a_stand_in_has_the_guidance_of_its_own_length(lab: Lab) -> None:
+    items = corpus(lab.train)
+    guidance = Checked({item.key: item.samples for item in items})
+    for key in ("01.wav", "02.wav"):
+        guidance[key] = 0
+    reader = BatchReader(items, sample_rate=16000, cropping=Cropping(), guidance=guidance)
+    loaded = reader.load(Place(0, 0), [1, 2])
+    assert loaded.stand_in and set(loaded.unreadable) == {"01.wav", "02.wav"}
+    assert loaded.batch.guidance == [items[3].samples] == [len(loaded.batch.wavs[0])]
+    for key in guidance:
+        guidance[key] = 0
+    with pytest.raises(OptionError, match=r"none of the segments of 20 utterances can be used, .*01.wav was made for 0"):
+        reader.load(Place(0, 0), [1])
+
+
+def test_a_stand_in_is_no_longer_than_a_crop(lab: Lab) -> None:
+    items = [Utterance("a.wav", lab.folder / "none.wav", 10**12)]
+    loaded = BatchReader(items, sample_rate=16000, cropping=Cropping(max_samples=4000)).load(Place(0, 0), [0])
+    assert loaded.stand_in and len(loaded.batch.wavs[0]) == 4000
+
+
+def test_a_root_that_is_not_there_is_said_before_anything_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "train.tsv").write_text("speech\na.wav\t4000\n")
+    with pytest.raises(OptionError, match=r"train.tsv:1: the root speech is not a folder.*in the working folder"):
+        read_corpus(["train.tsv"], min_samples=1, max_samples=None, max_samples_per_batch=4000)
+    (tmp_path / "speech").mkdir()
+    found = read_corpus(["train.tsv"], min_samples=1, max_samples=None, max_samples_per_batch=4000)
+    assert found.samples == 4000
 
 
 @pytest.mark.parametrize("workers", [0, 1, 3])

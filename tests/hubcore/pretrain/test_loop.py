@@ -16,12 +16,13 @@ from hubcore import hub
 from hubcore.errors import CheckpointError, OptionError
 from hubcore.pretrain import Outcome, Progress, pretrain, read_recipe
 from hubcore.pretrain.data import read_ahead
-from hubcore.pretrain.metrics import read_rows
+from hubcore.pretrain.metrics import RowFile, read_rows
 from hubcore.pretrain.prepare import prepare
 from hubcore.pretrain.processes import Processes
 from hubcore.pretrain.schedule import learning_rate
 from hubcore.pretrain.seeds import derive_seed
 from hubcore.pretrain.steps import Stepper
+from hubcore.pretrain.tensorboard import EventWriter
 from hubcore.registry_file import read_registry
 from hubcore_wav2vec2 import Wav2Vec2Upstream
 from tests.hubcore.pretrain.conftest import Lab
@@ -218,7 +219,8 @@ def test_files_that_cannot_be_read_are_left_out_up_to_a_limit(lab: Lab, caplog: 
     for path in (lab.folder / "train").glob("*.wav"):
         path.unlink()
     nothing = go(lab, out="nothing")
-    assert nothing.status == "finished", "without audio there are no targets, and a limit of 100 files"
+    assert nothing.status == "stopped", "a run that has nothing to learn from must not end well"
+    assert "20 files could not be used" in nothing.message and "the manifests list 20" in nothing.message
     assert all(row["sample_size"] == 0 for row in trained(lab, "nothing"))
 
 
@@ -307,6 +309,94 @@ def test_other_data_do_not_go_on_with_a_run(lab: Lab) -> None:
     lab.train.write_text("\n".join(lab.train.read_text().splitlines()[:-1]) + "\n")
     with pytest.raises(OptionError, match="the training manifests are not those"):
         go(lab)
+
+
+def test_a_corpus_that_moved_is_still_the_same(lab: Lab) -> None:
+    go(lab, out="whole")
+    go(lab, "optimization.max_updates=4")
+    moved = lab.folder / "moved.tsv"
+    (lab.folder / "train").rename(lab.folder / "elsewhere")
+    moved.write_text("\n".join([str(lab.folder / "elsewhere"), *lab.train.read_text().splitlines()[1:]]) + "\n")
+    assert go(lab, f"data.train={moved}").update == 12
+    assert trained(lab) == trained(lab, "whole")
+
+
+def test_a_card_that_a_kill_left_behind_is_made_up_for(lab: Lab) -> None:
+    go(lab, "optimization.max_updates=4")
+    card = lab.folder / "run/card.yaml"
+    stale = card.read_text()
+    go(lab)
+    newest = card.read_text()
+    assert "12 updates" in newest and "4 updates" in stale
+    for left in (stale, ""):
+        card.write_text(left)
+        go(lab)
+        assert card.read_text() == newest
+    card.unlink()
+    go(lab)
+    assert card.read_text() == newest
+    card.write_text(newest + "# as it was\n")
+    go(lab)
+    assert card.read_text().endswith("# as it was\n"), "one that is right is left alone: versions may have changed since"
+
+
+def test_a_disk_that_fills_up_between_checkpoints_is_said_and_harms_nothing(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    go(lab, out="whole")
+    write = RowFile.write
+
+    def full(self: RowFile, row: dict[str, Any]) -> None:
+        if row["update"] == 6:
+            raise OSError(28, "No space left on device")
+        write(self, row)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RowFile, "write", full)
+        with pytest.raises(
+            CheckpointError, match=r"metrics of .* cannot be written .*No space.* update 4 is kept.* it resumes"
+        ):
+            go(lab)
+    assert go(lab).status == "finished" and rows(lab) == rows(lab, "whole")
+
+
+def test_processes_that_see_different_checkpoints_do_not_start(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    go(lab, "optimization.max_updates=4")
+    monkeypatch.setattr(Processes, "gather", lambda self, values: [*values, -1])
+    with pytest.raises(OptionError, match=r"different checkpoints .*updates \[4, -1\].*one folder on all machines"):
+        go(lab)
+
+
+def test_event_files_that_cannot_be_written_are_no_reason_to_stop(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Full:
+        def add_scalar(self, *_: Any) -> None:
+            raise OSError(28, "No space left on device")
+
+        flush = close = add_scalar
+
+    monkeypatch.setattr(EventWriter, "open", lambda *_: EventWriter(Full()))
+    assert go(lab, "run.tensorboard=true").status == "finished"
+    assert caplog.text.count("no more event files are written") == 1
+
+
+def test_event_files_are_written_out_with_each_checkpoint(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What waits in memory is lost with a process that is killed, and is not written again where the run resumes."""
+    done: list[str] = []
+
+    class Slow:
+        def add_scalar(self, name: str, value: float, update: int) -> None:
+            if name == "loss":
+                done.append(f"row {update}")
+
+        def flush(self) -> None:
+            done.append("flush")
+
+        def close(self) -> None:
+            done.append("close")
+
+    monkeypatch.setattr(EventWriter, "open", lambda *_: EventWriter(Slow()))
+    go(lab, "run.tensorboard=true", "optimization.max_updates=8", "run.log_every=4", "data.valid=[]")
+    assert done == ["row 4", "flush", "row 8", "flush", "close"]
 
 
 def test_a_folder_in_use_is_not_used_twice(lab: Lab) -> None:

@@ -57,6 +57,18 @@ def test_what_is_no_number_does_not_count() -> None:
     assert rounded(math.inf) is None and rounded(1.23456789) == 1.234568
 
 
+def test_a_file_on_a_full_disk_can_be_closed(tmp_path: Path) -> None:
+    full = Path("/dev/full")
+    if not full.exists():
+        pytest.skip("this system has no device that is always full")
+    file = RowFile(tmp_path / "metrics.jsonl")
+    file._file.close()
+    file._file = open(full, "ab")  # noqa: SIM115 - closed below
+    with pytest.raises(OSError, match="No space left"):
+        file.write({"update": 1})
+    file.close()
+
+
 def test_a_file_is_cut_back_to_what_the_checkpoint_knows(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     file = RowFile(path)

@@ -97,6 +97,13 @@ def test_overrides_are_yaml_and_win(lab: Lab) -> None:
         (["upstream="], r"upstream is None. It must be text"),
         (["lr"], r"'lr' is not an override"),
         (["run.seed=[1"], r"the value of 'run.seed=\[1' is not valid YAML"),
+        (["run.license=2020-13-45"], r"is not valid YAML \(month must be in 1..12\)"),
+        (["name=!!int a"], r"is not valid YAML"),
+        (["name=!!bool a"], r"is not valid YAML"),
+        (["name=!!timestamp a"], r"is not valid YAML"),
+        (["name=\x00"], r"is not valid YAML \(unacceptable character"),
+        (["model={[a]: 1}"], r"is not valid YAML \(a key is no plain text"),
+        ([f"run.seed={2**63}"], r"run.seed is 9223372036854775808. It must be below"),
     ],
 )
 def test_mistakes_are_named(lab: Lab, overrides: list[str], said: str) -> None:
@@ -116,6 +123,7 @@ def test_mistakes_are_named(lab: Lab, overrides: list[str], said: str) -> None:
         (["data.train=[]"], r"data.train is empty"),
         (["data.min_samples=1000000"], r"none of the 20 utterances has 1000000 samples"),
         (["data.max_samples_per_batch=100"], r"A batch holds 100 \(data.max_samples_per_batch\)"),
+        (["data.min_samples=1"], r"data.min_samples is 1. The first frame of this model needs \d+ samples"),
     ],
 )
 def test_mistakes_that_need_the_objective_or_the_data_are_named(lab: Lab, overrides: list[str], said: str) -> None:
@@ -135,6 +143,8 @@ def test_mistakes_that_need_the_objective_or_the_data_are_named(lab: Lab, overri
             r"toy_recipe.yaml: run.sed is unknown; run has no key 'sed'. The nearest are seed",
         ),
         ("upstream: !!python/object:os.system x", r"is not valid YAML"),
+        ("upstream: \x07", r"is not valid YAML"),
+        ("{{a: 1}: 1}", r"a key is no plain text"),
     ],
 )
 def test_files_that_are_no_recipes_are_refused(lab: Lab, text: str, said: str) -> None:

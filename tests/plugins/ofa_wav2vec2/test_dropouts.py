@@ -18,8 +18,8 @@ FIELDS = ("dropout", "attention_dropout", "activation_dropout")
 
 @pytest.mark.parametrize("field", FIELDS)
 def test_a_dropout_replaces_the_files_and_nothing_else(field: str) -> None:
-    plain: Any = hub.load("ofa_wav2vec2_tiny_untrained")
-    model: Any = hub.load("ofa_wav2vec2_tiny_untrained", **{field: 0.25})
+    plain: Any = hub.load("ofa_wav2vec2_tiny_prompts")
+    model: Any = hub.load("ofa_wav2vec2_tiny_prompts", **{field: 0.25})
     assert {name: getattr(model.config, name) for name in FIELDS} == {
         name: 0.25 if name == field else getattr(plain.config, name) for name in FIELDS
     }
@@ -27,8 +27,8 @@ def test_a_dropout_replaces_the_files_and_nothing_else(field: str) -> None:
 
 
 def test_they_reach_the_modules() -> None:
-    model: Any = hub.load("ofa_wav2vec2_tiny_untrained", dropout=0.25)
-    twin: Any = hub.load("wav2vec2_tiny_untrained", dropout=0.25)
+    model: Any = hub.load("ofa_wav2vec2_tiny_prompts", dropout=0.25)
+    twin: Any = hub.load("wav2vec2_tiny_prompts", dropout=0.25)
 
     def rates(upstream: Any) -> set[float]:
         return {getattr(module, "p") for module in upstream.modules() if hasattr(module, "p")}  # noqa: B009
@@ -38,12 +38,12 @@ def test_they_reach_the_modules() -> None:
 
 def test_an_impossible_dropout_is_an_error() -> None:
     with pytest.raises(OptionError, match="dropout must be a probability"):
-        hub.load("ofa_wav2vec2_tiny_untrained", dropout=1.0)
+        hub.load("ofa_wav2vec2_tiny_prompts", dropout=1.0)
 
 
 @pytest.mark.parametrize("cls", [Wav2Vec2Upstream, OfaWav2Vec2Upstream])
 def test_they_hold_for_a_file_without_a_config_too(cls: Any, tmp_path: Path) -> None:
     family = "ofa_wav2vec2" if cls is OfaWav2Vec2Upstream else "wav2vec2"
-    save_file(hub.load(f"{family}_tiny_untrained").state_dict(), tmp_path / "bare.safetensors")
+    save_file(hub.load(f"{family}_tiny_prompts").state_dict(), tmp_path / "bare.safetensors")
     model = cls.from_checkpoint(tmp_path / "bare.safetensors", config="tiny", dropout=0.25)
     assert model.config.dropout == 0.25 and model.config.attention_dropout == cls.configs["tiny"].attention_dropout

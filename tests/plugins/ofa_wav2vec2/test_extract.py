@@ -14,7 +14,7 @@ from hubcore.audio import load_audio
 from hubcore.cli import main
 from tests.paths import SPEECH
 
-NAME = "ofa_wav2vec2_tiny_untrained"
+NAME = "ofa_wav2vec2_tiny_prompts"
 
 
 def extract(out: Path, *options: str) -> tuple[int, str]:

@@ -15,8 +15,11 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from hubcore import hub
+from hubcore.audio import load_audio
 from hubcore.checkpoints import open_checkpoint, rename
-from hubcore.errors import OptionError
+from hubcore.checkpoints.native import write_native
+from hubcore.corpus import read_manifest
+from hubcore.errors import ExtractionError, OptionError
 from hubcore.pretrain.objective import Batch, Losses
 from hubcore_ofa_wav2vec2 import CONFIGS
 from hubcore_ofa_wav2vec2.checkpoint import RENAMES, read_ofa_config
@@ -28,7 +31,9 @@ from hubcore_ofa_wav2vec2.pretrain import (
     guide_for,
     segmentation_loss,
 )
-from hubcore_wav2vec2.pretrain import Draws, draw_masks, draw_negatives
+from hubcore_ofa_wav2vec2.segments import open_segments
+from hubcore_wav2vec2 import CONFIGS as PLAIN_CONFIGS
+from hubcore_wav2vec2.pretrain import Draws, Wav2Vec2Objective, Wav2Vec2Pretraining, draw_masks, draw_negatives
 from hubcore_wav2vec2.pretrain.initialise import HEADS
 from tests.gold import gold_arrays, gold_file, gold_wavs
 from tests.paths import GOLD
@@ -64,13 +69,17 @@ def gold_losses(case: str) -> tuple[OfaWav2Vec2Pretraining, Losses]:
         SimpleNamespace(alpha=alpha, boundaries=ends[ends >= 0])
         for alpha, ends in zip(arrays[f"{case}/in/alpha"], arrays[f"{case}/in/boundaries"], strict=True)
     ]
-    draws = Draws(
+    batch = Batch(list(arrays[f"{case}/in/source"]), guidance=segments)
+    return objective, objective(batch, update=1, seed=0, given=gold_draws(case), lambd=about["lambd"])
+
+
+def gold_draws(case: str) -> Draws:
+    arrays = gold_arrays("ofa_losses.npz")
+    return Draws(
         mask=arrays[f"{case}/mask_indices"].flatten(),
         negatives=arrays[f"{case}/neg_idxs"].reshape(-1, 10),
-        noise=arrays[f"{case}/gumbel_noise"].reshape(-1, 2, 20) if about["train"] else None,
+        noise=arrays[f"{case}/gumbel_noise"].reshape(-1, 2, 20) if CASES[case]["train"] else None,
     )
-    batch = Batch(list(arrays[f"{case}/in/source"]), guidance=segments)
-    return objective, objective(batch, update=1, seed=0, given=draws, lambd=about["lambd"])
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -153,6 +162,44 @@ def test_a_crop_without_any_boundary_has_no_segmentation_loss() -> None:
     guide = guide_for(whole(50), 10, 20)
     assert guide.ends.tolist() == []
     assert segmentation_loss([torch.rand(20)], [guide]).tolist() == [0.0]
+
+
+@pytest.mark.parametrize("case", sorted(CASES))
+def test_the_files_on_disk_give_the_original_s_batch_and_loss(case: str) -> None:
+    """The same cases by way of our own readers: manifest, audio, the two roots, and where the original's collater cut."""
+    about, arrays = CASES[case], gold_arrays("ofa_losses.npz")
+    dataset = GOLD / "ofa_dataset"
+    name = "aligned" if not about["crop_starts"] else "ragged"
+    manifest = read_manifest(dataset / f"manifest/{name}.tsv", root=dataset / "LibriSpeech")
+    segments = open_segments([dataset / "pseudo/alpha", dataset / "pseudo/boundaries"])
+    wavs = [load_audio(manifest.locate(entry)) for entry in manifest]
+    shortest, starts = min(map(len, wavs)), iter(about["crop_starts"])
+    first = [0 if len(wav) == shortest else next(starts) for wav in wavs]
+    cropped = [wav[start : start + shortest] for wav, start in zip(wavs, first, strict=True)]
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(cropped, arrays[f"{case}/in/source"], strict=True))
+    batch = Batch(cropped, starts=first, guidance=[segments.read(e.path, samples=e.samples) for e in manifest])
+    objective, from_arrays = gold_losses(case)
+    losses = objective(batch, update=1, seed=0, given=gold_draws(case), lambd=about["lambd"])
+    assert losses.total.item() == from_arrays.total.item() == pytest.approx(about["loss_total"], rel=1e-5)
+
+
+def test_alphas_of_another_origin_need_not_add_up(tmp_path: Path) -> None:
+    for kind, tensor in {"alpha": torch.tensor([0.3, 0.3, 0.9]), "boundaries": torch.tensor([2, 3])}.items():
+        (tmp_path / kind).mkdir()
+        torch.save(tensor, tmp_path / kind / "a.pt")
+    theirs = OfaWav2Vec2Pretraining.open_guidance([tmp_path / "alpha", tmp_path / "boundaries"])
+    assert theirs is not None and theirs["a.flac"].boundaries.tolist() == [2, 3]
+    (tmp_path / "segments.json").touch()
+    ours = OfaWav2Vec2Pretraining.open_guidance([tmp_path])
+    assert ours is not None
+    with pytest.raises(ExtractionError, match=r"adds up to 1\.5"):
+        ours["a.flac"]
+
+
+def test_segments_on_another_grid_are_refused() -> None:
+    objective = gold_objective()
+    with pytest.raises(OptionError, match=r"segments of 9 frames are to guide frames 1 to \d+\. They are on another grid"):
+        objective(Batch([gold_wavs()[0]], guidance=[whole(4, 5)]), update=0, seed=0)
 
 
 def test_missing_guidance_is_said() -> None:
@@ -255,12 +302,22 @@ def test_a_batch_of_nothing_but_short_audio_has_no_targets() -> None:
 
 
 def test_plain_wav2vec2_may_start_an_ofa_run(tmp_path: Path) -> None:
-    plain = hub.load("wav2vec2_tiny_untrained")
+    plain = hub.load("wav2vec2_tiny_prompts")
     plain.save_checkpoint(tmp_path / "plain.safetensors")  # type: ignore[attr-defined]
     objective = OfaWav2Vec2Pretraining(CONFIGS["tiny"], QUIET)
     taken, left = objective.load_weights(tmp_path / "plain.safetensors")
     assert "model.projection.weight" in taken
     assert {name.split(".")[1] for name in left if name.startswith("model.")} == {"alpha_predictor"}
+
+
+def test_an_ofa_run_may_start_a_plain_one(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    ofa = OfaWav2Vec2Pretraining(CONFIGS["tiny"], QUIET)
+    write_native(tmp_path / "ofa.safetensors", ofa.state_dict(), config=CONFIGS["tiny"], upstream="OfaWav2Vec2Upstream")
+    shared = {field.name: getattr(QUIET, field.name) for field in dataclasses.fields(Wav2Vec2Objective)}
+    plain = Wav2Vec2Pretraining(PLAIN_CONFIGS["tiny"], Wav2Vec2Objective(**shared))
+    _, left = plain.load_weights(tmp_path / "ofa.safetensors")
+    assert left == [] and all(torch.equal(value, ofa.state_dict()[name]) for name, value in plain.state_dict().items())
 
 
 def test_a_misspelt_draw_is_refused() -> None:

@@ -35,7 +35,7 @@ def model() -> OfaWav2Vec2Upstream:
 
 @pytest.fixture(scope="module")
 def bundled() -> OfaWav2Vec2Upstream:
-    return hub.load("ofa_wav2vec2_tiny_untrained")
+    return hub.load("ofa_wav2vec2_tiny_prompts")
 
 
 @pytest.fixture(scope="module")
@@ -119,7 +119,7 @@ def test_every_utterance_gives_the_floor_of_its_mixed_alpha(model: OfaWav2Vec2Up
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("period", [30.0, 45.0, 60.0, 75.0])
+@pytest.mark.parametrize("period", [30.0, 45.0, 55.0, 65.0])
 def test_a_frame_period_is_hit(bundled: OfaWav2Vec2Upstream, speech: list[Tensor], period: float) -> None:
     out = bundled(speech, frame_period_ms=period)
     got = out.extras["mean_frame_period_ms"]
@@ -136,7 +136,7 @@ def test_a_frame_period_is_hit(bundled: OfaWav2Vec2Upstream, speech: list[Tensor
 def test_lambda_may_be_set_in_every_place(bundled: OfaWav2Vec2Upstream) -> None:
     wavs = list(gold_wavs())
     wanted = bundled(wavs, lambd=0.7).lengths.tolist()
-    loaded = hub.load("ofa_wav2vec2_tiny_untrained", lambd=0.7)
+    loaded = hub.load("ofa_wav2vec2_tiny_prompts", lambd=0.7)
     assert loaded.lambd == 0.7
     assert loaded(wavs).lengths.tolist() == wanted
     own = copy.deepcopy(bundled)
@@ -165,7 +165,7 @@ def test_nothing_is_drawn_at_random(bundled: OfaWav2Vec2Upstream) -> None:
 
 @torch.no_grad()
 def test_lambda_outside_the_trained_range_warns_once_and_works() -> None:
-    model = hub.load("ofa_wav2vec2_tiny_untrained")
+    model = hub.load("ofa_wav2vec2_tiny_prompts")
     wav = gold_wavs()[1]
     with pytest.warns(UserWarning, match=r"lambda -0\.5 is outside the 0 to 1"):
         more = model([wav], lambd=-0.5)
@@ -204,7 +204,7 @@ def test_a_period_that_is_none_is_an_error(bundled: OfaWav2Vec2Upstream, wrong: 
     with pytest.raises(OptionError, match="frame_period_ms"):
         bundled([gold_wavs()[0]], frame_period_ms=wrong)
     with pytest.raises(OptionError, match="frame_period_ms"):
-        hub.load("ofa_wav2vec2_tiny_untrained", frame_period_ms=wrong)
+        hub.load("ofa_wav2vec2_tiny_prompts", frame_period_ms=wrong)
 
 
 def test_two_choices_at_once_are_an_error(bundled: OfaWav2Vec2Upstream) -> None:
@@ -264,7 +264,7 @@ def test_short_silent_and_loud_inputs_give_frames(model: OfaWav2Vec2Upstream, la
 
 @torch.no_grad()
 def test_a_kept_tail_is_at_most_one_more_frame(speech: list[Tensor]) -> None:
-    drop, keep = (hub.load("ofa_wav2vec2_tiny_untrained", tail=tail)(speech) for tail in ("drop", "keep"))
+    drop, keep = (hub.load("ofa_wav2vec2_tiny_prompts", tail=tail)(speech) for tail in ("drop", "keep"))
     more = keep.lengths - drop.lengths
     left = drop.extras["mixed_alpha"].sum(1) - drop.lengths
     assert torch.equal(more, (left >= 0.5).long())
@@ -385,16 +385,23 @@ def test_our_own_file_reads_back(model: OfaWav2Vec2Upstream, tmp_path: Path) -> 
     assert torch.equal(again([wav]).last_hidden_state, model([wav], lambd=0.25).last_hidden_state)
 
 
-def test_the_bundled_checkpoint_is_what_its_script_makes(tmp_path: Path) -> None:
-    from safetensors.torch import load_file
-
+def test_the_bundled_model_was_really_trained() -> None:
+    """Its frames of clips in the repository are as long as the paper's formula says, and its alpha follows the sound."""
+    from hubcore.audio import load_audio
     from hubcore.checkpoints import resolve
-    from hubcore_ofa_wav2vec2.bundled.make_tiny import make
+    from tests.paths import SPEECH
 
-    make(tmp_path / "tiny.safetensors")
-    made, kept = load_file(tmp_path / "tiny.safetensors"), load_file(resolve("ofa_wav2vec2_tiny_untrained"))
-    assert made.keys() == kept.keys()
-    assert all(torch.equal(weight, kept[name]) for name, weight in made.items())
+    model = OfaWav2Vec2Upstream.from_checkpoint("ofa_wav2vec2_tiny_prompts")
+    wavs = [load_audio(path) for path in sorted(SPEECH.glob("*.flac"))]
+    with torch.no_grad():
+        outputs = {lambd: model(wavs, lambd=lambd) for lambd in (0.0, 0.5, 1.0)}
+    frames = {lambd: int(out.lengths.sum()) for lambd, out in outputs.items()}
+    periods = {lambd: 20 * frames[0.0] / count for lambd, count in frames.items()}
+    assert 28 < periods[0.5] < 38 and 75 < periods[1.0] < 105
+    alpha = torch.cat([row[:n] for row, n in zip(*(outputs[1.0].extras[k] for k in ("alpha", "conv_lengths")), strict=True)])
+    assert 0.17 < alpha.mean() < 0.28 and alpha.std() > 0.05
+    bundled = Path(resolve("ofa_wav2vec2_tiny_prompts"))
+    assert bundled.stat().st_size < 3e6 and "Allison Smith" in bundled.with_name("README.md").read_text()
 
 
 def test_the_report_names_the_heads() -> None:
@@ -427,7 +434,7 @@ def test_a_period_that_divides_the_frames_loses_none(mean_alpha: float) -> None:
 @torch.no_grad()
 @pytest.mark.parametrize("given", [torch.tensor(0.3), np.float32(0.3), np.array(0.3), 0.3, torch.tensor([0.3])])
 def test_a_default_may_be_any_number_and_is_kept_as_plain_data(given: object) -> None:
-    model = hub.load("ofa_wav2vec2_tiny_untrained", lambd=given)
+    model = hub.load("ofa_wav2vec2_tiny_prompts", lambd=given)
     assert np.allclose(model.options["lambd"], 0.3)
     json.dumps(model.options)
     wav = gold_wavs()[0]
@@ -441,7 +448,7 @@ def test_one_lambda_for_each_utterance_may_be_an_array(bundled: OfaWav2Vec2Upstr
 
 @pytest.mark.parametrize("name", ["lambd", "frame_period_ms"])
 def test_a_module_as_a_default_is_refused(name: str) -> None:
-    model = hub.load("ofa_wav2vec2_tiny_untrained")
+    model = hub.load("ofa_wav2vec2_tiny_prompts")
     for value in (AdaptiveLambda(0.5), torch.nn.Parameter(torch.tensor(0.5))):
         with pytest.raises(OptionError, match="at each call"):
             setattr(model, name, value)
@@ -450,7 +457,7 @@ def test_a_module_as_a_default_is_refused(name: str) -> None:
 
 @torch.no_grad()
 def test_a_period_far_off_warns_too_and_points_at_the_caller() -> None:
-    model = hub.load("ofa_wav2vec2_tiny_untrained")
+    model = hub.load("ofa_wav2vec2_tiny_prompts")
     with pytest.warns(UserWarning, match="outside the 0 to 1") as caught:
         model([gold_wavs()[1]], frame_period_ms=300)
     assert caught[0].filename == __file__

@@ -119,7 +119,7 @@ def test_normalisation_is_over_an_utterances_own_samples() -> None:
 
 
 def test_half_precision_models_take_float32_waveforms() -> None:
-    model = Wav2Vec2Upstream.from_checkpoint("wav2vec2_tiny_untrained")
+    model = Wav2Vec2Upstream.from_checkpoint("wav2vec2_tiny_prompts")
     full = model([gold_wavs()[0]]).last_hidden_state
     half = model.to(torch.bfloat16)([gold_wavs()[0]]).last_hidden_state
     assert half.dtype == torch.bfloat16
@@ -209,6 +209,6 @@ def test_a_model_of_another_size_is_refused() -> None:
 
 def test_unknown_options_are_errors() -> None:
     with pytest.raises(OptionError, match="no option called 'lambd'"):
-        Wav2Vec2Upstream.from_checkpoint("wav2vec2_tiny_untrained", lambd=0.5)
+        Wav2Vec2Upstream.from_checkpoint("wav2vec2_tiny_prompts", lambd=0.5)
     with pytest.raises(TypeError):
         Wav2Vec2Upstream(CONFIGS["tiny"])([gold_wavs()[0]], lambd=0.5)

@@ -324,6 +324,8 @@ def test_layerdrop_skips_blocks_in_training_only() -> None:
         ({"num_negatives": 2.5}, "num_negatives must be of type int"),
         ({"layerdrop": 1.0}, "layerdrop"),
         ({"mask_selection": "fixed"}, "mask_selection"),
+        ({"mask_selection": "normal", "mask_other": -1.0}, "mask_other must be at least 0"),
+        ({"mask_selection": "uniform", "mask_other": 20.5}, "at most twice mask_length=10"),
     ],
 )
 def test_an_impossible_option_is_named(options: dict[str, object], says: str) -> None:

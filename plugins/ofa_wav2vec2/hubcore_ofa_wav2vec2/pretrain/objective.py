@@ -12,6 +12,7 @@ from typing import Any, ClassVar, cast
 import torch
 from torch import Tensor
 
+from hubcore.errors import OptionError
 from hubcore.pretrain.objective import Batch, Losses
 from hubcore_ofa_wav2vec2.checkpoint import RENAMES
 from hubcore_ofa_wav2vec2.cif import fire, integrate_and_fire
@@ -68,7 +69,12 @@ class OfaWav2Vec2Pretraining(Wav2Vec2Pretraining):
         """The segments of a corpus by utterance; see `hubcore_ofa_wav2vec2.segments.open_segments`."""
         from hubcore_ofa_wav2vec2.segments import open_segments
 
-        return cast("Mapping[str, Any]", open_segments(paths)) if paths else None
+        if not paths:
+            return None
+        segments = open_segments(paths)
+        # The original does not say what its alphas add up to; ours, in either layout, add up to the number of segments.
+        segments.strict = getattr(segments, "exact", True)
+        return cast("Mapping[str, Any]", segments)
 
     def variants(self) -> Mapping[str, Mapping[str, Any]]:
         """Four frame rates to validate at, 20 ms among them; one where lambda has no influence."""
@@ -159,9 +165,17 @@ class OfaWav2Vec2Pretraining(Wav2Vec2Pretraining):
             return [guide_for(segment, 0, len(segment.alpha)) for segment in guidance]
         stride = self.model.extractor.stride
         starts = batch.starts or [0] * len(alpha)
-        return [
-            guide_for(segment, start // stride, len(part)) for segment, start, part in zip(guidance, starts, alpha, strict=True)
-        ]
+        guides = []
+        for segment, start, part in zip(guidance, starts, alpha, strict=True):
+            first = start // stride
+            if first + len(part) > len(segment.alpha):
+                raise OptionError(
+                    f"segments of {len(segment.alpha)} frames are to guide frames {first + 1} to {first + len(part)}. They are "
+                    f"on another grid than this model's, a frame every {stride} samples. Use model.conv_layers of the strides "
+                    "that they were made for."
+                )
+            guides.append(guide_for(segment, first, len(part)))
+        return guides
 
     def _seconds(self, frames: int) -> float:
         return frames * self.model.extractor.stride / self.model_config.sample_rate

@@ -84,6 +84,11 @@ class Wav2Vec2Objective:
                 raise OptionError(f"{name} must be a probability from 0 to below 1, but is {getattr(self, name)} instead.")
         if not 0 < self.mask_prob <= 1:
             raise OptionError(f"mask_prob must be above 0 and at most 1, but is {self.mask_prob} instead.")
+        if self.mask_other < 0 or (self.mask_selection == "uniform" and self.mask_other > 2 * self.mask_length):
+            raise OptionError(
+                f"mask_other must be at least 0, and for uniform spans at most twice mask_length={self.mask_length}, but is "
+                f"{self.mask_other} instead."
+            )
         if self.codebook_dim % self.codebook_groups:
             raise OptionError(
                 f"codebook_groups must divide codebook_dim={self.codebook_dim}, but is {self.codebook_groups} instead."

@@ -43,7 +43,7 @@ def load_pretraining_weights(
     path: Path,
     *,
     renames: Mapping[str, Sequence[Rename]] = RENAMES,
-    parse: Callable[[Checkpoint, list[str]], Wav2Vec2Config] = read_config,
+    parse: Callable[[Checkpoint, list[str]], Wav2Vec2Config] | None = None,
     may_be_fresh: str = "\0",
 ) -> tuple[list[str], list[str]]:
     """Copies a checkpoint's weights into an objective: names of what was taken, and of what stays fresh.
@@ -52,7 +52,7 @@ def load_pretraining_weights(
         objective: its encoder is `model`, its config `model_config`.
         path: the checkpoint.
         renames: foreign names of the encoder's weights.
-        parse: reads the checkpoint's model config, which must be the objective's.
+        parse: reads the checkpoint's model config, which must be the objective's; if None, as `parse_encoder` does.
         may_be_fresh: encoder weights whose name starts so may be missing, too.
 
     Raises:
@@ -67,7 +67,7 @@ def load_pretraining_weights(
         if "encoder.pos_conv.weight_v" not in known and "encoder.pos_conv.weight_g" not in known:
             known = split_fused_weight(known, inside, spelling)
         if checkpoint.config:
-            wrong = _plain(objective.model_config).differences(parse(checkpoint, []))
+            wrong = _plain(objective.model_config).differences((parse or parse_encoder)(checkpoint, []))
             if wrong:
                 raise CheckpointLayoutError(
                     f"{path} cannot start this run, for its model is another one: {'; '.join(wrong)} (this recipe's value "
@@ -98,6 +98,15 @@ def load_pretraining_weights(
         for name, value in values.items():
             target[name].copy_(value)
     return sorted(values), sorted(set(target) - set(values))
+
+
+def parse_encoder(checkpoint: Checkpoint, notes: list[str]) -> Wav2Vec2Config:
+    """The wav2vec 2.0 part of a checkpoint's config; in our own file, what a family built on it adds is left aside."""
+    if checkpoint.layout.startswith("hubcore"):
+        ours = {field.name for field in dataclasses.fields(Wav2Vec2Config)}
+        plain = {key: value for key, value in checkpoint.config.items() if key in ours}
+        return read_config(dataclasses.replace(checkpoint, config=plain), notes)
+    return read_config(checkpoint, notes)
 
 
 def _plain(config: Wav2Vec2Config) -> Wav2Vec2Config:

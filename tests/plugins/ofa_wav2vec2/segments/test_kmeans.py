@@ -84,7 +84,7 @@ def test_impossible_clusters() -> None:
 
 def test_features_of_wav2vec2_are_on_the_grid_already() -> None:
     wavs = [load_audio(SPEECH / f"{name}.flac") for name in ("en_1", "ru_1")]
-    upstream = hub.load("wav2vec2_tiny_untrained")
+    upstream = hub.load("wav2vec2_tiny_prompts")
     out = upstream(wavs, layers=[2])
     for row, wav in enumerate(wavs):
         frames = count_frames(len(wav))

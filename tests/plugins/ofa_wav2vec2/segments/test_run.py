@@ -147,7 +147,7 @@ def test_one_folder_holds_one_kind(
 
 
 def test_other_weights_or_layers_are_another_kind(tmp_path: Path, speech: Manifest) -> None:
-    upstream = hub.load("wav2vec2_tiny_untrained")
+    upstream = hub.load("wav2vec2_tiny_prompts")
     segment_corpus([speech], tmp_path, ClusterFinder(upstream, layer=1, clusters=10))
     with pytest.raises(ExtractionError, match="layer is 1 there and 2 here"):
         segment_corpus([speech], tmp_path, ClusterFinder(upstream, layer=2, clusters=10))
@@ -246,13 +246,13 @@ def test_impossible_options(tmp_path: Path, speech: Manifest) -> None:
 
 def test_a_codebook_that_is_another_is_told(tmp_path: Path, speech: Manifest) -> None:
     segment_corpus([speech], tmp_path, clusters())
-    shutil.copy(hub.load("wav2vec2_tiny_untrained").load_report.source, tmp_path / "codebook.safetensors")
+    shutil.copy(hub.load("wav2vec2_tiny_prompts").load_report.source, tmp_path / "codebook.safetensors")
     with pytest.raises(ExtractionError, match="not the codebook"):
         segment_corpus([speech], tmp_path, clusters())
 
 
 def test_settings_say_how_it_was_made(tmp_path: Path, speech: Manifest) -> None:
-    segment_corpus([speech], tmp_path, ClusterFinder(hub.load("wav2vec2_tiny_untrained"), layer=-2, clusters=10, name="tiny"))
+    segment_corpus([speech], tmp_path, ClusterFinder(hub.load("wav2vec2_tiny_prompts"), layer=-2, clusters=10, name="tiny"))
     settings = json.loads((tmp_path / "segments.json").read_text())["settings"]
     assert settings["upstream"] == "tiny" and len(settings["checkpoint_sha256"]) == 64
-    assert settings["layer"] == len(hub.load("wav2vec2_tiny_untrained").layer_names) - 2
+    assert settings["layer"] == len(hub.load("wav2vec2_tiny_prompts").layer_names) - 2
