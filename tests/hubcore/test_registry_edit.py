@@ -201,7 +201,7 @@ def test_a_folder_that_takes_nothing(tmp_path: Path) -> None:
 def test_a_file_that_must_not_be_written_is_not_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = put(tmp_path, FILE)
     monkeypatch.setattr(os, "access", lambda file, mode: Path(file) != path or mode != os.W_OK)  # root may write anywhere
-    with pytest.raises(RegistryError, match="cannot be written .*Permission denied"):
+    with pytest.raises(RegistryError, match=r"cannot be written .*Permission denied"):
         add_card(path, NEW)
     assert path.read_text() == FILE and [p.name for p in tmp_path.iterdir()] == ["r.yaml"]
 

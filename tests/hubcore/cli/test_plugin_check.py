@@ -243,22 +243,24 @@ def test_an_upstream_that_cannot_be_built_points_at_its_own_line(install: Instal
     assert finding.line == 11
 
 
-@pytest.mark.parametrize("error", ["SystemExit(0)", "Mute()"])
-def test_whatever_a_call_raises_is_a_finding(error: str, install: Installer) -> None:
+def test_a_call_that_leaves_is_a_finding(install: Installer) -> None:
+    module = GOOD.replace("        rows = ", "        raise SystemExit(0)\n        rows = ")
+    finding = only(checked(install, FAMILY, {"loud_mod.py": module}))
+    assert "'loud' ends the program when it is called: SystemExit: 0" in finding.cause and finding.line == 13
+
+
+def test_an_error_that_cannot_be_printed_is_a_finding(install: Installer) -> None:
     mute = "\n\nclass Mute(Exception):\n    def __str__(self):\n        raise ValueError\n"
-    module = GOOD.replace("        rows = ", f"        raise {error}\n        rows = ") + mute
-    report = checked(install, FAMILY, {"loud_mod.py": module})
-    assert any(error.partition("(")[0] in finding.cause for finding in report.findings)
-    module = GOOD.replace("        self.gain = gain\n", f"        raise {error}\n") + mute
-    (install("loud-two", entry_points="[hubcore.upstreams]\ntwo = two_mod:LoudUpstream\n", files={"two_mod.py": module}))
-    assert "'two' cannot be loaded" in only(check_plugin("loud-two")).cause
+    module = GOOD.replace("        self.gain = gain\n", "        raise Mute\n") + mute
+    finding = only(checked(install, FAMILY, {"loud_mod.py": module}))
+    assert "'loud' cannot be loaded: Mute: its text cannot be shown" in finding.cause and finding.line == 10
 
 
 @pytest.mark.parametrize(
     ("old", "new", "line", "how"),
     [
         ("import torch\n", "import os\nos._exit(0)\n", 3, "exit status 0"),
-        ("        rows = ", "        import os; os._exit(0)\n        rows = ", 14, "exit status 0"),
+        ("        rows = ", "        import os; os._exit(0)\n        rows = ", 13, "exit status 0"),
         ("import torch\n", "raise KeyboardInterrupt\n", 2, "signal SIGINT"),
     ],
 )
@@ -273,7 +275,8 @@ def test_a_plugin_that_ends_the_process_is_a_finding(old: str, new: str, line: i
 
 
 def test_a_plugin_cannot_keep_the_check_from_ending_or_print_into_it(install: Installer) -> None:
-    head = "import sys, threading, time\nprint('noise')\nthreading.Thread(target=time.sleep, args=(60,)).start()\nsys.stdout.close()\n"
+    head = "import sys, threading, time\nprint('noise')\nsys.stdout.close()\n"
+    head += "threading.Thread(target=time.sleep, args=(60,)).start()\n"
     install("loud-speech", entry_points=FAMILY, files={"loud_mod.py": head + GOOD})
     began = time.monotonic()
     result = call("loud-speech", "--json")
@@ -291,7 +294,7 @@ def test_a_plugin_cannot_keep_the_check_from_ending_or_print_into_it(install: In
             "  louder: {upstream: loud, licence: MIT}\n",
             3,
             "'louder' has the unknown field 'licence'.",
-            "Did you mean 'license'?.",
+            "Did you mean 'license'?",
         ),
         ("  louder: {upstream: laud, license: MIT}\n", 3, "of the family 'laud', which no installed", "Correct its `upstream`"),
         (
@@ -305,7 +308,7 @@ def test_a_plugin_cannot_keep_the_check_from_ending_or_print_into_it(install: In
 )
 def test_a_card_that_is_wrong(cards: str, line: int, cause: str, remedy: str, install: Installer) -> None:
     finding = only(with_cards(install, cards))
-    assert cause in finding.cause and remedy in finding.remedy
+    assert cause in finding.cause and remedy in finding.remedy and "?." not in finding.remedy
     assert finding.file and finding.file.endswith("cards.yaml") and finding.line == line
 
 
