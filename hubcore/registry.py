@@ -354,4 +354,7 @@ def user_files(problems: list[Problem] | None = None) -> list[Path]:
             problems.append(Problem("user", f"HUBCORE_REGISTRY names {text}, which is not a file. Correct or unset it."))
     config = os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")
     files += sorted(Path(os.path.abspath(config), "hubcore").glob("*.yaml"))
-    return list({path.resolve(): path for path in reversed(files)}.values())[::-1]
+    once: dict[str, Path] = {}
+    for path in files:
+        once.setdefault(os.path.realpath(path), path)
+    return [*once.values()]
