@@ -16,18 +16,28 @@ from pathlib import Path
 from hubcore.card import Card, Source
 from hubcore.checkpoints.expectations import Expectation, expecting
 from hubcore.checkpoints.runs import run_card
-from hubcore.errors import CheckpointError, ChecksumError, DownloadError, OfflineError, UnknownUpstreamError
+from hubcore.errors import CheckpointError, ChecksumError, DownloadError, OfflineError, OptionError, UnknownUpstreamError
 
 _log = logging.getLogger("hubcore.checkpoints")
 _TRUE = ("1", "true", "yes", "on")
 
 
 def cache_dir() -> Path:
-    """The folder for downloads: `HUBCORE_CACHE`, or `$XDG_CACHE_HOME/hubcore`, or `~/.cache/hubcore`, read at each call."""
-    if os.environ.get("HUBCORE_CACHE"):
-        return Path(os.environ["HUBCORE_CACHE"]).expanduser()
-    base = os.environ.get("XDG_CACHE_HOME")
-    return Path(base).expanduser() / "hubcore" if base else Path.home() / ".cache" / "hubcore"
+    """The folder for downloads: `HUBCORE_CACHE`, or `$XDG_CACHE_HOME/hubcore`, or `~/.cache/hubcore`, read at each call.
+
+    Raises:
+        OptionError: none of them is set, and nobody knows where the home folder is.
+    """
+    own, base = os.environ.get("HUBCORE_CACHE"), os.environ.get("XDG_CACHE_HOME")
+    try:
+        if own:
+            return Path(own).expanduser()
+        return Path(base).expanduser() / "hubcore" if base else Path.home() / ".cache" / "hubcore"
+    except RuntimeError as error:
+        raise OptionError(
+            f"the folder for downloads is not known: {error} There must be a home folder, or a full path in HUBCORE_CACHE. "
+            "Set HUBCORE_CACHE=/some/folder."
+        ) from error
 
 
 def read_only_caches() -> tuple[Path, ...]:

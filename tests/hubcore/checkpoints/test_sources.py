@@ -12,7 +12,7 @@ import pytest
 from hubcore.card import Card, Source
 from hubcore.checkpoints import sources
 from hubcore.checkpoints.expectations import Expectation, expected, expecting
-from hubcore.errors import CheckpointError, ChecksumError, DownloadError, OfflineError, UnknownUpstreamError
+from hubcore.errors import CheckpointError, ChecksumError, DownloadError, OfflineError, OptionError, UnknownUpstreamError
 from tests.faults.http_server import BODY, SHA256, Answer
 from tests.faults.lab import Lab, a_lab
 
@@ -141,3 +141,11 @@ def test_the_cache_folder_is_read_when_used(monkeypatch: pytest.MonkeyPatch) -> 
     assert sources.cache_dir() == Path("/elsewhere/hubcore")
     monkeypatch.delenv("XDG_CACHE_HOME")
     assert sources.cache_dir() == Path.home() / ".cache/hubcore"
+
+
+@pytest.mark.parametrize("name", ["HUBCORE_CACHE", "XDG_CACHE_HOME"])
+def test_a_home_that_nobody_has_is_said(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("HUBCORE_CACHE", raising=False)
+    monkeypatch.setenv(name, "~nobody-of-that-name/x")
+    with pytest.raises(OptionError, match="Set HUBCORE_CACHE="):
+        sources.cache_dir()
