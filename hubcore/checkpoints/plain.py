@@ -17,6 +17,7 @@ _RECORD_COST = 5
 _SCALARS = frozenset((type(None), bool, int, float))
 _NAMESPACES = frozenset(("argparse.Namespace", "types.SimpleNamespace"))
 _SETS = frozenset(f"{module}.{name}" for module in ("builtins", "__builtin__") for name in ("set", "frozenset"))
+_GETATTR = frozenset(("builtins.getattr", "__builtin__.getattr"))
 _NUMPY_SCALARS = frozenset(("numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar"))
 _NUMPY_FORMATS = {"f2": "e", "f4": "f", "f8": "d", "b1": "?"} | {
     f"{sign}{size}": code
@@ -29,7 +30,7 @@ def plain(node: object) -> Any:
     """The JSON-like value of a node of `TorchFile.tree`: dicts with text keys, lists, text, numbers, booleans and None.
 
     Namespaces and OmegaConf containers become dicts and lists; OmegaConf leaves, enums, paths and numpy scalars become
-    their values; tuples and sets become lists; names of classes become text. An object of any other class becomes a
+    their values (an enum that was written by name, that name); tuples and sets become lists; names of classes become text. An object of any other class becomes a
     dict of its attributes with its class under `__class__`; a tensor becomes its shape under `__tensor__`.
 
     Raises:
@@ -125,6 +126,8 @@ class _Plainer:
                 return number
         if _looks_like_enum(record):
             return self.value(record.args[0], depth)
+        if dotted in _GETATTR and [type(argument) for argument in record.args] == [GlobalName, str]:
+            return self.value(record.args[1], depth)  # an enum of Python 3.11.0 to 3.11.3, which wrote the member's name
         return self._object(record, state, depth)
 
     def _object(self, record: Opaque, state: dict[Any, Any], depth: int) -> dict[str, Any]:

@@ -313,6 +313,8 @@ STARTS_PROCESSES = {
     ("hubcore/diagnosis.py", "subprocess.Popen"),
     ("hubcore/plugin_check/distribution.py", "subprocess"),
     ("hubcore/plugin_check/distribution.py", "subprocess.run"),
+    ("hubcore/plugin_check/process.py", "subprocess"),
+    ("hubcore/plugin_check/process.py", "subprocess.run"),
     ("plugins/ofa_wav2vec2/hubcore_ofa_wav2vec2/bundled/make_prompts.py", "subprocess"),
     ("plugins/ofa_wav2vec2/hubcore_ofa_wav2vec2/bundled/make_prompts.py", "subprocess.run"),
 }
