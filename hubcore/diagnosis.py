@@ -26,7 +26,7 @@ from typing import Any
 
 from hubcore.errors import HubcoreError
 from hubcore.plugin_probe import TORCH_SECONDS
-from hubcore.registry import HOOKS_GROUP, REGISTRIES_GROUP, Entry, Registry, entry_points, entry_points_file
+from hubcore.registry import HOOKS_GROUP, OBJECTIVES_GROUP, REGISTRIES_GROUP, Entry, Registry, entry_points, entry_points_file
 
 TIMEOUT = 20.0
 """Seconds that one step of a plugin may take: an import, a construction, a call of a hook."""
@@ -93,7 +93,7 @@ class Plugin:
     @property
     def brings(self) -> str:
         """Its entry points, for people."""
-        kind = {HOOKS_GROUP: "hooks", REGISTRIES_GROUP: "cards"}
+        kind = {HOOKS_GROUP: "hooks", REGISTRIES_GROUP: "cards", OBJECTIVES_GROUP: "objective"}
         return ", ".join(f"{point.name} ({kind.get(point.group, 'family')})" for point in self.points)
 
 
@@ -243,7 +243,8 @@ def _examine(plugin: Plugin, usable: set[tuple[str, str]], timeout: float) -> It
     points = [
         point
         for point in plugin.points
-        if point.group == HOOKS_GROUP or (point.group != REGISTRIES_GROUP and (plugin.distribution, point.name) in usable)
+        if point.group in (HOOKS_GROUP, OBJECTIVES_GROUP)
+        or (point.group != REGISTRIES_GROUP and (plugin.distribution, point.name) in usable)
     ]
     first = 0
     while first < len(points):

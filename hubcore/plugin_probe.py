@@ -26,7 +26,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import IO, TYPE_CHECKING, Any, NoReturn
 
-from hubcore.registry import HOOKS_GROUP, current_registry, module_of, target_of
+from hubcore.registry import HOOKS_GROUP, OBJECTIVES_GROUP, current_registry, module_of, target_of
 from hubcore.text import error_text
 
 if TYPE_CHECKING:
@@ -92,7 +92,12 @@ class Probe:
         if module is None:
             return
         try:
-            self._hooks(point) if point.group == HOOKS_GROUP else self._family(point, module)
+            if point.group == HOOKS_GROUP:
+                self._hooks(point)
+            elif point.group == OBJECTIVES_GROUP:
+                self._objective(point, module)
+            else:
+                self._family(point, module)
         except Exception as error:
             self.finding(f"{self._stage} fails: {error_text(error)}. Update or mend that distribution.", error)
 
@@ -166,6 +171,16 @@ class Probe:
                         self.finding(f"{entry.name!r} cannot be built: {error_text(error)}", error.__cause__, file=where)
                 except HubcoreError as error:  # its own words, and the traceback of what it is about
                     self.finding(" ".join(str(error).split()), error.__cause__ or error, file=where)
+
+    def _objective(self, point: EntryPoint, module: ModuleType) -> None:
+        """Looks for what `hubcore pretrain` asks of a class before it trains it."""
+        from hubcore.errors import PluginError
+        from hubcore.pretrain.objectives import objective_class
+
+        try:
+            objective_class(point.name, target_of(point), "")
+        except PluginError as error:
+            self.finding(" ".join(str(error).split()), error.__cause__, file=_file(module))
 
     def _instance(self, target: str, upstream: Any, where: str) -> None:
         """Looks at the attributes of the contract; what they promise is for the conformance kit."""

@@ -24,6 +24,8 @@ from hubcore.registry_file import NAME, read_registry
 UPSTREAMS_GROUP = "hubcore.upstreams"
 REGISTRIES_GROUP = "hubcore.registries"
 HOOKS_GROUP = "hubcore"
+OBJECTIVES_GROUP = "hubcore.objectives"
+_GROUPS = (UPSTREAMS_GROUP, REGISTRIES_GROUP, HOOKS_GROUP, OBJECTIVES_GROUP)
 DISABLE = "HUBCORE_DISABLE_PLUGINS"
 TARGET = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
@@ -262,7 +264,7 @@ def entry_points(problems: list[Problem]) -> Iterator[tuple[str, str, importlib.
     disabled, seen = disabled_plugins(), set()
     for distribution in importlib.metadata.distributions():
         try:
-            points = [p for p in distribution.entry_points if p.group in (UPSTREAMS_GROUP, REGISTRIES_GROUP, HOOKS_GROUP)]
+            points = [p for p in distribution.entry_points if p.group in _GROUPS]
             if not points:
                 continue
             metadata = distribution.metadata

@@ -30,8 +30,9 @@ def plain(node: object) -> Any:
     """The JSON-like value of a node of `TorchFile.tree`: dicts with text keys, lists, text, numbers, booleans and None.
 
     Namespaces and OmegaConf containers become dicts and lists; OmegaConf leaves, enums, paths and numpy scalars become
-    their values (an enum that was written by name, that name); tuples and sets become lists; names of classes become text. An object of any other class becomes a
-    dict of its attributes with its class under `__class__`; a tensor becomes its shape under `__tensor__`.
+    their values (an enum that was written by name, that name); tuples and sets become lists; names of classes become text.
+    An object of any other class becomes a dict of its attributes with its class under `__class__`; a tensor becomes its shape
+    under `__tensor__`.
 
     Raises:
         UnsafeCheckpointError: The node contains itself, or is too deep or too large for a configuration.

@@ -131,4 +131,4 @@ Example:
 @click.version_option(hubcore.__version__, prog_name="hubcore", message="%(prog)s %(version)s")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 def main(debug: bool) -> None:
-    """Self-supervised speech upstreams by name: find them, fetch them, extract their features."""
+    """Self-supervised speech upstreams by name: find them, fetch them, extract their features, pre-train them."""

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import importlib
-import importlib.metadata
-import re
 from dataclasses import dataclass
 from typing import Any
 
 from hubcore.errors import OptionError, PluginError, nearest_names
-from hubcore.registry import disabled_plugins
-
-GROUP = "hubcore.objectives"
-_TARGET = re.compile(r"([A-Za-z_][\w.]*):([A-Za-z_]\w*)")
+from hubcore.registry import OBJECTIVES_GROUP, TARGET, canonical, entry_points, target_of
+from hubcore.text import error_text
 
 
 @dataclass(frozen=True)
@@ -33,20 +29,10 @@ def objective_entries() -> list[ObjectiveEntry]:
         >>> [entry.target for entry in objective_entries() if entry.name == "wav2vec2"]
         ['hubcore_wav2vec2.pretrain:Wav2Vec2Pretraining']
     """
-    disabled = disabled_plugins()
     found: dict[tuple[str, str], ObjectiveEntry] = {}
-    for distribution in importlib.metadata.distributions():
-        try:
-            points = [point for point in distribution.entry_points if point.group == GROUP]
-            name, version = (str(distribution.metadata["Name"]), str(distribution.metadata["Version"])) if points else ("", "")
-        except Exception:  # noqa: S112 - broken metadata of another distribution, which `hubcore doctor` reports
-            continue
-        plain = re.sub(r"[-_.]+", "-", name).lower()
-        if plain != "hubcore" and disabled & {plain, "*"}:
-            continue
-        for point in points:
-            target = point.value.partition("[")[0].strip()
-            found.setdefault((plain, point.name), ObjectiveEntry(point.name, target, name, version))
+    for owner, version, point in entry_points([]):
+        if point.group == OBJECTIVES_GROUP:
+            found.setdefault((canonical(owner), point.name), ObjectiveEntry(point.name, target_of(point), owner, version))
     return sorted(found.values(), key=lambda entry: (entry.distribution != "hubcore", entry.distribution, entry.name))
 
 
@@ -77,21 +63,32 @@ def find_objective(name: str) -> type[Any]:
         raise OptionError(f"the objective {plain!r} has {len(claims)} owners. Neither is preferred. Say which one: {choices}.")
     entry = claims[0]
     blame = f"It belongs to {entry.distribution} {entry.version}. Update or mend that distribution."
-    match = _TARGET.fullmatch(entry.target)
-    if match is None:
-        raise PluginError(f"the objective {plain!r} is {entry.target!r}, which is not module:Class. {blame}")
+    return objective_class(plain, entry.target, blame)
+
+
+def objective_class(name: str, target: str, blame: str) -> type[Any]:
+    """The class that an entry point names, once it has been looked at.
+
+    Args:
+        name: the entry point's name.
+        target: `module:Class`.
+        blame: whose it is, for the message.
+
+    Raises:
+        PluginError: it cannot be imported, or is no objective.
+    """
+    if TARGET.fullmatch(target) is None:
+        raise PluginError(f"the objective {name!r} is {target!r}, which is not module:Class. {blame}")
+    name_of_module, _, attribute = target.partition(":")
     try:
-        found = getattr(importlib.import_module(match[1]), match[2])
+        module = importlib.import_module(name_of_module)
+        found = getattr(module, attribute)
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # an import may end in anything, SystemExit included
-        raise PluginError(
-            f"the objective {entry.target} cannot be imported: {type(error).__name__}: {error}. {blame}"
-        ) from error
+        raise PluginError(f"the objective {target} cannot be imported: {error_text(error)}. {blame}") from error
     lacking = [part for part in ("upstream", "model_configs", "config_class", "forward") if not hasattr(found, part)]
     if not isinstance(found, type) or lacking:
         what = f"lacks {', '.join(lacking)}" if lacking else "is not a class"
-        raise PluginError(
-            f"the objective {entry.target} {what}. hubcore.pretrain.objective.Objective says what is needed. {blame}"
-        )
+        raise PluginError(f"the objective {target} {what}. hubcore.pretrain.objective.Objective says what is needed. {blame}")
     return found

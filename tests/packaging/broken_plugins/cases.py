@@ -17,6 +17,7 @@ from hubcore.errors import (
 from tests.packaging.broken_plugins.distribution import Distribution
 
 UPSTREAMS, REGISTRIES, HOOKS = "hubcore.upstreams", "hubcore.registries", "hubcore"
+OBJECTIVES = "hubcore.objectives"
 GOOD = "from hubcore_fbank import FbankUpstream\n\n\nclass X(FbankUpstream):\n    pass\n"
 HOOK = "from hubcore import hookimpl\n\n\n@hookimpl\n"
 UNAVAILABLE = "unavailable"
@@ -435,6 +436,21 @@ damaged(
     "its metadata cannot be read (UnicodeDecodeError",
     lambda info: (info / "entry_points.txt").write_bytes(b"\xff\xfe[hubcore.upstreams]\n") and None,
     stops_torch=True,
+)
+
+add(
+    "objective_gone",
+    {OBJECTIVES: {"objective_gone": "broken_objective_gone.pretrain:Gone"}},
+    {"pretrain.py": ""},
+    "the objective broken_objective_gone.pretrain:Gone cannot be imported: AttributeError",
+    file="pretrain.py",
+)
+add(
+    "objective_incomplete",
+    {OBJECTIVES: {"objective_incomplete": "broken_objective_incomplete.pretrain:X"}},
+    {"pretrain.py": "class X:\n    upstream = 'x'\n"},
+    "the objective broken_objective_incomplete.pretrain:X lacks model_configs, config_class, forward",
+    file="pretrain.py",
 )
 
 HEALTHY = Distribution(
