@@ -158,6 +158,26 @@ def test_a_crop_keeps_guidance_in_step_with_the_audio() -> None:
     assert guide.alpha.tolist() == pytest.approx([0.25, 0.5, 0.5, 1 / 3])
 
 
+def test_a_cropped_utterance_is_guided_by_its_own_part_of_the_file() -> None:
+    """The original crops the audio and leaves alpha and boundaries where they were."""
+    objective = gold_objective().eval()
+    segment = whole(*(3 + n % 5 for n in range(18)))
+    ends = segment.boundaries.tolist()
+    first = ends[3]  # the crop begins with a segment, so that what is left is like a file of its own
+    crop = gold_wavs()[1][320 * first : 320 * first + 16000]
+    frames = objective.model.convolve([crop])[1][0]
+    inside = [end - first for end in ends if first < end <= first + frames]
+    own = SimpleNamespace(alpha=segment.alpha[first : first + frames], boundaries=torch.tensor(inside))
+
+    def guided(batch: Batch) -> dict[str, float]:
+        terms = objective(batch, update=0, seed=0, lambd=0.5).terms
+        return {name: terms[name].item() for name in ("segmentation", "frame")}
+
+    as_crop = guided(Batch([crop], starts=[320 * first], guidance=[segment]))
+    assert as_crop == pytest.approx(guided(Batch([crop], guidance=[own])), rel=1e-6)
+    assert as_crop != pytest.approx(guided(Batch([crop], guidance=[segment])), rel=1e-3)
+
+
 def test_a_crop_without_any_boundary_has_no_segmentation_loss() -> None:
     guide = guide_for(whole(50), 10, 20)
     assert guide.ends.tolist() == []
