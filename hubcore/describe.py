@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from hubcore.card import Card, UpstreamShape
-from hubcore.checkpoints.sources import find_cached
-from hubcore.registry import Entry, Family
+from hubcore.registry.names import Entry, Family
+from hubcore.sources.resolve import find_cached
 from hubcore.text import printable
 
 _MAX_HEADER = 100_000_000
@@ -149,7 +149,7 @@ def locate(family: Family) -> tuple[str | None, int | None]:
     Where the class cannot be found in the source, the file is that of the module, and there is no line.
 
     Example:
-        >>> from hubcore.registry import current_registry
+        >>> from hubcore.registry.names import current_registry
         >>> file, line = locate(current_registry().find("fbank").family)
         >>> Path(file).name, line > 1
         ('upstream.py', True)
@@ -217,7 +217,7 @@ def named_configs(family: Family) -> tuple[dict[str, Any] | None, str | None]:
     """The named configs of a family (`CONFIGS` of its package), or why there are none; both None where it has none.
 
     Example:
-        >>> from hubcore.registry import current_registry
+        >>> from hubcore.registry.names import current_registry
         >>> "base" in named_configs(current_registry().find("wav2vec2").family)[0]
         True
     """

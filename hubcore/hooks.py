@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import pluggy
 
 from hubcore.errors import BrokenFetchError, HubcoreError, PluginError, nearest_names
-from hubcore.registry import HOOKS_GROUP, Problem, disabled_plugins, entry_points, module_of
+from hubcore.registry.names import HOOKS_GROUP, Problem, disabled_plugins, entry_points, module_of
 from hubcore.text import error_text
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ class Hooks:
 
     Example:
         >>> sorted(name for name, _ in current_hooks().manager.list_name_plugin() if name.startswith("hubcore."))
-        ['hubcore.checkpoints.schemes']
+        ['hubcore.sources.schemes']
     """
 
     def __init__(self, *, third_parties: bool = True) -> None:
@@ -89,7 +89,7 @@ class Hooks:
         self.problems: list[Problem] = []
         self._versions: dict[str, str] = {}
         self._commands_added: set[tuple[Any, str]] = set()
-        schemes = importlib.import_module("hubcore.checkpoints.schemes")
+        schemes = importlib.import_module("hubcore.sources.schemes")
         self.manager.register(schemes, name=schemes.__name__)
         unreadable: list[Problem] = []
         points = [found for found in entry_points(unreadable) if found[2].group == HOOKS_GROUP] if third_parties else []

@@ -20,10 +20,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hubcore import registry
-from hubcore.checkpoints.sources import fetch_card, resolve
 from hubcore.errors import CheckpointError, OptionError
-from hubcore.registry import current_registry
+from hubcore.registry import names as registry
+from hubcore.registry.names import current_registry
+from hubcore.sources.resolve import fetch_card, resolve
 
 if TYPE_CHECKING:
     from hubcore.describe import UpstreamInfo

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from hubcore.card import Card
-from hubcore.checkpoints.sources import fetch_card, file_sha256, resolve
 from hubcore.errors import ChecksumError, HubcoreError, OptionError, PluginError, UnavailableUpstreamError, nearest_names
-from hubcore.registry import Entry, Family
-from hubcore.registry_file import find_line
+from hubcore.registry.names import Entry, Family
+from hubcore.registry.reading import find_line
+from hubcore.sources.resolve import fetch_card, file_sha256, resolve
 from hubcore.text import error_text
 
 
@@ -22,7 +22,7 @@ def import_class(family: Family) -> type[Any]:
     """The class of a family; a failure to import it is a `PluginError` that names its distribution.
 
     Example:
-        >>> from hubcore.registry import current_registry
+        >>> from hubcore.registry.names import current_registry
         >>> import_class(current_registry().find("fbank").family).__name__
         'FbankUpstream'
     """

@@ -128,7 +128,7 @@ class UpstreamBase(nn.Module):
             DownloadError: the file could not be obtained.
             OptionError: no such option.
         """
-        from hubcore.checkpoints.sources import resolve_with_card
+        from hubcore.sources.resolve import resolve_with_card
 
         options, layers = _without_layers(options, own_options(cls.from_file))
         check_options(cls, options, known=checkpoint_options(cls))

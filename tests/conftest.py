@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from hubcore import hooks, registry
+from hubcore import hooks
+from hubcore.registry import names as registry
 
 Installer = Callable[..., Path]
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from hubcore.checkpoints.layouts import Checkpoint, Rename, TensorInfo, check_names, open_checkpoint, rename
     from hubcore.checkpoints.native import write_native
     from hubcore.checkpoints.report import LoadReport
-    from hubcore.checkpoints.sources import cache_dir, fetch_card, file_sha256, find_cached, is_offline, resolve
+    from hubcore.sources.resolve import cache_dir, fetch_card, file_sha256, find_cached, is_offline, resolve
 
 _MODULE_OF = {
     "Checkpoint": "layouts",

@@ -29,8 +29,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from hubcore.checkpoints.report import LoadReport
-from hubcore.checkpoints.sources import cache_dir, file_state, hash_file, read_stamp, write_stamp
 from hubcore.errors import CheckpointError
+from hubcore.sources.resolve import cache_dir, file_state, hash_file, read_stamp, write_stamp
 
 _log = logging.getLogger("hubcore.checkpoints")
 _used: ContextVar[bool] = ContextVar("converted copies are used", default=True)

@@ -27,11 +27,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hubcore.checkpoints.pickle_reader import TensorRef
-from hubcore.checkpoints.plain import plain
+from hubcore.checkpoints.formats.pickle_reader import TensorRef
+from hubcore.checkpoints.formats.plain import plain
+from hubcore.checkpoints.formats.safetensors_file import SafetensorsFile
+from hubcore.checkpoints.formats.torch_file import TorchFile
 from hubcore.checkpoints.runs import newest_model
-from hubcore.checkpoints.safetensors_file import SafetensorsFile
-from hubcore.checkpoints.torch_file import TorchFile
 from hubcore.errors import CheckpointError, CheckpointLayoutError, MissingWeightsError, nearest_names
 
 _HF_WEIGHTS = ("model.safetensors", "pytorch_model.bin")

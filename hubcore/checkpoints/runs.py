@@ -105,7 +105,7 @@ def run_card(folder: Path) -> Card | None:
     path = folder / CARD
     if not (folder / "checkpoints").is_dir() or not path.is_file():
         return None
-    from hubcore.registry_file import read_registry
+    from hubcore.registry.reading import read_registry
 
     cards, broken = read_registry(path)
     if broken or len(cards) != 1:

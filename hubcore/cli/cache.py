@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from hubcore.checkpoints.inventory import CacheItem
+    from hubcore.sources.inventory import CacheItem
 
 _EXAMPLE = """\b
 Example:
@@ -28,8 +28,8 @@ def command() -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 def path_(as_json: bool) -> None:
     """Print the folders that are looked into, in their order."""
-    from hubcore.checkpoints.hf_cache import hf_cache_dir
-    from hubcore.checkpoints.sources import cache_dir, read_only_caches
+    from hubcore.sources.hub.cache import hf_cache_dir
+    from hubcore.sources.resolve import cache_dir, read_only_caches
 
     folders = [("cache", cache_dir()), *(("read-only", layer) for layer in read_only_caches()), ("hub", hf_cache_dir())]
     if as_json:
@@ -43,8 +43,8 @@ def path_(as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 def ls(as_json: bool) -> None:
     """List what is here: hubcore's own downloads, and the cards' files in the cache of the Hugging Face Hub."""
-    from hubcore.checkpoints.inventory import cache_items, partial_files
     from hubcore.cli.table import format_bytes, format_table
+    from hubcore.sources.inventory import cache_items, partial_files
 
     items = cache_items()
     if as_json:
@@ -64,7 +64,7 @@ def ls(as_json: bool) -> None:
 @click.argument("targets", nargs=-1, metavar="[NAME|URI|DIGEST]...")
 def verify(targets: tuple[str, ...]) -> None:
     """Read every byte of what is here and compare it with its SHA-256; exits 1 if something is damaged."""
-    from hubcore.checkpoints.inventory import cache_items, what_is_wrong
+    from hubcore.sources.inventory import cache_items, what_is_wrong
 
     items = _chosen(cache_items(), targets)
     damaged = 0
@@ -81,8 +81,8 @@ def verify(targets: tuple[str, ...]) -> None:
 @click.argument("targets", nargs=-1, required=True, metavar="NAME|URI|DIGEST...")
 def rm(targets: tuple[str, ...]) -> None:
     """Remove files, and what was recorded about them: the next fetch accepts whatever is published then."""
-    from hubcore.checkpoints.inventory import remove_target
     from hubcore.errors import CheckpointError
+    from hubcore.sources.inventory import remove_target
 
     nothing = []
     for target in targets:
@@ -101,8 +101,8 @@ def rm(targets: tuple[str, ...]) -> None:
 @click.option("--dry-run", is_flag=True, help="Only show what would be removed.")
 def gc(older_than: float, dry_run: bool) -> None:
     """Remove what killed downloads left, here and in the cache of the Hub, and records and copies of files that are gone."""
-    from hubcore.checkpoints.inventory import garbage
     from hubcore.cli.table import format_bytes
+    from hubcore.sources.inventory import garbage
 
     size = count = 0
     for path in garbage(older_than * 3600):
@@ -126,8 +126,8 @@ def _size(path: Path) -> int:
 
 
 def _chosen(items: list[CacheItem], targets: tuple[str, ...]) -> list[CacheItem]:
-    from hubcore.checkpoints.inventory import matches
     from hubcore.errors import CheckpointError
+    from hubcore.sources.inventory import matches
 
     for target in targets:
         if not any(matches(item, target) for item in items):

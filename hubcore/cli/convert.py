@@ -29,7 +29,7 @@ def command(src: str, out: str, upstream: str | None, config: str | None, force:
     SRC is a file of fairseq or s3prl, a folder of Hugging Face, a state dict, an address or a name. OUT is read back before
     it gets its name: every weight, and every hidden state of a clip of 3 s, must be equal in every bit.
     """
-    from hubcore.checkpoints.convert import convert
+    from hubcore.tools.convert import convert
 
     made = convert(src, out, upstream=upstream, config=config, force=force)
     if as_json:

@@ -14,12 +14,12 @@ import click
 
 import hubcore
 from hubcore.cli.table import format_table
-from hubcore.diagnosis import TIMEOUT, Finding, Plugin, diagnose, odd_checkpoints, third_parties
+from hubcore.doctor.diagnosis import TIMEOUT, Finding, Plugin, diagnose, odd_checkpoints, third_parties
 from hubcore.errors import nearest_names
 from hubcore.text import printable
 
 if TYPE_CHECKING:
-    from hubcore.registry import Entry, Registry
+    from hubcore.registry.names import Entry, Registry
 
 _PACKAGES = ("torch", "numpy", "soundfile", "soxr", "safetensors", "huggingface_hub", "pluggy", "click")
 
@@ -46,7 +46,7 @@ def command(as_json: bool, weights: bool, timeout: float) -> None:
     Every plugin that is installed beside hubcore is imported in a process of its own, its families that need no checkpoint
     are built, and its hooks called once. What is slow, or changes what belongs to the whole process, is a warning.
     """
-    from hubcore.registry import current_registry
+    from hubcore.registry.names import current_registry
 
     registry = current_registry()
     rows, findings = _environment()
@@ -81,7 +81,7 @@ def command(as_json: bool, weights: bool, timeout: float) -> None:
 
 def _environment() -> tuple[list[tuple[str, str]], list[Finding]]:
     """Versions and folders, and what is wrong with them."""
-    from hubcore.checkpoints.sources import cache_dir, is_offline
+    from hubcore.sources.resolve import cache_dir, is_offline
 
     rows = [
         ("hubcore", f"{hubcore.__version__}, {Path(hubcore.__file__).parent}"),

@@ -30,7 +30,7 @@ def command(run: str, out: str, format: Any, force: bool, as_json: bool) -> None
     any; safetensors is hubcore's own file without them. OUT is read back before it gets its name, and must give the same
     weights and hidden states.
     """
-    from hubcore.checkpoints.export import export
+    from hubcore.tools.export import export
 
     made = export(run, out, format=format, force=force)
     if as_json:

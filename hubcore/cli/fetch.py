@@ -55,8 +55,8 @@ def command(names: tuple[str, ...], folder: Path | None) -> None:
 def _copy(name: str, folder: Path) -> Path | None:
     """Copies what a name or an address stands for into another cache."""
     from hubcore.card import Source
-    from hubcore.checkpoints.seeding import cached_source, copy_to_cache
-    from hubcore.registry import current_registry
+    from hubcore.registry.names import current_registry
+    from hubcore.sources.seeding import cached_source, copy_to_cache
 
     card = None if "://" in name else current_registry().find(name).card
     sources = card.sources if card is not None else (Source(name),)

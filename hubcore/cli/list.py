@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from hubcore.cli.table import format_table
-from hubcore.registry import Entry, Registry, current_registry
+from hubcore.registry.names import Entry, Registry, current_registry
 
 _EXAMPLE = """\b
 Example:

@@ -61,7 +61,7 @@ def command(files: tuple[str, ...], name: str | None, out: str, checkpoint: str 
     hidden state. Where FILE is a folder that `hubcore pretrain` wrote, its curves are drawn, those of several over each
     other. Needs matplotlib: pip install 'hubcore[plot]'.
     """
-    from hubcore.plotting import load_matplotlib
+    from hubcore.tools.plotting import load_matplotlib
 
     target = Path(out)
     _check(target)  # before a model is loaded for nothing
@@ -77,8 +77,8 @@ def command(files: tuple[str, ...], name: str | None, out: str, checkpoint: str 
 
 
 def _plot_runs(runs: list[Path], target: Path, *, alone: bool) -> None:
-    from hubcore.plotting import STYLE
     from hubcore.pretrain.curves import draw_curves, is_run, read_curves
+    from hubcore.tools.plotting import STYLE
 
     if not alone:
         raise click.UsageError("--upstream, --checkpoint and --lambd are for a recording; a run's curves need none of them.")
@@ -96,7 +96,7 @@ def _plot_runs(runs: list[Path], target: Path, *, alone: bool) -> None:
 
 def _plot_recording(file: str, name: str, target: Path, checkpoint: str | None, lambds: tuple[float, ...]) -> None:
     from hubcore import hub
-    from hubcore.plotting import STYLE, draw, look_at
+    from hubcore.tools.plotting import STYLE, draw, look_at
 
     upstream = hub.load(name, checkpoint=checkpoint)
     with warnings.catch_warnings(record=True) as said:
@@ -131,7 +131,7 @@ def _check(target: Path) -> None:
 
 def _write(draw: Callable[[], Any], target: Path, style: Mapping[str, Any]) -> None:
     """Draws the picture; it appears whole or not at all."""
-    from hubcore.plotting import load_matplotlib
+    from hubcore.tools.plotting import load_matplotlib
 
     kind, buffer, temporary = target.suffix.lower(), io.BytesIO(), ""
     with load_matplotlib("style").context(dict(style), after_reset=True), warnings.catch_warnings():

@@ -58,7 +58,7 @@ def check(distribution: str, exempt: tuple[str, ...], as_json: bool) -> None:
     Nothing is downloaded. Exits 1 if something is wrong.
     """
     from hubcore.cli.table import format_table
-    from hubcore.plugin_check import check_in_process
+    from hubcore.doctor import check_in_process
 
     pairs = [text.partition("=") for text in exempt]
     for (name, equals, reason), text in zip(pairs, exempt, strict=True):

@@ -31,7 +31,7 @@ Example:
   hubcore registry check my_cards.yaml --json"""
 _SCHEMA_EXAMPLE = """\b
 Example:
-  hubcore registry schema --out registry.schema.json"""
+  hubcore registry schema --out schema.json"""
 _PIN_EXAMPLE = """\b
 Example:
   hubcore registry pin my_cards.yaml
@@ -83,8 +83,8 @@ def add(
     size are written too. Comments, order and every other record of the file stay as they are.
     """
     from hubcore import hub
-    from hubcore.new_card import card_to_add, parse_options, parse_sources
-    from hubcore.registry_edit import add_card, default_file
+    from hubcore.cards.adding import card_to_add, parse_options, parse_sources
+    from hubcore.cards.editing import add_card, default_file
 
     target = file or default_file()
     card = card_to_add(
@@ -127,8 +127,8 @@ def add(
 def remove(name: str, file: Path | None) -> None:
     """Remove the record of NAME from a registry file of your own. A checkpoint in the cache stays there."""
     from hubcore import hub
-    from hubcore.new_card import file_of
-    from hubcore.registry_edit import remove_card
+    from hubcore.cards.adding import file_of
+    from hubcore.cards.editing import remove_card
 
     target = file or file_of(name)
     remove_card(target, name)
@@ -145,8 +145,8 @@ def check(files: tuple[Path, ...], as_json: bool) -> None:
     Beyond their form, the families, configs, options, local files and names of the cards are checked. Nothing is downloaded.
     The exit code is 1 if there is a finding.
     """
-    from hubcore.card_checks import check_file
-    from hubcore.registry import build_registry, user_files
+    from hubcore.cards.checking import check_file
+    from hubcore.registry.names import build_registry, user_files
 
     registry = build_registry()
     chosen = [*files] or user_files()
@@ -175,7 +175,7 @@ def check(files: tuple[Path, ...], as_json: bool) -> None:
 )
 def schema(out: TextIO) -> None:
     """Print the JSON Schema of registry files, with which an editor completes and checks them."""
-    from hubcore.registry_file import SCHEMA
+    from hubcore.registry.reading import SCHEMA
 
     click.echo(SCHEMA.read_text(encoding="utf-8"), nl=False, file=out)
 
@@ -189,10 +189,10 @@ def pin(file: Path, names: tuple[str, ...], fetch: bool) -> None:
 
     Comments, order and every other value stay as they are. Only NAMEs are pinned if any are given.
     """
-    from hubcore.checkpoints.card_text import write_facts
-    from hubcore.checkpoints.sources import fetch_source, file_sha256, find_cached
+    from hubcore.cards.text import write_facts
     from hubcore.errors import DownloadError, UnknownUpstreamError
-    from hubcore.registry_file import read_registry
+    from hubcore.registry.reading import read_registry
+    from hubcore.sources.resolve import fetch_source, file_sha256, find_cached
 
     cards, broken = read_registry(file)
     if broken:
@@ -225,7 +225,7 @@ def pin(file: Path, names: tuple[str, ...], fetch: bool) -> None:
 
 def _is_read(path: Path) -> bool:
     """Whether hubcore reads a registry file without being told to."""
-    from hubcore.registry import user_files
+    from hubcore.registry.names import user_files
 
     return path.resolve() in {file.resolve() for file in user_files()}
 

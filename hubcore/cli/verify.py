@@ -15,8 +15,8 @@ from hubcore.cli.table import format_table
 from hubcore.text import printable
 
 if TYPE_CHECKING:
-    from hubcore.checkpoints.verify import Verification
-    from hubcore.registry import Entry, Registry
+    from hubcore.registry.names import Entry, Registry
+    from hubcore.tools.verify import Verification
 
 _EXAMPLE = """\b
 Example:
@@ -39,7 +39,7 @@ def command(names: tuple[str, ...], everything: bool, as_json: bool) -> None:
     Exit code 0: all is well. 1: something failed, a link is dead, or a NAME that was asked for could not be verified here;
     with --all, names that are not here or whose family is not installed do not count. 2: no such name.
     """
-    from hubcore.registry import current_registry
+    from hubcore.registry.names import current_registry
 
     if everything == bool(names):
         raise click.UsageError("Give either names or --all.")
@@ -69,7 +69,7 @@ def _all_cards(registry: Registry) -> list[tuple[str, Entry]]:
 
 def _verified(entries: list[tuple[str, Entry]]) -> list[Verification]:
     """One result for each entry; each is told on standard error as it comes, since a run over all of them takes hours."""
-    from hubcore.checkpoints.verify import verify_entry
+    from hubcore.tools.verify import verify_entry
 
     results = []
     with _progress(len(entries)) as (begin, end):

@@ -19,11 +19,11 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from hubcore.checkpoints.formats.safetensors_file import SafetensorsFile
 from hubcore.checkpoints.native import write_native
 from hubcore.checkpoints.runs import MODEL, OPTIMIZER, STATE, read_state, run_checkpoints
-from hubcore.checkpoints.safetensors_file import SafetensorsFile
-from hubcore.checkpoints.sources import hash_file
 from hubcore.errors import CheckpointError
+from hubcore.sources.resolve import hash_file
 from hubcore.text import printable
 
 try:

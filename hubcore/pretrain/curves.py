@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from hubcore.errors import OptionError
-from hubcore.plotting import STYLE, load_matplotlib
 from hubcore.pretrain.metrics import METRICS, read_rows
 from hubcore.text import printable
+from hubcore.tools.plotting import STYLE, load_matplotlib
 
 _PANELS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("loss of a target (nats)", ("loss",)),

@@ -149,7 +149,7 @@ class _Run:
         return stepper
 
     def _initialise(self, objective: Any) -> None:
-        from hubcore.checkpoints.sources import resolve
+        from hubcore.sources.resolve import resolve
 
         taken, fresh = objective.load_weights(resolve(self.init))
         self._say("%s: %d tensors taken over; fresh: %s", self.init, len(taken), ", ".join(fresh) or "none")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hubcore.errors import OptionError, PluginError, nearest_names
-from hubcore.registry import OBJECTIVES_GROUP, TARGET, canonical, entry_points, target_of
+from hubcore.registry.names import OBJECTIVES_GROUP, TARGET, canonical, entry_points, target_of
 from hubcore.text import error_text
 
 

@@ -18,7 +18,7 @@ from hubcore.pretrain.data import BatchReader, Corpus, Cropping, Plan, check_gui
 from hubcore.pretrain.objectives import find_objective
 from hubcore.pretrain.recipe import Recipe, plain_values
 from hubcore.pretrain.typed import build
-from hubcore.registry import current_registry
+from hubcore.registry.names import current_registry
 from hubcore.text import printable
 
 _log = logging.getLogger("hubcore.pretrain")

@@ -17,7 +17,7 @@ import yaml
 
 import hubcore
 from hubcore.errors import DuplicateUpstreamError, OptionError
-from hubcore.registry import current_registry
+from hubcore.registry.names import current_registry
 
 LONGEST = 24
 """Characters of a name. Longer ones would make lines that the templates' own style refuses."""

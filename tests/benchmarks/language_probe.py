@@ -23,7 +23,7 @@ from torch.nn import functional
 from hubcore import hub
 from hubcore.audio import load_audio
 from hubcore.loading import import_class
-from hubcore.registry import current_registry
+from hubcore.registry.names import current_registry
 from tests.benchmarks.measure import table
 
 SPLITS = ("train", "choose", "test")

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from hubcore import hub
-from hubcore.registry import current_registry
+from hubcore.registry.names import current_registry
 from hubcore.testing import parametrize_with_checks
 from hubcore_ofa_wav2vec2 import OfaWav2Vec2Upstream
 from hubcore_wav2vec2 import CONFIGS, Wav2Vec2Upstream

@@ -18,11 +18,13 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from hubcore import errors, registry, registry_file
+from hubcore import errors
 from hubcore.cli import main
 from hubcore.cli.group import COMMANDS
 from hubcore.hooks import HookSpecs
 from hubcore.protocol import Upstream, UpstreamOutput
+from hubcore.registry import names as registry
+from hubcore.registry import reading as registry_file
 from hubcore_wav2vec2 import CONFIGS, build_model
 from tests.paths import REPOSITORY, SPEECH
 

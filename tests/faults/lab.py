@@ -11,10 +11,12 @@ from pathlib import Path
 import pytest
 
 from hubcore.card import Card, Source
-from hubcore.checkpoints import hugging_face, sources, transfer
-from hubcore.checkpoints.download import download
-from hubcore.checkpoints.expectations import Expectation, expecting
-from hubcore.checkpoints.parts import Remote, _machine
+from hubcore.sources import resolve as sources
+from hubcore.sources.expectations import Expectation, expecting
+from hubcore.sources.https import transfer
+from hubcore.sources.https.download import download
+from hubcore.sources.https.parts import Remote, _machine
+from hubcore.sources.hub import hugging_face
 from tests.faults.http_server import BODY, SHA256, Server, running
 
 DEAD = 2**22 + 1

@@ -12,17 +12,19 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from hubcore import hub, registry
+from hubcore import hub
 from hubcore.card import Source
-from hubcore.checkpoints import parts, sources
-from hubcore.checkpoints.card_text import write_facts
-from hubcore.checkpoints.hf_cache import hf_cache_dir
-from hubcore.checkpoints.pins import pin_path, read_pin, record_pin
+from hubcore.cards.text import write_facts
 from hubcore.cli.cache import command as cache_command
 from hubcore.cli.fetch import command as fetch_command
 from hubcore.cli.registry import command as registry_command
 from hubcore.errors import ChecksumError, DownloadError, HubcoreError, OfflineError, RegistryError
-from hubcore.registry_file import read_registry
+from hubcore.registry import names as registry
+from hubcore.registry.reading import read_registry
+from hubcore.sources import resolve as sources
+from hubcore.sources.https import parts
+from hubcore.sources.hub.cache import hf_cache_dir
+from hubcore.sources.pins import pin_path, read_pin, record_pin
 from tests.faults.cases import Case, Cases
 from tests.faults.http_server import BODY, SHA256, Answer
 from tests.faults.lab import Lab, a_lab
@@ -138,7 +140,7 @@ def case_57_impossible_cache(lab: Lab) -> None:
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
 
     with pytest.MonkeyPatch.context() as patch, pytest.raises(DownloadError, match=r"Permission denied.*HUBCORE_CACHE"):
-        patch.setattr("hubcore.checkpoints.download._taking_turns", refuse)
+        patch.setattr("hubcore.sources.https.download._taking_turns", refuse)
         lab.get(url)
     assert lab.server.log == [] and target.read_bytes() == BODY
 
@@ -149,7 +151,7 @@ def case_57_impossible_cache(lab: Lab) -> None:
 def test_a_second_use_reads_nothing(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     url = lab.server.answers(Answer())
     lab.get(url)
-    monkeypatch.setattr("hubcore.checkpoints.sources.hash_file", lambda path: pytest.fail("it was read"))
+    monkeypatch.setattr("hubcore.sources.resolve.hash_file", lambda path: pytest.fail("it was read"))
     assert lab.get(url) == BODY
 
 
@@ -369,7 +371,7 @@ def test_registry_pin_uses_what_was_downloaded(hub_lab: HubLab, tmp_path: Path, 
 def test_of_two_first_downloads_at_once_one_pin_holds(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     record_pin("https://example.org/a", SHA256, 1)
     # The other process made its pin after this one had looked.
-    monkeypatch.setattr("hubcore.checkpoints.pins.read_pin", lambda *_: None)
+    monkeypatch.setattr("hubcore.sources.pins.read_pin", lambda *_: None)
     record_pin("https://example.org/a", SHA256, 1)
     with pytest.raises(ChecksumError, match="at its first download"):
         record_pin("https://example.org/a", "0" * 64, 1)

@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 
 from hubcore.card import Source
-from hubcore.checkpoints import sources, transfer
-from hubcore.checkpoints.addresses import redirect_target
-from hubcore.checkpoints.download import download
-from hubcore.checkpoints.progress import ProgressDisplay, progress_line
 from hubcore.errors import ChecksumError, DownloadError, HubcoreError, OptionError
+from hubcore.sources import resolve as sources
+from hubcore.sources.https import transfer
+from hubcore.sources.https.addresses import redirect_target
+from hubcore.sources.https.download import download
+from hubcore.sources.progress import ProgressDisplay, progress_line
 from tests.faults.cases import Case, Cases
 from tests.faults.http_server import BODY, SHA256, Answer, Server, running
 from tests.faults.lab import Lab, a_lab
@@ -381,7 +382,7 @@ def test_progress_tells_what_is_here_and_what_will_be(lab_server: Server, tmp_pa
 
 def test_a_terminal_gets_a_bar_and_a_file_gets_lines(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture,
                                                      capsys: pytest.CaptureFixture[str]) -> None:  # fmt: skip
-    monkeypatch.setattr("hubcore.checkpoints.progress._LINE_EVERY", 0.0)
+    monkeypatch.setattr("hubcore.sources.progress._LINE_EVERY", 0.0)
     caplog.set_level("INFO")
     with ProgressDisplay("model.pt") as display:
         display(1 << 20, 2 << 20)

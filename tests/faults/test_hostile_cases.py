@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from hubcore.checkpoints.torch_file import TorchFile
+from hubcore.checkpoints.formats.torch_file import TorchFile
 from hubcore.errors import CheckpointError
 from tests.faults.cases import Case, Cases
 from tests.hubcore.checkpoints import hostile_pieces as build

@@ -18,12 +18,13 @@ from pathlib import Path
 import pytest
 
 from hubcore.card import Source
-from hubcore.checkpoints import hugging_face, sources
-from hubcore.checkpoints.expectations import Expectation, expecting
-from hubcore.checkpoints.hf_cache import hf_cache_dir, orphans
-from hubcore.checkpoints.schemes import hubcore_fetch
 from hubcore.errors import CheckpointError, ChecksumError, DownloadError, OfflineError
-from hubcore.registry_file import read_registry
+from hubcore.registry.reading import read_registry
+from hubcore.sources import resolve as sources
+from hubcore.sources.expectations import Expectation, expecting
+from hubcore.sources.hub import hugging_face
+from hubcore.sources.hub.cache import hf_cache_dir, orphans
+from hubcore.sources.schemes import hubcore_fetch
 from tests.faults.cases import Case, Cases
 from tests.faults.fake_hub import COMMIT, FakeHub, git_sha1, sha256
 from tests.faults.http_server import BODY, SHA256, Answer, running, wait_until
@@ -165,7 +166,7 @@ def case_74_spliced(lab: HubLab) -> None:
 
 SCRIPT = """
 import sys
-from hubcore.checkpoints import sources
+from hubcore.sources import resolve as sources
 print(sources.file_sha256(sources.resolve(sys.argv[1])))
 """
 

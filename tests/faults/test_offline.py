@@ -8,10 +8,11 @@ from typing import NoReturn
 
 import pytest
 
-from hubcore import hub, registry
+from hubcore import hub
 from hubcore.card import Source
-from hubcore.checkpoints import sources
 from hubcore.errors import OfflineError
+from hubcore.registry import names as registry
+from hubcore.sources import resolve as sources
 from tests.faults.cases import Case, Cases
 from tests.faults.http_server import BODY, Answer
 from tests.faults.test_hugging_face import NAME, HubLab, a_hub_lab

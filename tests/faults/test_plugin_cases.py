@@ -11,11 +11,12 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from hubcore import hub, registry
+from hubcore import hub
 from hubcore.cli import main
 from hubcore.errors import DuplicateUpstreamError, PluginError, UnavailableUpstreamError, UnknownUpstreamError
 from hubcore.hooks import current_hooks
-from hubcore.registry import build_registry, current_registry
+from hubcore.registry import names as registry
+from hubcore.registry.names import build_registry, current_registry
 from tests.conftest import Installer
 from tests.faults.cases import Case, Cases
 

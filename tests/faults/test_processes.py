@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from hubcore.checkpoints import parts
+from hubcore.sources.https import parts
 from tests.faults.cases import Case, Cases
 from tests.faults.http_server import BODY, SHA256, Answer, wait_until
 from tests.faults.lab import Lab, a_lab
@@ -32,8 +32,8 @@ RATE = 400_000
 SCRIPT = """
 import hashlib, sys, time
 from pathlib import Path
-from hubcore.checkpoints import download as module
-from hubcore.checkpoints.expectations import Expectation, expecting
+from hubcore.sources.https import download as module
+from hubcore.sources.expectations import Expectation, expecting
 {setup}
 url, sha256, cache = sys.argv[1:]
 with expecting(Expectation(url, sha256 or None)):
@@ -235,7 +235,7 @@ def test_a_lock_that_nobody_alive_needs_is_not_waited_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     with a_lab(tmp_path, monkeypatch, caplog) as lab:
-        monkeypatch.setattr("hubcore.checkpoints.download._GRACE", 0.2)
+        monkeypatch.setattr("hubcore.sources.https.download._GRACE", 0.2)
         (lab.cache / "locks").mkdir(parents=True)
         with (lab.cache / "locks" / f"sha256-{SHA256}.lock").open("w") as held:
             fcntl.flock(held, fcntl.LOCK_EX)

@@ -18,11 +18,12 @@ import torch
 from safetensors.torch import load_file
 
 from hubcore import hub
-from hubcore.checkpoints import sources, write_native
-from hubcore.checkpoints.odd_weights import odd_weights
-from hubcore.checkpoints.sources import hash_file
-from hubcore.checkpoints.torch_file import TorchFile
+from hubcore.checkpoints import write_native
+from hubcore.checkpoints.formats.torch_file import TorchFile
+from hubcore.doctor.odd_weights import odd_weights
 from hubcore.errors import CheckpointLayoutError, ChecksumError, MissingWeightsError
+from hubcore.sources import resolve as sources
+from hubcore.sources.resolve import hash_file
 from tests.fairseq_layout import fairseq_tree
 from tests.faults import fuzz
 from tests.faults.cases import Case, Cases
@@ -309,14 +310,14 @@ def unsafe_calls(text: str) -> Iterator[tuple[int, str]]:
 
 
 STARTS_PROCESSES = {
-    ("hubcore/diagnosis.py", "subprocess"),
-    ("hubcore/diagnosis.py", "subprocess.Popen"),
-    ("hubcore/plugin_check/distribution.py", "subprocess"),
-    ("hubcore/plugin_check/distribution.py", "subprocess.run"),
-    ("hubcore/plugin_check/process.py", "subprocess"),
-    ("hubcore/plugin_check/process.py", "subprocess.run"),
-    ("plugins/ofa_wav2vec2/hubcore_ofa_wav2vec2/bundled/make_prompts.py", "subprocess"),
-    ("plugins/ofa_wav2vec2/hubcore_ofa_wav2vec2/bundled/make_prompts.py", "subprocess.run"),
+    ("hubcore/doctor/diagnosis.py", "subprocess"),
+    ("hubcore/doctor/diagnosis.py", "subprocess.Popen"),
+    ("hubcore/doctor/distribution.py", "subprocess"),
+    ("hubcore/doctor/distribution.py", "subprocess.run"),
+    ("hubcore/doctor/process.py", "subprocess"),
+    ("hubcore/doctor/process.py", "subprocess.run"),
+    ("plugins/hubcore_ofa_wav2vec2/bundled/make_prompts.py", "subprocess"),
+    ("plugins/hubcore_ofa_wav2vec2/bundled/make_prompts.py", "subprocess.run"),
 }
 """Doctor and `plugin check` start this interpreter to import a plugin apart; the maker of demo data unpacks Debian's files.
 No checkpoint is near any of them."""

@@ -8,8 +8,8 @@ import pytest
 
 from hubcore import hub
 from hubcore.errors import RegistryError
-from hubcore.registry import current_registry
-from hubcore.registry_file import read_registry
+from hubcore.registry.names import current_registry
+from hubcore.registry.reading import read_registry
 from tests.faults.cases import Case, Cases
 
 cases = Cases()

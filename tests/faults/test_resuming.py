@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from hubcore.checkpoints import parts, transfer
-from hubcore.checkpoints.download import download
-from hubcore.checkpoints.expectations import Expectation, expecting
 from hubcore.errors import DownloadError
+from hubcore.sources.expectations import Expectation, expecting
+from hubcore.sources.https import parts, transfer
+from hubcore.sources.https.download import download
 from tests.faults.cases import Case, Cases
 from tests.faults.http_server import BODY, SHA256, Answer
 from tests.faults.lab import Lab, a_lab
@@ -159,7 +159,7 @@ def case_51_disk_full(lab: Lab) -> None:
 
     other = lab.server.answers(Answer(), path="/other")
     with pytest.MonkeyPatch.context() as patch, pytest.raises(DownloadError, match="Free some space"):
-        patch.setattr("hubcore.checkpoints.parts.os.write", full)
+        patch.setattr("hubcore.sources.https.parts.os.write", full)
         lab.get(other, None)
     with pytest.raises(DownloadError, match=r"more than the .* that are free"):
         lab.get(lab.server.answers(Answer(length=1 << 60), path="/huge"), None, size=1 << 60)
@@ -243,7 +243,7 @@ def test_another_machines_part_is_left_alone_without_a_digest(lab: Lab) -> None:
 
 
 def parts_key(lab: Lab, url: str) -> str:
-    from hubcore.checkpoints.pins import pin_path
+    from hubcore.sources.pins import pin_path
 
     return pin_path(url, lab.cache).stem
 

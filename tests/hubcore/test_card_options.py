@@ -13,12 +13,12 @@ import torch
 from click.testing import CliRunner
 
 from hubcore import Featurizer, UpstreamBase, hub
-from hubcore.checkpoints.verify import verify_entry
 from hubcore.cli import main
 from hubcore.errors import OptionError
 from hubcore.extract import extract
-from hubcore.registry import current_registry
+from hubcore.registry.names import current_registry
 from hubcore.testing import check_upstream
+from hubcore.tools.verify import verify_entry
 from tests.conftest import Installer
 from tests.paths import SPEECH
 

@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from hubcore import hub
 from hubcore.cli import main
 from hubcore.describe import locate
-from hubcore.registry import Family, current_registry
+from hubcore.registry.names import Family, current_registry
 from tests.conftest import Installer
 
 IMPLEMENTATION = "import torch\n\n\nclass Model:\n    pass\n"

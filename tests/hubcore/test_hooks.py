@@ -13,10 +13,10 @@ from click.testing import CliRunner
 
 from hubcore import hub
 from hubcore.card import Card, Source
-from hubcore.checkpoints.sources import fetch_card
 from hubcore.errors import DownloadError, OptionError, PluginError
 from hubcore.extract import find_writer
 from hubcore.hooks import Hooks, current_hooks
+from hubcore.sources.resolve import fetch_card
 from tests.conftest import Installer
 
 TINY = "package://hubcore_wav2vec2/bundled/wav2vec2_tiny_prompts.safetensors"

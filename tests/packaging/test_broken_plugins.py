@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hubcore import hooks, hub, registry
+from hubcore import hooks, hub
 from hubcore.errors import DuplicateUpstreamError
 from hubcore.extract import extract
+from hubcore.registry import names as registry
 from tests.packaging.broken_plugins.cases import CASES, HEALTHY, UNAVAILABLE, Case
 from tests.packaging.broken_plugins.distribution import Distribution, installed_files, pip_install
 from tests.paths import SPEECH

@@ -60,7 +60,7 @@ def test_a_checkout_is_found_by_path_so_that_editors_jump_to_the_source() -> Non
     import hubcore_wav2vec2
 
     assert hubcore.__file__ == str(REPOSITORY / "hubcore/__init__.py")
-    assert hubcore_wav2vec2.__file__ == str(REPOSITORY / "plugins/wav2vec2/hubcore_wav2vec2/__init__.py")
+    assert hubcore_wav2vec2.__file__ == str(REPOSITORY / "plugins/hubcore_wav2vec2/__init__.py")
 
 
 def test_nobody_imports_the_plugins_folder() -> None:

@@ -7,8 +7,8 @@ import time
 from pathlib import Path
 
 from hubcore.card import Card
-from hubcore.checkpoints.sources import cache_dir, is_offline, resolve
 from hubcore.errors import OfflineError
+from hubcore.sources.resolve import cache_dir, is_offline, resolve
 
 _NEW_ENOUGH_S = 60.0
 
@@ -65,7 +65,7 @@ def forget(source: str | Card) -> None:
         OfflineError: it could not be downloaded again.
         DownloadError: the cache cannot be written.
     """
-    from hubcore.checkpoints.inventory import cache_items, matches, remove_target
+    from hubcore.sources.inventory import cache_items, matches, remove_target
 
     target = source if isinstance(source, str) else source.name
     uris = [source] if isinstance(source, str) else [each.uri for each in source.sources]

@@ -23,7 +23,7 @@ from hubcore import hub as core
 from hubcore.compat.s3prl.download import forget
 from hubcore.compat.s3prl.rates import DownsampleRates
 from hubcore.errors import OptionError, UnknownUpstreamError
-from hubcore.registry import current_registry
+from hubcore.registry.names import current_registry
 
 __all__ = ["options"]
 

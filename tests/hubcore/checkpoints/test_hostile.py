@@ -16,10 +16,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from hubcore.checkpoints.pickle_reader import TensorRef
-from hubcore.checkpoints.plain import plain
-from hubcore.checkpoints.safetensors_file import SafetensorsFile
-from hubcore.checkpoints.torch_file import TorchFile
+from hubcore.checkpoints.formats.pickle_reader import TensorRef
+from hubcore.checkpoints.formats.plain import plain
+from hubcore.checkpoints.formats.safetensors_file import SafetensorsFile
+from hubcore.checkpoints.formats.torch_file import TorchFile
 from hubcore.errors import CheckpointError, UnsafeCheckpointError
 from tests.hubcore.checkpoints import hostile_pieces as build
 from tests.hubcore.checkpoints.hostile_files import contents, hostile_files

@@ -23,7 +23,7 @@ from hubcore.cli import main
 from hubcore.cli.group import COMMANDS
 from hubcore.errors import DownloadError
 from hubcore.extract import MANIFEST_KEYS, NpyWriter, find_writer, run
-from hubcore.registry import Problem, Registry, current_registry
+from hubcore.registry.names import Problem, Registry, current_registry
 
 DATA = Path(__file__).parents[2] / "data"
 CALL = [sys.executable, "-c", "from hubcore.cli import main; main(prog_name='hubcore')"]
@@ -298,7 +298,7 @@ def test_fetch_goes_on_after_a_failure(monkeypatch: pytest.MonkeyPatch, tmp_path
 
 
 def test_doctor_finds_nothing_wrong_here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("hubcore.registry.current_registry", lambda: Registry(entries=current_registry().entries))
+    monkeypatch.setattr("hubcore.registry.names.current_registry", lambda: Registry(entries=current_registry().entries))
     result = call("doctor")
     assert result.exit_code == 0, result.output
     for expected in ("hubcore", "torch", "libsndfile", str(tmp_path / "cache"), "offline", "no problem found"):
@@ -307,7 +307,7 @@ def test_doctor_finds_nothing_wrong_here(monkeypatch: pytest.MonkeyPatch, tmp_pa
 
 def test_doctor_names_what_is_broken(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     broken = Registry(problems=[Problem("acme-speech", "its metadata cannot be read. Reinstall it.")])
-    monkeypatch.setattr("hubcore.registry.current_registry", lambda: broken)
+    monkeypatch.setattr("hubcore.registry.names.current_registry", lambda: broken)
     (tmp_path / "file").touch()
     monkeypatch.setenv("HUBCORE_CACHE", str(tmp_path / "file"))
     result = call("doctor")

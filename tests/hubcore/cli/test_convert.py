@@ -15,11 +15,11 @@ from click.testing import CliRunner, Result
 from safetensors.torch import save_file
 
 from hubcore import UpstreamBase, hub
-from hubcore.checkpoints import convert as module
 from hubcore.checkpoints import open_checkpoint
 from hubcore.cli import main
 from hubcore.errors import OptionError
-from hubcore.registry import current_registry
+from hubcore.registry.names import current_registry
+from hubcore.tools import convert as module
 from hubcore_ofa_wav2vec2 import OfaWav2Vec2Upstream
 from hubcore_wav2vec2 import Wav2Vec2Upstream
 from tests.gold import WAV2VEC2_FILES, gold_wavs

@@ -14,10 +14,11 @@ import pytest
 import torch
 from click.testing import CliRunner, Result
 
-from hubcore import diagnosis, hub
+from hubcore import hub
 from hubcore.cli import main
-from hubcore.diagnosis import Finding, diagnose, third_parties
-from hubcore.registry import current_registry
+from hubcore.doctor import diagnosis
+from hubcore.doctor.diagnosis import Finding, diagnose, third_parties
+from hubcore.registry.names import current_registry
 from tests.conftest import Installer
 
 DO_IT_LATER = "Do that where a user asks for it."

@@ -17,11 +17,12 @@ import soundfile
 import torch
 from click.testing import CliRunner, Result
 
-from hubcore import hub, plotting
+from hubcore import hub
 from hubcore.audio import load_audio
 from hubcore.cli import main
 from hubcore.errors import AudioError, HubcoreError, OptionError
-from hubcore.plotting import Look, draw, look_at
+from hubcore.tools import plotting
+from hubcore.tools.plotting import Look, draw, look_at
 from tests.paths import REPOSITORY, SPEECH
 
 CLIP = SPEECH / "en_1.flac"
@@ -292,7 +293,7 @@ import sys
 import matplotlib
 before = dict(matplotlib.rcParams)
 from hubcore import hub
-from hubcore.plotting import draw, look_at
+from hubcore.tools.plotting import draw, look_at
 draw(look_at({str(CLIP)!r}, hub.load("fbank")))
 print("matplotlib.pyplot" in sys.modules, dict(matplotlib.rcParams) == before)
 """

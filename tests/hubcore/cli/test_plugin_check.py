@@ -12,8 +12,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from hubcore.cli import main
+from hubcore.doctor import Finding, PluginReport, check_plugin
 from hubcore.errors import OptionError
-from hubcore.plugin_check import Finding, PluginReport, check_plugin
 from hubcore.scaffold import new_plugin
 from tests.conftest import Installer
 
@@ -149,8 +149,8 @@ def test_no_entry_point_at_all(install: Installer) -> None:
 
 
 def test_a_misspelt_group(install: Installer) -> None:
-    finding = only(checked(install, FAMILY + "[hubcore.registry]\nx = loud_cards:cards.yaml\n", {"loud_mod.py": GOOD}))
-    assert "in the group 'hubcore.registry', which nothing reads" in finding.cause
+    finding = only(checked(install, FAMILY + "[hubcore.registry.names]\nx = loud_cards:cards.yaml\n", {"loud_mod.py": GOOD}))
+    assert "in the group 'hubcore.registry.names', which nothing reads" in finding.cause
     assert "'hubcore.registries'" in finding.remedy and finding.line == 4 and finding.file
     assert finding.file.endswith("entry_points.txt")
 

@@ -15,7 +15,7 @@ from click.testing import CliRunner, Result
 from hubcore import hub
 from hubcore.cli import main
 from hubcore.errors import OptionError
-from hubcore.registry_file import read_registry
+from hubcore.registry.reading import read_registry
 from hubcore.scaffold import new, new_plugin
 from tests.conftest import Installer
 

@@ -15,9 +15,9 @@ import pytest
 from click.testing import CliRunner, Result
 
 from hubcore import hub
+from hubcore.cards.editing import default_file
 from hubcore.cli import main
-from hubcore.registry_edit import default_file
-from hubcore.registry_file import read_registry
+from hubcore.registry.reading import read_registry
 from tests.conftest import Installer
 
 
@@ -196,7 +196,7 @@ def test_the_rest_of_the_file_stays_as_it_is() -> None:
 def test_two_at_once_lose_nothing(tmp_path: Path) -> None:
     script = (
         "import sys\nfrom pathlib import Path\nfrom hubcore.card import Card\n"
-        "from hubcore.registry_edit import add_card\n"
+        "from hubcore.cards.editing import add_card\n"
         "for k in range(15):\n"
         "    add_card(Path(sys.argv[1]), Card(name=f'{sys.argv[2]}{k}', upstream='fbank', license='x'))\n"
     )
@@ -311,7 +311,7 @@ def test_check_looks_at_the_users_own_files() -> None:
 
 
 def test_hubcores_own_registry_has_findings_only_where_a_plugin_is_missing() -> None:
-    from hubcore.registry import own_registry_file
+    from hubcore.registry.names import own_registry_file
 
     result = call("registry", "check", own_registry_file())
     findings = result.stdout.splitlines()[:-1]

@@ -15,12 +15,13 @@ from click.testing import CliRunner, Result
 
 from hubcore import hub
 from hubcore.card import Card, Source
-from hubcore.checkpoints import converted, sources
-from hubcore.checkpoints.reachable import why_dead
-from hubcore.checkpoints.verify import compare_in_batch, fixed_clip, shape_problems, verify_entry
+from hubcore.checkpoints import converted
 from hubcore.cli import main
 from hubcore.protocol import Upstream, UpstreamOutput
-from hubcore.registry import Entry, Problem, Registry, current_registry
+from hubcore.registry.names import Entry, Problem, Registry, current_registry
+from hubcore.sources import resolve as sources
+from hubcore.sources.reachable import why_dead
+from hubcore.tools.verify import compare_in_batch, fixed_clip, shape_problems, verify_entry
 from tests.faults.http_server import Answer
 from tests.faults.lab import Lab, a_lab
 from tests.faults.test_hugging_face import HubLab, a_hub_lab
@@ -48,7 +49,7 @@ def entry(*given: Source, name: str = "a_card", config: str | None = "tiny", **o
 
 
 def use(monkeypatch: pytest.MonkeyPatch, *entries: Entry) -> None:
-    monkeypatch.setattr("hubcore.registry.current_registry", lambda: Registry(entries=list(entries)))
+    monkeypatch.setattr("hubcore.registry.names.current_registry", lambda: Registry(entries=list(entries)))
 
 
 def write_cards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, **records: str) -> None:
@@ -138,13 +139,13 @@ def test_options_of_the_card_may_change_its_config(tmp_path: Path, monkeypatch: 
     assert call("fbank40").exit_code == 0
     found = current_registry().find("fbank40")
     assert found.card is not None
-    monkeypatch.setattr("hubcore.checkpoints.verify.build_upstream", lambda *_: hub.load("fbank"))
+    monkeypatch.setattr("hubcore.tools.verify.build_upstream", lambda *_: hub.load("fbank"))
     result = verify_entry(found)
     assert result.verdict == "failed" and "its config is not 'fbank' as its card says" in result.problems[0]
 
 
 def test_another_class_than_the_families_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hubcore.checkpoints.verify.build_upstream", lambda *_: hub.load("fbank"))
+    monkeypatch.setattr("hubcore.tools.verify.build_upstream", lambda *_: hub.load("fbank"))
     assert "it is a FbankUpstream, but must be a hubcore_wav2vec2" in " ".join(
         verify_entry(current_registry().find(TINY)).problems
     )
@@ -169,7 +170,7 @@ def test_the_file_itself_is_read_not_a_copy_of_an_earlier_load(monkeypatch: pyte
         seen.append(converted._used.get())
         return load
 
-    monkeypatch.setattr("hubcore.checkpoints.verify.build_upstream", build)
+    monkeypatch.setattr("hubcore.tools.verify.build_upstream", build)
     assert verify_entry(current_registry().find(TINY)).verdict == "ok"
     assert seen == [False]
     assert converted._used.get()
@@ -309,7 +310,7 @@ def test_all_spells_out_contested_names(tmp_path: Path, monkeypatch: pytest.Monk
     ours = entry(Source(f"package://hubcore_wav2vec2/bundled/{TINY}.safetensors", SHA256))
     both = [ours, dataclasses.replace(ours, owner="acme")]
     registry = Registry(entries=both, problems=[Problem("user", "cards.yaml is broken. Mend it.")])
-    monkeypatch.setattr("hubcore.registry.current_registry", lambda: registry)
+    monkeypatch.setattr("hubcore.registry.names.current_registry", lambda: registry)
     result = call("--all", "--json")
     assert result.exit_code == 0, result.stderr
     assert [row["name"] for row in json.loads(result.stdout)["results"]] == ["user:a_card", "acme:a_card"]

@@ -23,7 +23,7 @@ from hubcore.pretrain.schedule import learning_rate
 from hubcore.pretrain.seeds import derive_seed
 from hubcore.pretrain.steps import Stepper
 from hubcore.pretrain.tensorboard import EventWriter
-from hubcore.registry_file import read_registry
+from hubcore.registry.reading import read_registry
 from hubcore_wav2vec2 import Wav2Vec2Upstream
 from tests.hubcore.pretrain.conftest import Lab
 

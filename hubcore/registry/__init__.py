@@ -1,0 +1,1 @@
+"""From a name to a card and a class: `names` finds, `reading` reads a registry file."""

@@ -1,0 +1,1 @@
+"""Downloads over https: requests, parts that can be resumed, checks of addresses."""

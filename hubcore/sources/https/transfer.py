@@ -1,0 +1,279 @@
+"""The bytes of one URL into a part: attempts, resuming, redirects, limits. Imports no torch.
+
+The HTTP client is the one that huggingface_hub brings. No credentials are sent from here, to any host.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+from hubcore.errors import DownloadError
+from hubcore.sources.https.addresses import is_loopback, redirect_target
+from hubcore.sources.https.parts import Part, Remote, strong_validator
+
+_log = logging.getLogger("hubcore.checkpoints")
+CONNECT_TIMEOUT = 10.0
+"""Seconds."""
+READ_TIMEOUT = 30.0
+"""Seconds without a byte."""
+SLOWEST = 1024.0
+"""Bytes a second, over RATE_WINDOW seconds, below which a transfer is broken off."""
+RATE_WINDOW = 30.0
+_TRIES = 5
+_PROGRESS = 1 << 14
+"""Bytes that an attempt must add for the count of tries to begin anew."""
+_MOST_TRIES = 200
+_REDIRECTS = 5
+_RETRIED = (408, 425, 429, 500, 502, 503, 504)
+_LONGEST_WAIT = 30.0
+_LONGEST_RETRY_AFTER = 60.0
+_PAGES = (
+    (b"<!doctype", "an HTML page"),
+    (b"<html", "an HTML page"),
+    (b"<head", "an HTML page"),
+    (b"<?xml", "an XML document"),
+    (b"version https://git-lfs", "a git-lfs pointer"),
+)
+
+Progress = Callable[[int, int | None], None]
+"""Called with the bytes that are here and the bytes the file will have, None if unknown."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a body may be."""
+
+    size: int | None
+    """Exactly this many bytes, if anybody has said."""
+    most: int
+    """Never more than this, whatever the server says."""
+    checked: bool
+    """Whether a SHA-256 will tell if the result is right."""
+
+
+class PassingError(Exception):
+    """A failure that may pass; `wait` seconds are what the server or the cause suggests, None for the usual."""
+
+    def __init__(self, what: str, wait: float | None = None) -> None:
+        self.wait = wait
+        super().__init__(what)
+
+
+def transfer(url: str, part: Part, limits: Limits, progress: Progress) -> None:
+    """Completes a part from `url`, in as many attempts as it takes, each going on where the last one stopped.
+
+    Raises:
+        DownloadError: the server refuses, sends what is not the file, or fails again and again.
+        OSError: the part cannot be written.
+    """
+    from huggingface_hub.utils import httpx
+
+    failures, tries, most = 0, 0, part.size
+    while True:
+        try:
+            if not part.is_complete:
+                with _client(httpx, url) as client:
+                    _attempt(client, url, part, limits, progress)
+            _check_head(url, part.head())
+            return
+        except httpx.TransportError as error:
+            last = PassingError(f"{type(error).__name__}: {error}" if str(error) else type(error).__name__)
+        except (httpx.InvalidURL, httpx.StreamError) as error:
+            raise DownloadError(f"{url} cannot be asked for: {error}. Correct the address.") from error
+        except PassingError as error:
+            last = error
+        tries += 1
+        failures = 1 if part.size >= most + _PROGRESS else failures + 1
+        most = max(most, part.size)
+        if failures >= _TRIES or tries >= _MOST_TRIES:
+            kept = f" The {part.size} bytes that came are kept, to go on from later." if part.size else ""
+            raise DownloadError(
+                f"{url} failed {tries} times, last because {last}.{kept} Check the network, or try again later."
+            )
+        _log.warning("%s: %s; trying again", url, last)
+        part.touch()
+        pause(random.uniform(0.5, 1.0) * min(2.0**failures, _LONGEST_WAIT) if last.wait is None else last.wait)  # noqa: S311
+
+
+def pause(seconds: float) -> None:
+    """Waits between two attempts."""
+    time.sleep(seconds)
+
+
+@contextmanager
+def _client(httpx: Any, url: str) -> Iterator[Any]:
+    timeout = httpx.Timeout(READ_TIMEOUT, connect=CONNECT_TIMEOUT)
+    # A proxy of the environment cannot reach this machine's own loopback address.
+    with httpx.Client(timeout=timeout, follow_redirects=False, trust_env=not is_loopback(url)) as client:
+        yield client
+
+
+def _attempt(client: Any, url: str, part: Part, limits: Limits, progress: Progress) -> None:
+    headers = {"Accept-Encoding": "identity", "User-Agent": "hubcore"}
+    if part.size and part.remote.validator is not None:
+        headers |= {"Range": f"bytes={part.size}-", "If-Range": part.remote.validator}
+    elif part.size:
+        part.restart(Remote(url))
+    here = url
+    for _ in range(_REDIRECTS + 1):
+        client.cookies.clear()
+        with client.stream("GET", here, headers=headers) as response:
+            if response.status_code in (301, 302, 303, 307, 308):
+                here = redirect_target(here, response.headers.get("Location", ""))
+                continue
+            _begin(response, url, part, limits)
+            _body(response, url, part, limits, progress)
+            return
+    raise DownloadError(f"{url} redirects more than {_REDIRECTS} times. Something is wrong there; use another source.")
+
+
+def _begin(response: Any, url: str, part: Part, limits: Limits) -> None:
+    """Checks an answer's status and headers against the part and the limits; empties the part if it cannot be continued."""
+    status, headers = response.status_code, response.headers
+    if status == 416:
+        part.restart(Remote(url))
+        raise PassingError("the server cannot go on where the last attempt stopped", wait=0.0)
+    if status in _RETRIED:
+        raise PassingError(f"the server answered {status}", _retry_after(headers.get("Retry-After")))
+    if status not in (200, 206):
+        advice = "The link has expired or the file is not public" if status in (401, 403) else "The file is gone or was renamed"
+        raise DownloadError(f"{url} answered {status}. {advice}. Check the address.")
+    if headers.get("Content-Encoding", "identity").strip().lower() not in ("identity", ""):
+        raise DownloadError(f"{url} sends its file compressed, which was not asked for. Nothing was kept. Use another source.")
+    length = headers.get("Content-Length", "")
+    coming = int(length) if length.isdigit() else None
+    if status == 206:
+        if not part.size or not _continues(headers, part, coming):
+            part.restart(Remote(url))
+            raise PassingError("the server sent another range than was asked for", wait=0.0)
+    else:
+        if coming is None and not limits.checked and "chunked" not in headers.get("Transfer-Encoding", "").lower():
+            raise DownloadError(
+                f"{url} does not say how long its file is, and there is no SHA-256 for it. A cut could not be noticed. "
+                "Use another source, or write the SHA-256 into a card."
+            )
+        if not limits.checked and headers.get("Content-Type", "").lower().startswith("text/html"):
+            raise _not_the_file(url, "an HTML page")
+        _check_length(url, coming, limits)
+        validator = strong_validator(headers.get("ETag"), headers.get("Last-Modified"), headers.get("Date"))
+        part.restart(Remote(url, validator, coming))
+    missing = coming or 0
+    free = shutil.disk_usage(part.path.parent).free
+    if missing > free:
+        raise DownloadError(
+            f"{url} needs {missing} more bytes, more than the {free} that are free in {part.path.parent}. "
+            "Free some space or set HUBCORE_CACHE elsewhere."
+        )
+
+
+def _continues(headers: Any, part: Part, coming: int | None) -> bool:
+    """Whether a 206 brings exactly the rest of the part."""
+    unit, _, rest = headers.get("Content-Range", "").partition(" ")
+    span, _, total = rest.partition("/")
+    first, _, last = span.partition("-")
+    if unit != "bytes" or not first.isdigit() or not last.isdigit() or int(first) != part.size:
+        return False
+    known = part.remote.total
+    if total != "*" and (not total.isdigit() or int(total) != int(last) + 1 or known not in (None, int(total))):
+        return False
+    if total == "*" and known != int(last) + 1:
+        return False
+    etag = headers.get("ETag")
+    same = etag is None or not str(part.remote.validator).startswith('"') or etag == part.remote.validator
+    return same and coming in (None, int(last) + 1 - part.size)
+
+
+def _check_length(url: str, length: int | None, limits: Limits) -> None:
+    if length is None:
+        return
+    if limits.size is not None and length != limits.size:
+        raise DownloadError(
+            f"{url} announces {length} bytes, but its card says {limits.size}. It is another file. "
+            "Use another source; if the publisher changed the file, the card needs its new size and SHA-256."
+        )
+    if length > limits.most:
+        raise DownloadError(
+            f"{url} announces {length} bytes. At most {limits.most} are downloaded. Set HUBCORE_MAX_DOWNLOAD to allow more."
+        )
+
+
+def _body(response: Any, url: str, part: Part, limits: Limits, progress: Progress) -> None:
+    total = part.remote.total
+    cap = limits.most if limits.size is None else limits.size
+    pace = _Pace()
+    progress(part.size, total or limits.size)
+    for block in response.iter_raw():
+        if part.size + len(block) > cap:
+            part.discard()
+            raise DownloadError(
+                f"{url} sent more than {cap} bytes, "
+                + (
+                    "the size that its card states. It is another file. Use another source."
+                    if limits.size is not None
+                    else "the most that is downloaded. Set HUBCORE_MAX_DOWNLOAD to allow more."
+                )
+            )
+        beginning = part.size < 64
+        part.append(block)
+        if beginning and part.size >= 64:
+            _check_head(url, part.head())
+        pace.count(len(block))
+        progress(part.size, total or limits.size)
+    if total is not None and part.size != total:
+        raise PassingError(f"{part.size} of {total} bytes came")
+    if not part.size:
+        raise DownloadError(f"{url} gave an empty file. Nothing was kept. Use another source.")
+
+
+class _Pace:
+    """Breaks off a transfer that is too slow to end; a read timeout does not see one that sends a byte now and then."""
+
+    def __init__(self) -> None:
+        self._since, self._bytes = time.monotonic(), 0
+
+    def count(self, count: int) -> None:
+        self._bytes += count
+        elapsed = time.monotonic() - self._since
+        if elapsed >= RATE_WINDOW:
+            if self._bytes < SLOWEST * elapsed:
+                raise PassingError(f"only {self._bytes} bytes came in {elapsed:.0f} s")
+            self._since, self._bytes = time.monotonic(), 0
+
+
+def _retry_after(text: str | None) -> float | None:
+    """The seconds that a server asks to wait, within reason."""
+    if text is None or not text.strip().isdigit():
+        return None  # a date, or nonsense: the usual wait is as good
+    return min(float(text), _LONGEST_RETRY_AFTER)
+
+
+def _check_head(url: str, head: bytes) -> None:
+    start = head.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
+    for beginning, kind in _PAGES:
+        if start.startswith(beginning):
+            raise _not_the_file(url, kind)
+
+
+class NotTheFileError(DownloadError):
+    """A page came in place of the file, so what came is worth nothing."""
+
+
+def _not_the_file(url: str, kind: str) -> NotTheFileError:
+    host = urlsplit(url).hostname or ""
+    if "git-lfs" in kind:
+        hint = "The address is that of the pointer in a git repository: use the one that its `download` button gives"
+    elif host.endswith(("drive.google.com", "docs.google.com")):
+        hint = "Google Drive shows a page if a file is large, private or over quota: fetch it in a browser, then use the path"
+    elif host.endswith("dropbox.com"):
+        hint = "A Dropbox link must end in dl=1, not dl=0; a page may also mean that its traffic is used up"
+    else:
+        hint = "Use the address of the file itself, not of the page about it (Dropbox: dl=1, not dl=0)"
+    return NotTheFileError(f"{url} gave {kind}, not a checkpoint. Nothing was kept. {hint}.")

@@ -1,0 +1,1 @@
+"""Files of the Hugging Face Hub, through huggingface_hub and its cache."""

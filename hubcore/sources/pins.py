@@ -1,0 +1,125 @@
+"""Pins: the digest that a URI had at its first download, so that a later change is noticed. Imports no torch."""
+
+from __future__ import annotations
+
+import datetime as dt
+import hashlib
+import json
+import logging
+import os
+import re
+import secrets
+from dataclasses import dataclass
+from pathlib import Path
+
+from hubcore.errors import ChecksumError
+from hubcore.sources.resolve import cache_dir, read_only_caches
+
+_log = logging.getLogger("hubcore.checkpoints")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True)
+class Pin:
+    """What a URI gave when it was first downloaded."""
+
+    uri: str
+    """The URI."""
+    sha256: str
+    """64 hex digits of the file."""
+    size: int
+    """Its bytes."""
+    recorded: str
+    """When, in UTC, as ISO 8601."""
+
+
+def pin_path(uri: str, folder: Path) -> Path:
+    """Where the pin of a URI lies in the cache `folder`; no part of the URI becomes part of a path."""
+    return folder / "pins" / f"url-{hashlib.sha256(uri.encode(errors='surrogateescape')).hexdigest()}.json"
+
+
+def read_pin(uri: str, folder: Path | None = None) -> Pin | None:
+    """The pin of a URI: that of the cache, else that of the first read-only layer that has one.
+
+    Args:
+        uri: the URI.
+        folder: look in this cache and in the read-only layers; `HUBCORE_CACHE` if None.
+    """
+    for cache in (folder or cache_dir(), *read_only_caches()):
+        pin = parse_pin(pin_path(uri, cache))
+        if pin is not None and pin.uri == uri:
+            return pin
+    return None
+
+
+def parse_pin(path: Path) -> Pin | None:
+    """The pin in a file; None if there is none or it is damaged."""
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        pin = Pin(str(record["uri"]), str(record["sha256"]), int(record["size"]), str(record["recorded"]))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        _log.warning("the pin %s is damaged (%s) and was passed over; the next download records a new one", path, error)
+        return None
+    return pin if _SHA256.fullmatch(pin.sha256) else None
+
+
+def all_pins(folder: Path) -> list[Pin]:
+    """Every pin of one cache, by URI."""
+    found = (parse_pin(path) for path in sorted((folder / "pins").glob("url-*.json")))
+    return sorted((pin for pin in found if pin is not None), key=lambda pin: pin.uri)
+
+
+def record_pin(uri: str, sha256: str, size: int, folder: Path | None = None) -> None:
+    """Records what a URI gave, or checks it against what was recorded first.
+
+    Raises:
+        ChecksumError: the URI gave something else at its first download.
+        OSError: the cache cannot be written.
+    """
+    folder = folder or cache_dir()
+    pin = read_pin(uri, folder)
+    if pin is None:
+        path = pin_path(uri, folder)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.exists() and parse_pin(path) is None:
+            path.unlink()  # damaged: a pin that another process has just made is whole
+        record = {"uri": uri, "sha256": sha256, "size": size, "recorded": _now()}
+        temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+        try:
+            temporary.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+            # A link is made only if no other process has recorded its own digest meanwhile.
+            os.link(temporary, path)
+            return
+        except FileExistsError:
+            pin = parse_pin(path)
+        except OSError:
+            os.replace(temporary, path)  # a file system without links; two first downloads at once are then not told apart
+            return
+        finally:
+            temporary.unlink(missing_ok=True)
+    if pin is not None and pin.sha256 != sha256:
+        raise changed_since_pinned(pin, sha256)
+
+
+def changed_since_pinned(pin: Pin, sha256: str) -> ChecksumError:
+    """The error for a URI whose file is not the one that was downloaded first."""
+    return ChecksumError(
+        f"{pin.uri} gives SHA-256 {sha256} now, but gave {pin.sha256} at its first download here ({pin.recorded}). The file "
+        "was changed by its publisher or by somebody on the way; nobody has published a checksum to tell which. "
+        f"If the change is meant, `hubcore cache rm {pin.uri}` forgets the first one, so that the next download is accepted; "
+        "`hubcore registry pin FILE` then writes its checksum into your card, so that everybody who uses it gets this file."
+    )
+
+
+def forget_pin(uri: str, folder: Path | None = None) -> bool:
+    """Removes the pin of a URI from the cache; whether there was one."""
+    path = pin_path(uri, folder or cache_dir())
+    there = path.exists()
+    path.unlink(missing_ok=True)
+    return there
+
+
+def _now() -> str:
+    return dt.datetime.now(dt.timezone.utc).isoformat(timespec="seconds")

@@ -1,0 +1,265 @@
+"""`convert`: a checkpoint of any layout as hubcore's own file, proven equal before it appears."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from hubcore.checkpoints.converted import without_copies
+from hubcore.checkpoints.report import LoadReport
+from hubcore.errors import (
+    CheckpointError,
+    CheckpointLayoutError,
+    HubcoreError,
+    MissingWeightsError,
+    OptionError,
+    PluginError,
+    UnavailableUpstreamError,
+)
+from hubcore.loading import import_class
+from hubcore.registry.names import Family, current_registry
+from hubcore.sources.https.parts import sync_folder
+from hubcore.sources.resolve import hash_file, resolve_with_card
+from hubcore.tools.verify import fixed_clip, reads_files
+
+_SUFFIX = ".safetensors"
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """What a conversion made.
+
+    Example:
+        >>> import tempfile
+        >>> made = convert("wav2vec2_tiny_prompts", Path(tempfile.mkdtemp()) / "mine.safetensors")
+        >>> made.upstream, made.weights, made.layers
+        ('wav2vec2', 82, 5)
+    """
+
+    path: Path
+    """The new file."""
+    sha256: str
+    """64 hex digits of it."""
+    bytes: int
+    upstream: str
+    """The family whose class read and wrote it."""
+    class_path: str
+    """`module:Class`."""
+    weights: int
+    """Tensors that were compared, every bit of them."""
+    layers: int
+    """Hidden states of the fixed clip that were."""
+    report: LoadReport | None
+    """What became of every tensor of the source."""
+
+
+def convert(
+    source: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    *,
+    upstream: str | None = None,
+    config: str | None = None,
+    force: bool = False,
+) -> Conversion:
+    """Reads a checkpoint, writes it as hubcore's own, and lets it appear only if it gives the same weights and features.
+
+    Args:
+        source: whatever `resolve` takes: a file of any layout, a folder, a URI, a registered name.
+        out: the new file, ending in `.safetensors`, in a folder that exists.
+        upstream: the family, or a name of it. If None, the card's where `source` is a name; else every installed family is
+            tried, and the one that uses the most tensors of the file is taken.
+        config: a named config, for a file that has none; one that has its own is checked against it.
+        force: whether a file that is there may be replaced.
+
+    Raises:
+        OptionError: `out` cannot be written, or is there already.
+        CheckpointError: the source cannot be read, or the copy is not equal. Nothing is left behind then.
+        UnknownUpstreamError: no such family.
+        DownloadError: the source cannot be obtained.
+    """
+    out = Path(out)
+    check_target(out, force)
+    path, card = resolve_with_card(source)
+    if card is not None:
+        upstream = upstream or os.fspath(source)
+        config = config or card.options.get("config") or card.config
+    with without_copies():
+        family, original = _read(path, _family(upstream), config) if upstream else read_with_any(path, config)
+    temporary = out.parent / f".{secrets.token_hex(8)}.part{_SUFFIX}"
+    try:
+        original.save_checkpoint(temporary)
+        copy = import_class(family).from_checkpoint(temporary)
+        weights, layers = check_equal(path, original, copy)
+        digest, size = hash_file(temporary), temporary.stat().st_size
+        put_file(temporary, out, force)
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+    report = getattr(original, "load_report", None)
+    return Conversion(out, digest, size, family.name, family.target, weights, layers, report)
+
+
+def check_target(out: Path, force: bool, suffix: str = _SUFFIX) -> None:
+    """Refuses a target before the source is read for nothing; without a suffix it is a folder, which must be new.
+
+    Raises:
+        OptionError: it cannot be written, or is there already.
+    """
+    if suffix and out.suffix != suffix:
+        raise OptionError(f"{out} does not end in {suffix}. That is what is written. Give it that ending.")
+    if not suffix and os.path.lexists(out):
+        raise OptionError(f"{out} is there already. Nothing was changed. Choose the name of a new folder.")
+    if out.is_dir() or not out.parent.is_dir():
+        reason = "it is a folder" if out.is_dir() else f"there is no folder {out.parent}"
+        raise OptionError(f"{out} cannot be written: {reason}. It must be a file in a folder that exists. Choose another name.")
+    if not force and os.path.lexists(out):
+        raise _occupied(out)
+
+
+def _occupied(out: Path) -> OptionError:
+    return OptionError(f"{out} is there already. Nothing was changed. Choose another name, or replace it with --force.")
+
+
+def _family(name: str) -> Family:
+    entry = current_registry().find(name)
+    if entry.family is None or entry.family.missing:
+        raise UnavailableUpstreamError(f"{name!r} cannot run here: {entry.unavailable}. `hubcore doctor` shows more.")
+    return entry.family
+
+
+def _read(path: Path, family: Family, config: str | None) -> tuple[Family, Any]:
+    cls = import_class(family)
+    lacking = [method for method in ("from_checkpoint", "save_checkpoint", "state_dict") if not hasattr(cls, method)]
+    if lacking:
+        raise PluginError(
+            f"{family.target} has no {' and no '.join(lacking)}, so it cannot convert a file. It belongs to "
+            f"{family.distribution}. Its authors can inherit hubcore.UpstreamBase, which has them."
+        )
+    return family, cls.from_checkpoint(path, **({"config": config} if config else {}))
+
+
+def read_with_any(path: Path, config: str | None) -> tuple[Family, Any]:
+    """The family that makes the most of a file: one that knows only its encoder leaves more tensors out."""
+    best: tuple[Family, Any] | None = None
+    most, tied = -1, ""
+    reasons = []
+    for family in _readers():
+        try:
+            _, upstream = _read(path, family, config)
+        except HubcoreError as error:
+            if isinstance(error, CheckpointError) and not isinstance(error, CheckpointLayoutError | MissingWeightsError):
+                raise  # damaged or unsafe, whoever reads it
+            reasons.append(f"\n  {family.name}: {error}")
+            continue
+        except Exception as error:  # a broken plugin must not keep the others from being tried
+            reasons.append(f"\n  {family.name}: {type(error).__name__}: {error}")
+            continue
+        used = len(upstream.load_report.used) if getattr(upstream, "load_report", None) else 0
+        if used > most:
+            best, most, tied = (family, upstream), used, ""
+        elif used == most and best is not None:
+            tied = f"{best[0].name} and {family.name}"
+    if best is None:
+        raise CheckpointLayoutError(
+            f"no installed family reads {path}:{''.join(reasons) or ' none is installed'}\n"
+            "Name its family with --upstream; a file without a config needs --config too."
+        )
+    if tied:
+        raise CheckpointLayoutError(
+            f"{path} is read by {tied}, and both use {most} of its tensors. Which one is meant cannot be told from the file. "
+            "Say it with --upstream."
+        )
+    return best
+
+
+def _readers() -> Iterable[Family]:
+    """The installed families that read checkpoints, each once, by name; those of signal transforms do not."""
+    families = {entry.family for entry in current_registry().entries if entry.family and not entry.family.missing}
+    for family in sorted(families, key=lambda family: (family.name, family.distribution)):
+        try:
+            cls = import_class(family)
+        except PluginError:
+            continue  # `hubcore doctor` and --upstream tell about it
+        if reads_files(cls):
+            yield family
+
+
+def check_equal(path: Path, original: nn.Module, copy: nn.Module) -> tuple[int, int]:
+    """How many weights and hidden states were compared.
+
+    Raises:
+        CheckpointError: one of them is not equal in every bit.
+    """
+    what = _unequal_weight(original.state_dict(), copy.state_dict())
+    if what is None:
+        what, layers = _unequal_feature(_settled(original), _settled(copy))
+    if what is not None:
+        raise CheckpointError(
+            f"{path} was not converted: read back, {what}. A conversion must not change anything, so nothing was written. "
+            f"Tell the authors of {type(original).__name__}."
+        )
+    return len(original.state_dict()), layers
+
+
+def _unequal_weight(wanted: dict[str, Tensor], got: dict[str, Tensor]) -> str | None:
+    if wanted.keys() != got.keys():
+        return f"the weights {', '.join(sorted(wanted.keys() ^ got.keys())[:5])} are in one of the two only"
+    return next((f"the weight {name} differs" for name in wanted if not _same_bits(wanted[name], got[name])), None)
+
+
+def _unequal_feature(original: Any, copy: Any) -> tuple[str | None, int]:
+    wav = fixed_clip(original.sample_rate)
+    with torch.no_grad():
+        wanted, got = original([wav]), copy([wav])
+    if wanted.layer_names != got.layer_names or not torch.equal(wanted.lengths, got.lengths):
+        return "the layers or the number of frames differ", 0
+    for name, one, other in zip(wanted.layer_names, wanted.hidden_states, got.hidden_states, strict=True):
+        if not _same_bits(one, other):
+            return f"the features of the fixed clip differ in {name}", 0
+    return None, len(wanted.hidden_states)
+
+
+def _settled(upstream: nn.Module) -> nn.Module:
+    """The upstream with each weight in memory of torch's own, one like the other.
+
+    Matrix products may add in another order where memory is aligned otherwise, as it is inside a file.
+    """
+    for tensor in (*upstream.parameters(), *upstream.buffers()):
+        tensor.data = tensor.data.clone(memory_format=torch.contiguous_format)
+    return upstream.eval()
+
+
+def _same_bits(one: Tensor, other: Tensor) -> bool:
+    """Whether two tensors are equal in every bit, NaN and the sign of zero included."""
+    if one.shape != other.shape or one.dtype != other.dtype:
+        return False
+    return torch.equal(*(tensor.detach().contiguous().reshape(-1).view(torch.uint8) for tensor in (one, other)))
+
+
+def put_file(temporary: Path, out: Path, force: bool) -> None:
+    """Gives the finished file its name; without `force` never in place of another one."""
+    try:
+        if force:
+            os.replace(temporary, out)
+        else:
+            try:
+                os.link(temporary, out)  # unlike a rename, this fails if a file has appeared there meanwhile
+            except FileExistsError as error:
+                raise _occupied(out) from error
+            except OSError:  # a file system without links
+                if os.path.lexists(out):
+                    raise _occupied(out) from None
+                os.replace(temporary, out)
+        sync_folder(out.parent)
+    except OSError as error:
+        raise CheckpointError(
+            f"{out} could not be written ({error.strerror or error}). Nothing was changed there. Choose another folder."
+        ) from error

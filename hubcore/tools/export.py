@@ -1,0 +1,155 @@
+"""From our checkpoints to other programs' formats; the file appears only if it reads back as what it was made from."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import importlib.util
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import torch
+import yaml
+from safetensors.torch import save_file
+from torch import Tensor
+
+from hubcore.checkpoints.converted import without_copies
+from hubcore.checkpoints.layouts import open_checkpoint
+from hubcore.checkpoints.runs import newest_model
+from hubcore.errors import CheckpointError, CheckpointLayoutError, OptionError
+from hubcore.loading import import_class
+from hubcore.registry.names import Family
+from hubcore.sources.https.parts import sync_folder
+from hubcore.sources.resolve import resolve
+from hubcore.text import printable
+from hubcore.tools.convert import check_equal, check_target, convert, put_file, read_with_any
+
+ExportFormat = Literal["fairseq", "hf", "safetensors"]
+_FUNCTIONS = {"fairseq": "to_fairseq", "hf": "to_transformers"}
+
+
+@dataclass(frozen=True)
+class Export:
+    """What was written, and how it was checked."""
+
+    path: Path
+    """The file, or the folder for "hf"."""
+    format: str
+    """Its format."""
+    upstream: str
+    """The family that the checkpoint is of."""
+    heads: bool
+    """Whether heads of pre-training went along."""
+    weights: int
+    """Weights of the encoder that were compared after reading back, and found equal."""
+    layers: int
+    """Hidden states of a clip that were compared, and found equal."""
+
+
+def export(source: str | os.PathLike[str], out: str | os.PathLike[str], *, format: ExportFormat, force: bool = False) -> Export:
+    """Writes a checkpoint for fairseq, for transformers, or as hubcore's own without heads.
+
+    A family takes part by a module `export` beside its class's, with `to_fairseq` or `to_transformers` as in
+    `hubcore_wav2vec2.export`.
+
+    Args:
+        source: a run of `hubcore pretrain`, or whatever `resolve` takes.
+        out: the new file; a new folder for "hf".
+        format: "fairseq" (a `.pt` file with `cfg` and `model`), "hf" (a folder with `config.json`), or "safetensors".
+        force: whether a file that is there may be replaced; a folder never is.
+
+    Raises:
+        OptionError: `out` cannot be written, or there is no such format.
+        CheckpointLayoutError: the format has no such model.
+        CheckpointError: the source cannot be read, or what was written does not read back equal. Nothing is left then.
+    """
+    if format not in get_args(ExportFormat):
+        raise OptionError(f"there is no format {format!r}. There are {', '.join(get_args(ExportFormat))}. Choose one of these.")
+    out = Path(out)
+    run = Path(source) if Path(source).is_dir() else None
+    found = newest_model(run) if run else None
+    if format == "safetensors":
+        made = convert(found or source, out, force=force)
+        return Export(made.path, format, made.upstream, False, made.weights, made.layers)
+    check_target(out, force, suffix=".pt" if format == "fairseq" else "")
+    path = found or Path(resolve(source))
+    with without_copies():
+        family, original = read_with_any(path, None)
+    state = _state(path, original)
+    write = _writer(family, format)
+    written = write(state, original.config, _objective(run) if found and run else {})
+    temporary = out.parent / f".{secrets.token_hex(8)}.part{out.suffix}"
+    try:
+        _write(written, temporary, format)
+        with without_copies():
+            copy = import_class(family).from_checkpoint(temporary)
+        weights, layers = check_equal(path, original, copy)
+        if format == "fairseq":
+            put_file(temporary, out, force)
+        else:
+            os.rename(temporary, out)
+            sync_folder(out.parent)
+    except OSError as error:
+        raise CheckpointError(
+            f"{printable(out)} could not be written ({error.strerror or error}). Nothing was changed there. Check that the "
+            "folder may be written to and has space."
+        ) from error
+    finally:
+        with contextlib.suppress(OSError):
+            shutil.rmtree(temporary) if temporary.is_dir() else temporary.unlink(missing_ok=True)
+    return Export(out, format, family.name, any(not name.startswith("model.") for name in state), weights, layers)
+
+
+def _state(path: Path, original: Any) -> dict[str, Tensor]:
+    """The encoder's weights as they were loaded, and the heads that our own file holds beside them."""
+    state = {name: tensor.detach().cpu() for name, tensor in original.state_dict().items()}
+    with open_checkpoint(path) as checkpoint:
+        if checkpoint.layout.startswith("hubcore"):
+            heads = [name for name in checkpoint.tensors if not name.startswith("model.")]
+            state.update(checkpoint.read(heads, dtype=torch.float32))
+    return state
+
+
+def _objective(run: Path) -> Mapping[str, Any]:
+    """The options of pre-training that a run was made with."""
+    try:
+        recipe = yaml.safe_load((run / "recipe.yaml").read_text(encoding="utf-8"))
+        return dict(recipe.get("objective") or {})
+    except (OSError, ValueError, AttributeError, TypeError, yaml.YAMLError) as error:
+        raise CheckpointError(
+            f"{printable(run / 'recipe.yaml')} cannot be read ({error}). It says what the run was made with. Export the model "
+            "file of a checkpoint of that run instead."
+        ) from error
+
+
+def _writer(family: Family, format: str) -> Callable[..., Any]:
+    module = f"{family.module.rpartition('.')[0]}.export"
+    function = _FUNCTIONS[format]
+    if importlib.util.find_spec(module) is None or not hasattr(importlib.import_module(module), function):
+        raise CheckpointLayoutError(
+            f"{family.name} cannot be written as {format}: it has no {module}.{function}. Only its own authors know those "
+            "names. Export it as safetensors."
+        )
+    return getattr(importlib.import_module(module), function)  # type: ignore[no-any-return]
+
+
+def _write(written: Any, path: Path, format: str) -> None:
+    if format == "fairseq":
+        torch.save(written, path)
+        with open(path, "rb") as file:
+            os.fsync(file.fileno())
+        return
+    tensors, config, preprocessor = written
+    path.mkdir()
+    save_file(tensors, path / "model.safetensors", metadata={"format": "pt"})
+    for name, content in (("config.json", config), ("preprocessor_config.json", preprocessor)):
+        (path / name).write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    for file_path in path.iterdir():
+        with open(file_path, "rb") as file:
+            os.fsync(file.fileno())

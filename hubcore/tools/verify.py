@@ -1,0 +1,300 @@
+"""`verify_entry`: whether a name is what its card says, from its links to the features of a fixed clip.
+
+Shapes: `B` batch, `T` samples, `F` frames, `D` dim.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from hubcore.card import Card, Source
+from hubcore.checkpoints.converted import without_copies
+from hubcore.errors import HubcoreError, OfflineError
+from hubcore.loading import build_upstream, import_class
+from hubcore.protocol import Upstream, UpstreamOutput
+from hubcore.registry.names import Entry
+from hubcore.sources.hub.cache import why_wrong
+from hubcore.sources.pins import read_pin
+from hubcore.sources.reachable import is_link, why_dead
+from hubcore.sources.resolve import fetch_card, find_cached, hash_file, is_offline
+from hubcore.testing.compare import BATCH_TOLERANCE, evaluating
+from hubcore.testing.inputs import speech_like
+from hubcore.upstream import UpstreamBase
+
+CLIP_SECONDS = 3
+MATES_SECONDS = (1, 5)
+"""Lengths of the clips that the fixed one is batched with: one that is padded, and one that pads it."""
+
+Checksum = Literal["published", "pinned", "none"]
+"""Whose SHA-256 a file was compared with: the card's, that of an earlier download here, or nobody's."""
+Verdict = Literal["ok", "failed", "not here", "unavailable"]
+"""`not here`: offline, and no copy is cached. `unavailable`: no installed package runs this family, or the card is only for
+a user's own weights and names none."""
+
+
+@dataclasses.dataclass(frozen=True)
+class LinkState:
+    """One source of a card, at the time it was asked."""
+
+    uri: str
+    cached: bool
+    """Whether an intact copy was here before anything was fetched."""
+    reachable: bool | None
+    """None where it was not asked: offline, or no link of a scheme known here."""
+    problem: str | None
+    """Why it is not reachable."""
+
+
+@dataclasses.dataclass
+class Verification:
+    """What was found out about one name; None where it did not come to that.
+
+    Example:
+        >>> from hubcore.registry.names import current_registry
+        >>> found = verify_entry(current_registry().find("wav2vec2_tiny_prompts"))
+        >>> found.verdict, found.checksum, found.layers, found.used
+        ('ok', 'published', 5, 82)
+    """
+
+    name: str
+    verdict: Verdict = "ok"
+    problems: list[str] = dataclasses.field(default_factory=list)
+    """What is wrong, one sentence or more each."""
+    links: list[LinkState] = dataclasses.field(default_factory=list)
+    """Every source of the card."""
+    class_path: str | None = None
+    """`module:Class`."""
+    config: str | None = None
+    """The card's named config, which the checkpoint's own was compared with."""
+    source: str | None = None
+    """The URI that the file came from."""
+    path: str | None = None
+    bytes: int | None = None
+    sha256: str | None = None
+    """Of every byte of the file, read just now; None for the folder of a whole model."""
+    checksum: Checksum | None = None
+    layers: int | None = None
+    """Hidden states."""
+    frames: int | None = None
+    """Frames of the fixed clip."""
+    used: int | None = None
+    """Tensors of the file that became weights."""
+    ignored: list[str] | None = None
+    """Names of those that are no part of the encoder."""
+    batch_difference: float | None = None
+    """Largest difference between the clip alone and the clip in a batch, relative to the largest value of its layer."""
+    expected: str | None = None
+    """How the features compare with those that the card publishes; always None, since cards cannot publish any yet."""
+    seconds: float | None = None
+    """To load the weights and run the clips."""
+
+    @property
+    def dead_links(self) -> list[LinkState]:
+        """The sources that did not give their file."""
+        return [link for link in self.links if link.reachable is False]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data, for JSON."""
+        return dataclasses.asdict(self)
+
+
+def fixed_clip(sample_rate: int, *, seconds: int = CLIP_SECONDS, seed: int = 0) -> Tensor:
+    """The waveform `(T,)` that everything is tried with: made from a formula, the same on every machine.
+
+    Example:
+        >>> fixed_clip(16000).shape
+        torch.Size([48000])
+    """
+    return speech_like(seconds * sample_rate, seed=seed, sample_rate=sample_rate)
+
+
+def verify_entry(entry: Entry, name: str | None = None) -> Verification:
+    """Fetches, loads and runs what a name stands for, and compares each step with its card; never raises for what it finds.
+
+    Args:
+        entry: the name's entry in the registry.
+        name: what to call it in the result, such as `owner:name` for a contested one.
+    """
+    found = Verification(name or entry.name, config=entry.card.config if entry.card else None)
+    if entry.family is None or entry.family.missing:
+        found.verdict = "unavailable"
+        found.problems.append(f"{entry.unavailable}.")
+    else:
+        found.class_path = entry.family.target
+    if entry.card is not None:
+        found.links = [_state(source, entry.card) for source in entry.card.sources]
+    if found.verdict != "unavailable":
+        try:
+            if entry.card is not None and entry.card.sources:
+                _check_file(found, entry.card)
+            elif entry.family is not None and reads_files(import_class(entry.family)):
+                found.verdict = "unavailable"
+                found.problems.append("its card names no weights; it is for your own: hub.load(name, checkpoint=...).")
+            if found.verdict == "ok":
+                _check_features(found, entry)
+        except OfflineError as error:
+            found.verdict = "not here"
+            found.problems.append(str(error))
+        except HubcoreError as error:
+            found.problems.append(str(error))
+        except Exception as error:  # a third party's class may raise anything, and the other names must still be verified
+            found.problems.append(f"{type(error).__name__}: {error}")
+    if found.problems and found.verdict == "ok":
+        found.verdict = "failed"
+    return found
+
+
+def reads_files(cls: type[Any]) -> bool:
+    """Whether a class reads checkpoints; a signal transform has no loader of its own.
+
+    Example:
+        >>> from hubcore_fbank import FbankUpstream
+        >>> reads_files(FbankUpstream)
+        False
+    """
+    own = [base for base in cls.__mro__ if base is not UpstreamBase]
+    return any(loader in vars(base) for base in own for loader in ("from_file", "from_checkpoint"))
+
+
+def _state(source: Source, card: Card) -> LinkState:
+    cached = find_cached(source, card) is not None
+    if is_offline() or not is_link(source):
+        return LinkState(source.uri, cached, None, None)
+    problem = why_dead(source)
+    return LinkState(source.uri, cached, problem is None, problem)
+
+
+def _check_file(found: Verification, card: Card) -> None:
+    """Fetches the checkpoint and compares size and SHA-256 of every byte with the card, else with the pin."""
+    pins = {source.uri: read_pin(source.uri) for source in card.sources}  # those of before this fetch
+    path = fetch_card(card)
+    source = _giver(card, path, found.links)
+    found.path, found.source = str(path), source.uri if source else None
+    if path.is_dir():
+        files = sorted(file for file in path.rglob("*") if file.is_file())
+        found.bytes, found.checksum = sum(file.stat().st_size for file in files), "none"
+        wrong = {file.name: why_wrong(file, None, every_byte=True) for file in files}
+        found.problems += [f"{name} is damaged: {what}." for name, what in wrong.items() if what]
+        return
+    found.bytes, found.sha256 = path.stat().st_size, hash_file(path)
+    pin = pins.get(source.uri) if source else None
+    published = source.sha256 if source else None
+    found.checksum = "published" if published else "pinned" if pin else "none"
+    promised = published or (pin.sha256 if pin else None)
+    if promised not in (None, found.sha256):
+        found.problems.append(
+            f"{path} has SHA-256 {found.sha256}, but must have {promised} ({found.checksum}). The file was changed on this "
+            f"disk since it was fetched. `hubcore cache rm {card.name}` removes it; fetch it again."
+        )
+    if source and source.size not in (None, found.bytes):
+        found.problems.append(f"{path} has {found.bytes} bytes, but must have {source.size}. Fetch it again.")
+
+
+def _giver(card: Card, path: Path, links: Sequence[LinkState]) -> Source | None:
+    """The source that a file came from; of several that share it, one that was here before, else one that answers."""
+    sharing = [(link, source) for link, source in zip(links, card.sources, strict=True) if find_cached(source, card) == path]
+    sharing.sort(key=lambda pair: (not pair[0].cached, pair[0].reachable is False))
+    return sharing[0][1] if sharing else None
+
+
+def _check_features(found: Verification, entry: Entry) -> None:
+    """Loads the upstream, runs the clip alone and in a batch, and looks at what comes out."""
+    began = time.perf_counter()
+    with without_copies():
+        upstream = build_upstream(entry, None, {})
+    report = getattr(upstream, "load_report", None)
+    if report is not None:
+        found.used, found.ignored = len(report.used), list(report.ignored)
+    wrong = _class_problem(upstream, entry) + _config_problems(upstream, entry.card)
+    wav = fixed_clip(upstream.sample_rate)
+    with evaluating(upstream), torch.no_grad():
+        alone = upstream([wav])
+        short, long = (
+            fixed_clip(upstream.sample_rate, seconds=seconds, seed=seed) for seed, seconds in enumerate(MATES_SECONDS, 1)
+        )
+        batch = upstream([short, wav, long])
+    found.layers, found.frames = len(alone.hidden_states), int(alone.lengths[0])
+    wrong += shape_problems(upstream, alone, len(wav))
+    if not wrong:
+        found.batch_difference, more = compare_in_batch(alone, batch, row=1)
+        wrong += more
+    found.seconds = time.perf_counter() - began
+    found.problems += wrong
+
+
+def _class_problem(upstream: object, entry: Entry) -> list[str]:
+    family = entry.family
+    if family is None or type(upstream) is import_class(family):
+        return []
+    return [f"it is a {type(upstream).__name__}, but must be a {family.target}. Tell the authors of {family.distribution}."]
+
+
+def _config_problems(upstream: Any, card: Card | None) -> list[str]:
+    """How the config that runs differs from the card's named one, apart from what the card's own options change."""
+    configs = getattr(type(upstream), "configs", {})
+    actual = getattr(upstream, "config", None)
+    if card is None or card.config is None or actual is None or card.config not in configs:
+        return []
+    promised = configs[card.config]
+    if dataclasses.is_dataclass(promised) and not isinstance(promised, type):
+        fields = {field.name for field in dataclasses.fields(promised)}
+        changed = {name: value for name, value in card.options.items() if name in fields}
+        promised = dataclasses.replace(promised, **changed) if changed else promised
+    differences = getattr(promised, "differences", None)
+    if callable(differences):
+        wrong = [str(difference) for difference in differences(actual)]
+    else:
+        wrong = [] if promised == actual else [f"{actual!r:.200} instead of {promised!r:.200}"]
+    return [f"its config is not {card.config!r} as its card says: {'; '.join(wrong)}. Correct the card."] if wrong else []
+
+
+def shape_problems(upstream: Upstream, out: UpstreamOutput, samples: int) -> list[str]:
+    """Where the output of one clip `(T,)` breaks what the upstream's attributes promise; empty if nowhere."""
+    frames = int(out.lengths[0])
+    wanted = [(1, frames, width) for width in upstream.hidden_sizes]
+    got = [tuple(state.shape) for state in out.hidden_states]
+    wrong = []
+    if got != wanted:
+        wrong.append(f"its hidden states have shapes {_short(got)}, but must have {_short(wanted)}.")
+    if len(upstream.layer_names) != len(got):
+        wrong.append(f"it gives {len(got)} hidden states, but names {len(upstream.layer_names)}.")
+    most = samples // upstream.frame_stride + 1 if upstream.frame_stride else samples
+    if not 1 <= frames <= most:
+        wrong.append(f"{samples} samples gave {frames} frames, but must give 1 to {most}.")
+    bad = [name for name, state in zip(out.layer_names, out.hidden_states, strict=False) if not bool(state.isfinite().all())]
+    if bad:
+        wrong.append(f"its features of the fixed clip are not finite, first in {bad[0]}. The weights are damaged.")
+    return wrong
+
+
+def _short(shapes: Sequence[tuple[int, ...]]) -> str:
+    """Shapes in few words, equal neighbours counted."""
+    kinds = list(dict.fromkeys(shapes))
+    return ", ".join(f"{shapes.count(kind)} x {kind}" for kind in kinds) or "none"
+
+
+def compare_in_batch(alone: UpstreamOutput, batch: UpstreamOutput, *, row: int) -> tuple[float | None, list[str]]:
+    """The largest relative difference between an utterance alone and as one row of a batch, and what is wrong with that."""
+    frames, expected = int(batch.lengths[row]), int(alone.lengths[0])
+    if frames != expected:
+        return None, [f"the fixed clip has {frames} frames in a batch, but {expected} alone."]
+    worst, where = 0.0, alone.layer_names[0]
+    for name, one, many in zip(alone.layer_names, alone.hidden_states, batch.hidden_states, strict=True):
+        reference = one[0, :frames].double()
+        gap = float((many[row, :frames].double() - reference).abs().max() / reference.abs().max().clamp_min(1e-30))
+        if math.isnan(gap) or gap > worst:
+            worst, where = math.inf if math.isnan(gap) else gap, name
+    if worst <= BATCH_TOLERANCE:
+        return worst, []
+    return worst, [
+        f"the fixed clip differs by {worst:.2g} in a batch from what it is alone, most in {where}; allowed is "
+        f"{BATCH_TOLERANCE:g}. Its features depend on what it is batched with."
+    ]

@@ -1,0 +1,345 @@
+"""Discovery: what third parties add, what broken ones cannot break, and what files may say."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from hubcore import hub
+from hubcore.errors import (
+    DuplicateUpstreamError,
+    OptionError,
+    PluginError,
+    RegistryError,
+    UnavailableUpstreamError,
+    UnknownUpstreamError,
+)
+from hubcore.registry.names import build_registry, current_registry, own_registry_file, user_files
+from hubcore.registry.reading import read_registry
+
+Installer = Callable[..., Path]
+TINY = "wav2vec2_tiny_prompts"
+
+UPSTREAM = """
+from hubcore_fbank import FbankUpstream
+class AcmeUpstream(FbankUpstream):
+    pass
+"""
+CARD = "version: 1\nupstreams:\n  acme_small: {upstream: acme, config: fbank, license: MIT, aliases: [acme_s]}\n"
+
+
+def acme(install: Installer, name: str = "acme-speech", package: str = "acme_speech") -> None:
+    install(
+        name,
+        entry_points=f"[hubcore.upstreams]\nacme = {package}.upstream:AcmeUpstream\n"
+        f"[hubcore.registries]\nacme = {package}:registry.yaml\n",
+        files={f"{package}/__init__.py": "", f"{package}/upstream.py": UPSTREAM, f"{package}/registry.yaml": CARD},
+    )
+
+
+def test_a_third_party_is_found_by_family_name_and_card(install: Installer) -> None:
+    acme(install)
+    assert {"acme", "acme_small", "acme_s"} < set(hub.list())
+    for name in ("acme", "acme_small", "acme_s", "acme-speech:acme_small"):
+        assert type(hub.load(name)).__name__ == "AcmeUpstream"
+    info = hub.info("acme_s")
+    assert info.distribution == "acme-speech"
+    assert info.file is not None
+    assert Path(info.file).read_text().splitlines()[info.line - 1] == "class AcmeUpstream(FbankUpstream):"
+
+
+def test_two_owners_of_one_name_are_an_error_only_when_it_is_used(install: Installer) -> None:
+    acme(install)
+    acme(install, "rival", "rival_speech")
+    assert {"acme", "acme-speech:acme", "rival:acme", "fbank"} <= set(hub.list())
+    with pytest.raises(DuplicateUpstreamError, match=r"acme-speech and by rival.*'acme-speech:acme' or 'rival:acme'"):
+        hub.load("acme")
+    assert type(hub.load("rival:acme")).__module__ == "rival_speech.upstream"
+    assert type(hub.load("acme-speech:acme_small")).__module__ == "acme_speech.upstream"
+    assert type(hub.load("fbank")).__name__ == "FbankUpstream"
+
+
+def test_a_name_in_two_files_of_the_user_names_the_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    paths = [tmp_path / "a.yaml", tmp_path / "b.yaml"]
+    for path in paths:
+        path.write_text("version: 1\nupstreams:\n  mine: {upstream: fbank, license: none needed}\n")
+    monkeypatch.setenv("HUBCORE_REGISTRY", ":".join(map(str, paths)))
+    with pytest.raises(DuplicateUpstreamError, match=r"a\.yaml, line 3; .*b\.yaml, line 3"):
+        hub.load("mine")
+    assert hasattr(hub, "mine")
+
+
+def test_a_file_that_is_named_twice_is_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "hubcore" / "a.yaml"
+    path.parent.mkdir()
+    path.write_text("version: 1\nupstreams:\n  mine: {upstream: fbank, license: none needed}\n")
+    (tmp_path / "link.yaml").symlink_to(path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))  # whose files are read too
+    monkeypatch.setenv("HUBCORE_REGISTRY", f"{path}:hubcore/a.yaml::{tmp_path}/link.yaml")
+    assert user_files() == [path]
+    assert type(hub.load("mine")).__name__ == "FbankUpstream"
+
+
+def test_a_relative_path_means_the_folder_where_it_was_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hub.load(TINY).save_checkpoint(tmp_path / "w.safetensors")
+    (tmp_path / "a.yaml").write_text(
+        "version: 1\nupstreams:\n  mine: {upstream: wav2vec2, license: x, sources: [{uri: w.safetensors}]}\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HUBCORE_REGISTRY", "a.yaml")
+    assert "mine" in hub.list()
+    monkeypatch.chdir("/")
+    assert type(hub.load("mine")).__name__ == "Wav2Vec2Upstream"
+
+
+def test_a_home_folder_that_nobody_has_breaks_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HUBCORE_REGISTRY", "~nobody_has_this_name/a.yaml")
+    assert "fbank" in hub.list()
+    assert "names ~nobody_has_this_name/a.yaml, which is not a file" in current_registry().problems[0].what
+
+
+def test_a_name_whose_record_is_wrong_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.yaml"
+    monkeypatch.setenv("HUBCORE_REGISTRY", str(path))
+    path.write_text("version: 1\nupstreams:\n  mine:\n    upstream: fbank\n    licence: x\n")
+    with pytest.raises(UnknownUpstreamError, match=r"'mine'.* Its record cannot be used: .*a\.yaml, line 5: .*'licence'.*\?$"):
+        hub.load("mine")
+    path.write_text("version: 1\nupstreams: [")
+    hub.refresh()
+    with pytest.raises(UnknownUpstreamError, match=r"and `hubcore doctor` what could not be read \(1\)\.$"):
+        hub.load("mine")
+
+
+def test_a_subclass_that_inherits_its_loader_never_gives_random_weights(install: Installer) -> None:
+    install(
+        "child",
+        entry_points="[hubcore.upstreams]\nchild = child_mod:ChildUpstream\n",
+        files={"child_mod.py": "from hubcore_wav2vec2 import Wav2Vec2Upstream as W\nclass ChildUpstream(W):\n    pass\n"},
+    )
+    with pytest.raises(OptionError, match="would be random"):
+        hub.load("child")
+
+
+def test_a_built_in_name_can_be_contested_but_not_taken(install: Installer) -> None:
+    install("thief", entry_points="[hubcore.upstreams]\nfbank = thief:X\n", files={"thief.py": "X = 1\n"})
+    with pytest.raises(DuplicateUpstreamError, match="hubcore and by thief"):
+        hub.load("fbank")
+    assert type(hub.load("hubcore:fbank")).__name__ == "FbankUpstream"
+    assert type(hub.load("mfcc")).__name__ == "FbankUpstream"
+
+
+UNPRINTABLE = "class E(Exception):\n    def __str__(self): raise ValueError\nraise E"
+
+
+@pytest.mark.parametrize(
+    ("code", "expected"),
+    [
+        pytest.param("import no_such_module_anywhere", "ModuleNotFoundError", id="import error"),
+        pytest.param("def f(:", "SyntaxError", id="syntax error"),
+        pytest.param("raise SystemExit(3)", "SystemExit", id="system exit"),
+        pytest.param("raise GeneratorExit", "GeneratorExit", id="generator exit"),
+        pytest.param("raise RecursionError", "RecursionError", id="recursion error"),
+        pytest.param("raise MemoryError", "MemoryError", id="memory error"),
+        pytest.param(UNPRINTABLE, "cannot be imported: E", id="unprintable error"),
+        pytest.param("", "AttributeError", id="attribute missing"),
+        pytest.param("X = 3", "not a class", id="not a class"),
+    ],
+)
+def test_a_broken_plugin_harms_only_its_own_name(install: Installer, code: str, expected: str) -> None:
+    install("broken", entry_points="[hubcore.upstreams]\nbroken = broken_mod:X\n", files={"broken_mod.py": code})
+    assert {"broken", "fbank"} < set(hub.list())
+    with pytest.raises(PluginError, match=expected) as caught:
+        hub.load("broken")
+    assert "broken 1.0" in str(caught.value)
+    assert type(hub.load("fbank")).__name__ == "FbankUpstream"
+
+
+@pytest.mark.parametrize("entry_points", [b"\xff\xfe\x00binary", b"[hubcore.upstreams]\nno equals sign\n", b"[broken\n=\n"])
+def test_unreadable_metadata_hides_nothing_else(install: Installer, entry_points: bytes) -> None:
+    install("garbled", entry_points=entry_points)
+    assert "fbank" in hub.list()
+
+
+@pytest.mark.parametrize("line", ["../../x = a:B", "Upper = a:B", "x = os.system('true')", "x = a", "x = a:b:c"])
+def test_an_impossible_entry_point_is_a_problem(install: Installer, line: str) -> None:
+    install("odd", entry_points=f"[hubcore.upstreams]\n{line}\n")
+    assert "fbank" in hub.list()
+    assert [problem.owner for problem in current_registry().problems] == ["odd"]
+
+
+def test_a_missing_package_or_extra_is_listed_with_its_command(install: Installer) -> None:
+    root = install("partial", entry_points="[hubcore.upstreams]\ngone = gone_package:X\nextra = partial_mod:X [gpu]\n")
+    metadata = next(root.glob("*.dist-info")) / "METADATA"
+    metadata.write_text(metadata.read_text() + "Provides-Extra: gpu\nRequires-Dist: no-such-thing>=1; extra == 'gpu'\n")
+    (root / "partial_mod.py").write_text("X = 1\n")
+    from hubcore.registry import names as registry
+
+    registry.refresh()
+    assert {"gone", "extra"} < set(hub.list())
+    with pytest.raises(UnavailableUpstreamError, match=r"package 'gone_package' is missing"):
+        hub.load("gone")
+    with pytest.raises(UnavailableUpstreamError, match=r"pip install 'partial\[gpu\]'"):
+        hub.load("extra")
+
+
+def test_a_card_of_a_family_that_is_not_installed_stays_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "mine.yaml").write_text("version: 1\nupstreams:\n  far: {upstream: faraway, license: unknown}\n")
+    monkeypatch.setenv("HUBCORE_REGISTRY", str(tmp_path / "mine.yaml"))
+    assert "far" in hub.list()
+    assert "faraway" in str(hub.info("far"))
+    with pytest.raises(UnavailableUpstreamError, match="faraway"):
+        hub.load("far")
+
+
+def test_the_users_configuration_folder_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    (tmp_path / "hubcore").mkdir()
+    (tmp_path / "hubcore/mine.yaml").write_text(
+        "version: 1\nupstreams:\n"
+        "  fbank40: {upstream: fbank, config: fbank, license: none needed, options: {num_mel_bins: 40}}\n"
+    )
+    assert hub.load("fbank40").hidden_sizes == (120,)
+    assert hub.load("fbank40", num_mel_bins=20).hidden_sizes == (60,)
+
+
+BAD_FILES = {
+    "python tag": "version: 1\nupstreams:\n  x: !!python/object/apply:os.system ['true']\n",
+    "python name": "version: 1\nupstreams:\n  x: {upstream: fbank, license: !!python/name:os.system ''}\n",
+    "duplicate record": "version: 1\nupstreams:\n  x: {upstream: a, license: b}\n  x: {upstream: a, license: b}\n",
+    "anchor": "version: 1\nupstreams:\n  x: &a {upstream: a, license: b}\n  y: *a\n",
+    "merge key": "version: 1\nupstreams:\n  x: {<<: {upstream: a}, license: b}\n",
+    "deep": "version: 1\nupstreams: " + "[" * 5000,
+    "numeric revision": "version: 1\nupstreams:\n  x: {upstream: a, license: b, config: 0123456}\n",
+    "boolean name": "version: 1\nupstreams:\n  no: {upstream: a, license: b}\n",
+    "boolean field": "version: 1\nupstreams:\n  x: {upstream: a, license: b, on: c}\n",
+    "duplicate field": "version: 1\nupstreams:\n  x: {upstream: a, license: b, license: c}\n",
+    "not utf-8": b"version: 1\nupstreams:\n  x: {upstream: \xff, license: b}\n",
+    "unknown field": "version: 1\nupstreams:\n  x: {upstream: a, license: b, lisense: c}\n",
+    "no licence": "version: 1\nupstreams:\n  x: {upstream: a}\n",
+    "short checksum": "version: 1\nupstreams:\n  x: {upstream: a, license: b, sources: [{uri: 'https://h/x', sha256: abc}]}\n",
+    "numeric checksum": "version: 1\nupstreams:\n  x: {upstream: a, license: b, sources: [{uri: 'hf://a/b', sha256: 123}]}\n",
+    "http": "version: 1\nupstreams:\n  x: {upstream: a, license: b, sources: [{uri: 'http://h/x'}]}\n",
+    "upper case": "version: 1\nupstreams:\n  Big: {upstream: a, license: b}\n",
+    "no version": "upstreams: {}\n",
+    "version 2": "version: 2\nupstreams: {}\n",
+    "a list": "- 1\n",
+    "empty": "",
+    "no yaml": "a: [1, 2",
+    "import path": "version: 1\nupstreams:\n  x: {upstream: a, license: b, class: os:system}\n",
+    "date": "version: 1\nupstreams:\n  x: {upstream: a, license: b, options: {when: 2020-01-01}}\n",
+}
+
+
+@pytest.mark.parametrize("name", BAD_FILES)
+def test_a_wrong_file_is_an_error_with_file_and_line_and_harms_nothing(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = BAD_FILES[name]
+    path = tmp_path / "bad.yaml"
+    path.write_bytes(text.encode() if isinstance(text, str) else text)
+    try:
+        cards, errors = read_registry(path)
+    except RegistryError as error:
+        cards, errors = [], [error]
+    assert errors, f"{name} was accepted: {cards}"
+    assert "bad.yaml" in str(errors[0])
+    if name not in ("not utf-8", "empty", "no version", "version 2"):
+        assert "line" in str(errors[0])
+    monkeypatch.setenv("HUBCORE_REGISTRY", str(path))
+    assert "fbank" in hub.list()
+    assert any("bad.yaml" in problem.what for problem in current_registry().problems)
+
+
+def test_one_wrong_record_leaves_the_others(tmp_path: Path) -> None:
+    path = tmp_path / "mixed.yaml"
+    path.write_text("version: 1\nupstreams:\n  good: {upstream: fbank, license: x}\n  bad: {upstream: fbank}\n")
+    cards, errors = read_registry(path)
+    assert [card.name for card in cards] == ["good"]
+    assert "line 4" in str(errors[0])
+
+
+def test_our_own_registry_is_whole_and_sorted() -> None:
+    cards, errors = read_registry(own_registry_file())
+    assert errors == []
+    names = [card.name for card in cards]
+    assert names == sorted(names)
+    assert build_registry().problems == []
+    for card in cards:
+        assert card.license
+        for source in card.sources:  # what the package itself carries, it can vouch for
+            assert not source.uri.startswith("package://") or (source.sha256 and source.size)
+        assert card.sources or card.license == "none needed" or card.name == "wav2vec2_custom"
+
+
+S3PRL_NAMES = [
+    "wav2vec2",
+    "wav2vec2_base_960",
+    "wav2vec2_large_960",
+    "wav2vec2_large_ll60k",
+    "wav2vec2_large_lv60_cv_swbd_fsh",
+    "xlsr_53",
+    "xls_r_300m",
+    "xls_r_1b",
+    "xls_r_2b",
+    "wav2vec2_conformer_relpos",
+    "wav2vec2_conformer_rope",
+    "wav2vec2_large_voxpopuli_100k",
+    "wav2vec2_base_s2st_es_voxpopuli",
+    "wav2vec2_base_s2st_en_librilight",
+    "wav2vec2_conformer_large_s2st_es_voxpopuli",
+    "wav2vec2_conformer_large_s2st_en_librilight",
+    "wav2vec2_custom",
+    "wav2vec2_local",
+    "wav2vec2_url",
+    "fbank",
+    "fbank_no_cmvn",
+    "mfcc",
+    "mel",
+    "linear",
+    "spectrogram",
+]
+
+
+@pytest.mark.parametrize("name", S3PRL_NAMES)
+def test_s3prls_names_have_whole_cards(name: str) -> None:
+    info = hub.info(name)
+    assert info.card is not None
+    assert info.card.license
+    if info.card.sources:
+        assert info.card.training_data
+        assert len(info.card.sources) == 2
+    assert (info.unavailable is None) == ("conformer" not in name)
+
+
+def test_a_misspelt_hook_is_reported(install: Installer, caplog: pytest.LogCaptureFixture) -> None:
+    install(
+        "hooked",
+        entry_points="[hubcore]\nhooked = hooked_mod\n",
+        files={"hooked_mod.py": "def hubcore_fecth(uri):\n    return None\n"},
+    )
+    from hubcore.hooks import current_hooks
+
+    assert "hubcore_fecth, which is no hook" in current_hooks().problems[0].what
+
+
+def test_hooks_take_part(install: Installer) -> None:
+    install(
+        "hooked",
+        entry_points="[hubcore]\nhooked = hooked_good\n",
+        files={
+            "hooked_good.py": "from hubcore import hookimpl\nseen = []\n"
+            "@hookimpl\ndef hubcore_fetch(uri, cache_dir, offline):\n"
+            "    if uri.startswith('memory://'):\n        path = cache_dir / 'm'\n"
+            "        path.parent.mkdir(parents=True, exist_ok=True)\n"
+            "        path.write_bytes(b'x')\n        return path\n"
+            "@hookimpl\ndef hubcore_upstream_loaded(upstream, card):\n    seen.append((type(upstream).__name__, card.name))\n"
+        },
+    )
+    import importlib
+
+    assert hub.fetch("memory://x").read_bytes() == b"x"
+    hub.load("mfcc")
+    assert importlib.import_module("hooked_good").seen == [("FbankUpstream", "mfcc")]

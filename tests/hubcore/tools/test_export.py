@@ -1,0 +1,218 @@
+"""`hubcore export`: what other programs get is what we had."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+
+from hubcore import hub
+from hubcore.checkpoints import open_checkpoint
+from hubcore.checkpoints.native import write_native
+from hubcore.cli import main
+from hubcore.errors import CheckpointError, CheckpointLayoutError, OptionError
+from hubcore.pretrain.objective import Batch
+from hubcore.tools.export import export
+from hubcore_ofa_wav2vec2 import CONFIGS as OFA_CONFIGS
+from hubcore_ofa_wav2vec2.pretrain import OfaWav2Vec2Objective, OfaWav2Vec2Pretraining
+from hubcore_wav2vec2 import CONFIGS
+from hubcore_wav2vec2.export import to_transformers
+from hubcore_wav2vec2.pretrain import Draws, Wav2Vec2Objective, Wav2Vec2Pretraining, draw_masks, draw_negatives
+from tests.gold import gold_file, gold_wavs
+
+HEADS: dict[str, Any] = {"final_dim": 24, "codebook_dim": 32, "codebook_entries": 20}
+
+
+@pytest.fixture(params=["group", "layer"])
+def trained(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Path, Wav2Vec2Pretraining]:
+    """A model file as pre-training leaves it, heads included."""
+    import dataclasses
+
+    torch.manual_seed(3)
+    config = CONFIGS["tiny"]
+    if request.param == "layer":
+        config = dataclasses.replace(config, conv_norm="layer", conv_bias=True, pre_norm=True, normalize=True)
+    objective = Wav2Vec2Pretraining(config, Wav2Vec2Objective(**HEADS))
+    with torch.no_grad():
+        for weight in objective.parameters():  # fresh norms and biases are ones and zeros, which would hide a mistake
+            weight.add_(0.02 * torch.randn_like(weight))
+    path = tmp_path / "model.safetensors"
+    write_native(path, objective.state_dict(), config=config, upstream="Wav2Vec2Upstream")
+    return path, objective.eval()
+
+
+@torch.no_grad()
+def states(path: Path | str, **options: Any) -> list[torch.Tensor]:
+    name = "ofa_wav2vec2" if options else "wav2vec2"
+    return list(hub.load(name, checkpoint=path)([gold_wavs()[0]], **options).hidden_states)
+
+
+def test_fairseq_s_file_reads_back_with_its_heads(trained: tuple[Path, Wav2Vec2Pretraining], tmp_path: Path) -> None:
+    path, objective = trained
+    made = export(path, tmp_path / "out.pt", format="fairseq")
+    assert made.heads and made.upstream == "wav2vec2" and made.layers == 5
+    with open_checkpoint(tmp_path / "out.pt") as checkpoint:
+        assert checkpoint.layout == "fairseq, cfg"
+        assert checkpoint.tensors["quantizer.vars"].shape == (1, 40, 16)
+        assert checkpoint.config["latent_dim"] == 32 and checkpoint.config["final_dim"] == 24
+    for ours, theirs in zip(states(path), states(tmp_path / "out.pt"), strict=True):
+        assert torch.equal(ours, theirs)
+    again = Wav2Vec2Pretraining(objective.model_config, objective.config)
+    _, left = again.load_weights(tmp_path / "out.pt")
+    assert left == []
+    for name, value in again.state_dict().items():
+        assert torch.equal(value, objective.state_dict()[name]), name
+
+
+def test_fairseq_s_names_are_those_of_fairseq_s_own_file(tmp_path: Path) -> None:
+    """The names and shapes that a real trainer wrote, from our names of the same weights."""
+    original = gold_file("fairseq_tiny_w2v2_groupnorm.pt")
+    upstream: Any = hub.load("wav2vec2", checkpoint=original)
+    objective = Wav2Vec2Pretraining(upstream.config, Wav2Vec2Objective(final_dim=24, codebook_dim=24, codebook_entries=20))
+    objective.load_weights(original)
+    native = tmp_path / "native.safetensors"
+    write_native(native, objective.state_dict(), config=upstream.config, upstream="Wav2Vec2Upstream")
+    export(native, tmp_path / "out.pt", format="fairseq")
+    with open_checkpoint(original) as wanted, open_checkpoint(tmp_path / "out.pt") as got:
+        assert {n: i.shape for n, i in got.tensors.items()} == {n: i.shape for n, i in wanted.tensors.items()}
+        theirs, ours = wanted.read(wanted.tensors), got.read(got.tensors)
+        for key in ("extractor_mode", "encoder_embed_dim", "conv_pos", "layer_norm_first", "latent_vars", "final_dim"):
+            assert got.config[key] == wanted.config[key], key
+    assert all(torch.equal(ours[name], theirs[name].float()) for name in theirs)
+
+
+def test_fairseq_s_file_has_what_fairseq_looks_for_before_the_model(
+    trained: tuple[Path, Wav2Vec2Pretraining], tmp_path: Path
+) -> None:
+    """Its loader takes the last entry of the history and the epoch of the iterator; an empty list or dictionary is a crash."""
+    export(trained[0], tmp_path / "out.pt", format="fairseq")
+    written = torch.load(tmp_path / "out.pt", weights_only=True)
+    assert {"optimizer_name", "lr_scheduler_state", "num_updates"} <= set(written["optimizer_history"][-1])
+    assert written["extra_state"]["train_iterator"]["epoch"] == 1
+
+
+def test_transformers_computes_the_same_contrastive_loss(trained: tuple[Path, Wav2Vec2Pretraining], tmp_path: Path) -> None:
+    with warnings.catch_warnings():  # what transformers' own imports warn about is not ours to mend
+        warnings.simplefilter("ignore")
+        transformers = pytest.importorskip("transformers", reason="the test extra installs transformers")
+    path, objective = trained
+    export(path, tmp_path / "hf", format="hf")
+    theirs = transformers.Wav2Vec2ForPreTraining.from_pretrained(tmp_path / "hf").eval()
+    wavs = [wav[:20000] for wav in gold_wavs()[1:]]
+    frames = objective.model.convolve(wavs)[1]
+    masks = draw_masks(frames, np.random.RandomState(1), mask_prob=0.65, mask_length=4, same_count=True, equal_lengths=True)
+    mask = torch.from_numpy(np.stack(masks))
+    negatives = draw_negatives([int(row.sum()) for row in mask], 10, torch.Generator().manual_seed(1))
+    places = mask.flatten().nonzero()[:, 0]
+    sampled = torch.zeros(*mask.shape, 10, dtype=torch.long)  # theirs are frames, counted over the batch
+    sampled[mask] = places[negatives]
+    with torch.no_grad():
+        ours = objective(Batch(wavs), update=0, seed=0, given=Draws(mask.flatten(), negatives))
+        heard = torch.stack(wavs)
+        if objective.model_config.normalize:
+            heard = torch.nn.functional.layer_norm(heard, heard.shape[-1:])
+        out = theirs(heard, mask_time_indices=mask, sampled_negative_indices=sampled)
+    assert ours.terms["contrastive"].item() == pytest.approx(out.contrastive_loss.item(), rel=1e-5)
+
+
+def test_transformers_gets_the_options_of_a_run() -> None:
+    _, about, _ = to_transformers({}, CONFIGS["tiny"], {"dropout_input": 0.2, "dropout_features": 0.3, "layerdrop": 0.05})
+    assert (about["feat_proj_dropout"], about["feat_quantizer_dropout"], about["layerdrop"]) == (0.2, 0.3, 0.05)
+
+
+def test_transformers_gives_the_same_hidden_states(trained: tuple[Path, Wav2Vec2Pretraining], tmp_path: Path) -> None:
+    with warnings.catch_warnings():  # what transformers' own imports warn about is not ours to mend
+        warnings.simplefilter("ignore")
+        transformers = pytest.importorskip("transformers", reason="the test extra installs transformers")
+    path, objective = trained
+    made = export(path, tmp_path / "hf", format="hf")
+    assert made.heads and sorted(p.name for p in (tmp_path / "hf").iterdir()) == [
+        "config.json",
+        "model.safetensors",
+        "preprocessor_config.json",
+    ]
+    theirs, info = transformers.Wav2Vec2ForPreTraining.from_pretrained(tmp_path / "hf", output_loading_info=True)
+    assert not info["missing_keys"] and not info["unexpected_keys"] and not info["mismatched_keys"]
+    wav = gold_wavs()[0]
+    if objective.model_config.normalize:
+        assert json.loads((tmp_path / "hf/preprocessor_config.json").read_text())["do_normalize"] is True
+        wav = torch.nn.functional.layer_norm(wav, wav.shape)
+    with torch.no_grad():
+        out = theirs.eval().wav2vec2(wav[None], output_hidden_states=True).hidden_states
+    wanted = states(path)
+    # transformers leaves the final norm of a pre-norm model out of its last hidden state
+    pairs = list(zip(wanted, out, strict=True))[: -1 if objective.model_config.pre_norm else None]
+    for ours, other in pairs:
+        assert (ours - other).abs().max() <= 2e-5 * ours.abs().max()
+
+
+def test_ofa_goes_to_the_fork_s_format_and_not_to_transformers(tmp_path: Path) -> None:
+    torch.manual_seed(3)
+    objective = OfaWav2Vec2Pretraining(OFA_CONFIGS["tiny"], OfaWav2Vec2Objective(**HEADS))
+    path = tmp_path / "model.safetensors"
+    write_native(path, objective.state_dict(), config=objective.model_config, upstream="OfaWav2Vec2Upstream")
+    made = export(path, tmp_path / "out.pt", format="fairseq")
+    assert made.upstream == "ofa_wav2vec2"
+    for ours, theirs in zip(states(path, lambd=0.6), states(tmp_path / "out.pt", lambd=0.6), strict=True):
+        assert torch.equal(ours, theirs)
+    with open_checkpoint(gold_file("ofa_tiny.pt")) as wanted, open_checkpoint(tmp_path / "out.pt") as got:
+        assert set(got.tensors) == set(wanted.tensors)
+        assert got.config["subsample"] == "cif" and got.config["mixup"] is True and got.config["mixup_distro"] == "uniform"
+    with pytest.raises(CheckpointLayoutError, match="transformers has no OFA"):
+        export(path, tmp_path / "hf", format="hf")
+    assert not (tmp_path / "hf").exists()
+
+
+def test_safetensors_leaves_the_heads_out(trained: tuple[Path, Wav2Vec2Pretraining], tmp_path: Path) -> None:
+    path, _ = trained
+    export(path, tmp_path / "out.safetensors", format="safetensors")
+    with open_checkpoint(tmp_path / "out.safetensors") as checkpoint:
+        assert all(name.startswith("model.") for name in checkpoint.tensors)
+
+
+def test_a_fine_tuned_file_can_be_exported_without_heads(tmp_path: Path) -> None:
+    made = export(gold_file("fairseq_tiny_w2v2_ctc.pt"), tmp_path / "hf", format="hf")
+    assert not made.heads
+    assert json.loads((tmp_path / "hf/config.json").read_text())["architectures"] == ["Wav2Vec2Model"]
+    for ours, theirs in zip(states(gold_file("fairseq_tiny_w2v2_ctc.pt")), states(tmp_path / "hf"), strict=True):
+        assert (ours - theirs).abs().max() <= 2e-5 * ours.abs().max()
+
+
+def test_nothing_is_left_or_replaced_by_a_failure(
+    trained: tuple[Path, Wav2Vec2Pretraining], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, _ = trained
+    (tmp_path / "there.pt").write_text("mine")
+    with pytest.raises(OptionError, match="is there already"):
+        export(path, tmp_path / "there.pt", format="fairseq")
+    assert (tmp_path / "there.pt").read_text() == "mine"
+    with pytest.raises(OptionError, match="does not end in"):
+        export(path, tmp_path / "out.safetensors", format="fairseq")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(OptionError, match="Choose the name of a new folder"):
+        export(path, tmp_path / "folder", format="hf", force=True)
+    monkeypatch.setattr("hubcore_wav2vec2.export._foreign", lambda name, tensor: tensor * 1.001)
+    before = sorted(p.name for p in tmp_path.iterdir())
+    with pytest.raises(CheckpointError):
+        export(path, tmp_path / "wrong.pt", format="fairseq")
+    assert sorted(p.name for p in tmp_path.iterdir()) == before
+
+
+def test_features_without_weights_have_nothing_to_export(tmp_path: Path) -> None:
+    result = CliRunner().invoke(main, ["export", "fbank", str(tmp_path / "out.pt"), "--format", "fairseq"])
+    assert result.exit_code == 2 and "hubcore: error:" in result.output
+
+
+def test_the_command_says_what_it_wrote(trained: tuple[Path, Wav2Vec2Pretraining], tmp_path: Path) -> None:
+    path, _ = trained
+    result = CliRunner().invoke(main, ["export", str(path), str(tmp_path / "out.pt"), "-f", "fairseq"])
+    assert result.exit_code == 0, result.output
+    assert "wav2vec2, with heads of pre-training" in result.output and "5 hidden states" in result.output
+    result = CliRunner().invoke(main, ["export", str(path), str(tmp_path / "hf"), "-f", "hf", "--json"])
+    assert json.loads(result.output)["heads"] is True
