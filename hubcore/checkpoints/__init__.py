@@ -1,7 +1,7 @@
-"""Where checkpoints come from and how they are read: sources, downloads, safe readers, layouts.
+"""From a file to weights: layouts, names, safe readers of file formats.
 
-`resolve` turns a source into a file on this machine; `open_checkpoint` reads one of any layout; a plugin turns it into
-weights with a table of `Rename` rows. Importing this package imports no torch until a name that needs it is used.
+`open_checkpoint` reads a file of any layout; a plugin turns it into weights with its table of names. Importing this
+package imports no torch until a name that needs it is used.
 """
 
 from __future__ import annotations
@@ -14,22 +14,15 @@ if TYPE_CHECKING:
     from hubcore.checkpoints.layouts import Checkpoint, Rename, TensorInfo, check_names, open_checkpoint, rename
     from hubcore.checkpoints.native import write_native
     from hubcore.checkpoints.report import LoadReport
-    from hubcore.sources.resolve import cache_dir, fetch_card, file_sha256, find_cached, is_offline, resolve
 
 _MODULE_OF = {
     "Checkpoint": "layouts",
     "LoadReport": "report",
     "Rename": "layouts",
     "TensorInfo": "layouts",
-    "cache_dir": "sources",
     "check_names": "layouts",
-    "fetch_card": "sources",
-    "file_sha256": "sources",
-    "find_cached": "sources",
-    "is_offline": "sources",
     "open_checkpoint": "layouts",
     "rename": "layouts",
-    "resolve": "sources",
     "write_native": "native",
 }
 
@@ -38,15 +31,9 @@ __all__ = [
     "LoadReport",
     "Rename",
     "TensorInfo",
-    "cache_dir",
     "check_names",
-    "fetch_card",
-    "file_sha256",
-    "find_cached",
-    "is_offline",
     "open_checkpoint",
     "rename",
-    "resolve",
     "write_native",
 ]
 

@@ -89,7 +89,7 @@ def open_checkpoint(path: str | Path) -> Checkpoint:
         CheckpointLayoutError: well-formed, but none of the layouts above.
 
     Example:
-        >>> from hubcore.checkpoints import resolve
+        >>> from hubcore.sources.resolve import resolve
         >>> with open_checkpoint(resolve("wav2vec2_tiny_prompts")) as checkpoint:
         ...     checkpoint.layout
         'hubcore safetensors'

@@ -22,7 +22,7 @@ from tests.faults.cases import Case, Cases
 
 cases = Cases()
 pytest_generate_tests = cases.generate
-TESTS = "tests/hubcore/test_registry.py::"
+TESTS = "tests/hubcore/registry/test_names.py::"
 BROKEN = f"{TESTS}test_a_broken_plugin_harms_only_its_own_name"
 ODD = f"{TESTS}test_an_impossible_entry_point_is_a_problem"
 ERROR = "listed; loading it is a `PluginError` with its distribution and version; everything else works"

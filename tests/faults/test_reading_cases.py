@@ -34,7 +34,7 @@ from tests.paths import REPOSITORY
 
 cases = Cases()
 pytest_generate_tests = cases.generate
-SAFETENSORS = "tests/hubcore/checkpoints/test_safetensors_file.py::test_bad_headers_are_refused"
+SAFETENSORS = "tests/hubcore/checkpoints/formats/test_safetensors_file.py::test_bad_headers_are_refused"
 
 
 def test_case(case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

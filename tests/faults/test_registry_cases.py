@@ -14,7 +14,7 @@ from tests.faults.cases import Case, Cases
 
 cases = Cases()
 pytest_generate_tests = cases.generate
-BAD_FILE = "tests/hubcore/test_registry.py::test_a_wrong_file_is_an_error_with_file_and_line_and_harms_nothing"
+BAD_FILE = "tests/hubcore/registry/test_names.py::test_a_wrong_file_is_an_error_with_file_and_line_and_harms_nothing"
 ERROR = "`RegistryError` with file and line; every other file and record stays usable"
 HEAD = "version: 1\nupstreams:\n"
 

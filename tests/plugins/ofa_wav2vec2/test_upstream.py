@@ -388,7 +388,7 @@ def test_our_own_file_reads_back(model: OfaWav2Vec2Upstream, tmp_path: Path) -> 
 def test_the_bundled_model_was_really_trained() -> None:
     """Its frames of clips in the repository are as long as the paper's formula says, and its alpha follows the sound."""
     from hubcore.audio import load_audio
-    from hubcore.checkpoints import resolve
+    from hubcore.sources.resolve import resolve
     from tests.paths import SPEECH
 
     model = OfaWav2Vec2Upstream.from_checkpoint("ofa_wav2vec2_tiny_prompts")

@@ -191,8 +191,8 @@ def test_conv_layers_are_parsed_not_run() -> None:
 def test_the_bundled_model_was_really_trained() -> None:
     """It tells masked frames of clips in the repository from others five times as often as chance, and names its sources."""
     from hubcore.audio import load_audio
-    from hubcore.checkpoints import resolve
     from hubcore.pretrain.objective import Batch
+    from hubcore.sources.resolve import resolve
     from hubcore_wav2vec2.pretrain import Wav2Vec2Objective, Wav2Vec2Pretraining
     from tests.paths import SPEECH
 

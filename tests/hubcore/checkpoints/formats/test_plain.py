@@ -20,7 +20,7 @@ from hubcore.checkpoints.formats.plain import plain
 from hubcore.checkpoints.formats.torch_file import TorchFile
 from hubcore.errors import UnsafeCheckpointError
 
-GOLD = Path(__file__).parents[2] / "data" / "gold"
+GOLD = Path(__file__).parents[3] / "data" / "gold"
 
 
 class Choices(enum.Enum):

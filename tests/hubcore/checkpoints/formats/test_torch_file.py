@@ -22,7 +22,7 @@ from hubcore.checkpoints.formats.torch_file import TorchFile
 from hubcore.errors import CheckpointError, UnsafeCheckpointError
 from tests.hubcore.checkpoints import hostile_pieces as build
 
-GOLD = Path(__file__).parents[2] / "data" / "gold"
+GOLD = Path(__file__).parents[3] / "data" / "gold"
 FORMATS = [(protocol, zipped) for protocol in (2, 3, 4, 5) for zipped in (True, False)]
 DTYPES = [
     torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.int8, torch.int16, torch.int32, torch.int64,
