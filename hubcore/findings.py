@@ -1,0 +1,62 @@
+"""`Finding`: one thing that is wrong, where it is, and what to do. Imports nothing of the core."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that is wrong with a plugin, a card or the installation.
+
+    Example:
+        >>> print(Finding("'ours' has no 'license'.", "Add it.", "a/registry.yaml", 3))
+        a/registry.yaml:3: 'ours' has no 'license'. Add it.
+    """
+
+    what: str
+    """What is wrong."""
+    fix: str = ""
+    """What to do."""
+    file: str = ""
+    """The file to look into; empty if none is known."""
+    line: int | None = None
+    """The line in it; None if the file as a whole is meant."""
+    owner: str = ""
+    """The distribution that is to blame, `user`, or the folder of metadata that names none."""
+    version: str = ""
+    """That distribution's version."""
+    entry_point: str = ""
+    """The entry point concerned, as `name = value (group)`."""
+    traceback: tuple[str, ...] = ()
+    """The lines of the traceback, without frames of other people's code."""
+    warning: bool = False
+    """Whether it harms without breaking, such as a slow import."""
+    error: BaseException | None = field(default=None, compare=False, repr=False)
+    """What was raised, in this process."""
+
+    @property
+    def text(self) -> str:
+        """What is wrong and what to do."""
+        return f"{self.what} {self.fix}".rstrip()
+
+    @property
+    def place(self) -> str:
+        """`file, line N`, as far as it is known."""
+        return f"{self.file}, line {self.line}" if self.line else self.file
+
+    def __str__(self) -> str:
+        place = f"{self.file}:{self.line}" if self.line else self.file
+        return f"{place}: {self.text}" if place else self.text
+
+
+def last_sentence(message: str) -> tuple[str, str]:
+    """A message as (what is wrong, what to do): errors of hubcore end with what to do.
+
+    Example:
+        >>> last_sentence("'ours' has no 'license'. Add it.")
+        ("'ours' has no 'license'.", 'Add it.')
+    """
+    *what, fix = re.split(r"(?<=[.!?])\s+(?=[A-Z`])", message)
+    return (" ".join(what), fix) if what else (fix, "")
