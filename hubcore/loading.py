@@ -14,7 +14,8 @@ from hubcore.card import Card
 from hubcore.errors import ChecksumError, HubcoreError, OptionError, PluginError, UnavailableUpstreamError, nearest_names
 from hubcore.registry.names import Entry, Family
 from hubcore.registry.reading import find_line
-from hubcore.sources.resolve import fetch_card, file_sha256, resolve
+from hubcore.sources.resolve import fetch_card, resolve
+from hubcore.sources.stamps import file_sha256
 from hubcore.text import error_text
 
 

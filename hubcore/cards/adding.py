@@ -17,7 +17,8 @@ from hubcore.errors import OptionError, RegistryError
 from hubcore.loading import import_class, reads_checkpoints
 from hubcore.registry.names import build_registry, user_files
 from hubcore.registry.reading import NAME, read_registry
-from hubcore.sources.resolve import file_sha256, verify
+from hubcore.sources.resolve import verify
+from hubcore.sources.stamps import file_sha256
 
 _SHA256 = re.compile(r"[0-9a-fA-F]{64}")
 

@@ -18,7 +18,7 @@ import yaml
 from hubcore.card import Card, Source
 from hubcore.errors import RegistryError
 from hubcore.registry.reading import read_registry
-from hubcore.sources.resolve import cache_dir
+from hubcore.sources.folders import cache_dir
 
 _log = logging.getLogger("hubcore.checkpoints")
 _PATIENCE = 30.0

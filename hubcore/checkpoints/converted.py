@@ -30,7 +30,8 @@ from torch import Tensor
 
 from hubcore.checkpoints.report import LoadReport
 from hubcore.errors import CheckpointError
-from hubcore.sources.resolve import cache_dir, file_state, hash_file, read_stamp, write_stamp
+from hubcore.sources.folders import cache_dir
+from hubcore.sources.stamps import file_state, hash_file, read_stamp, write_stamp
 
 _log = logging.getLogger("hubcore.checkpoints")
 _used: ContextVar[bool] = ContextVar("converted copies are used", default=True)

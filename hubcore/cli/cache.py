@@ -28,8 +28,8 @@ def command() -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 def path_(as_json: bool) -> None:
     """Print the folders that are looked into, in their order."""
+    from hubcore.sources.folders import cache_dir, read_only_caches
     from hubcore.sources.hub.cache import hf_cache_dir
-    from hubcore.sources.resolve import cache_dir, read_only_caches
 
     folders = [("cache", cache_dir()), *(("read-only", layer) for layer in read_only_caches()), ("hub", hf_cache_dir())]
     if as_json:

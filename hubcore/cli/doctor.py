@@ -81,7 +81,7 @@ def command(as_json: bool, weights: bool, timeout: float) -> None:
 
 def _environment() -> tuple[list[tuple[str, str]], list[Finding]]:
     """Versions and folders, and what is wrong with them."""
-    from hubcore.sources.resolve import cache_dir, is_offline
+    from hubcore.sources.folders import cache_dir, is_offline
 
     rows = [
         ("hubcore", f"{hubcore.__version__}, {Path(hubcore.__file__).parent}"),

@@ -192,7 +192,8 @@ def pin(file: Path, names: tuple[str, ...], fetch: bool) -> None:
     from hubcore.cards.text import write_facts
     from hubcore.errors import DownloadError, UnknownUpstreamError
     from hubcore.registry.reading import read_registry
-    from hubcore.sources.resolve import fetch_source, file_sha256, find_cached
+    from hubcore.sources.resolve import fetch_source, find_cached
+    from hubcore.sources.stamps import file_sha256
 
     cards, broken = read_registry(file)
     if broken:

@@ -18,7 +18,7 @@ from hubcore.errors import ExtractionError, OptionError
 from hubcore.extract.manifest import Settings
 from hubcore.extract.plan import choose_layers
 from hubcore.protocol import Upstream
-from hubcore.sources.resolve import file_sha256
+from hubcore.sources.stamps import file_sha256
 
 DTYPES = ("float32", "float16")
 """The types features can be stored in."""

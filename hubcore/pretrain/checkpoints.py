@@ -23,7 +23,7 @@ from hubcore.checkpoints.formats.safetensors_file import SafetensorsFile
 from hubcore.checkpoints.native import write_native
 from hubcore.checkpoints.runs import MODEL, OPTIMIZER, STATE, read_state, run_checkpoints
 from hubcore.errors import CheckpointError
-from hubcore.sources.resolve import hash_file
+from hubcore.sources.stamps import hash_file
 from hubcore.text import printable
 
 try:

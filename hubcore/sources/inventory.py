@@ -8,11 +8,12 @@ import time
 from pathlib import Path
 
 from hubcore.card import Card
+from hubcore.sources.folders import cache_dir, read_only_caches
 from hubcore.sources.https.parts import abandoned_parts, is_owned
 from hubcore.sources.hub.cache import blob_of, hf_cache_dir, orphans, remove, why_wrong
 from hubcore.sources.pins import all_pins, forget_pin, pin_path
-from hubcore.sources.resolve import cache_dir, read_only_caches, stamp_path
 from hubcore.sources.seeding import hub_files
+from hubcore.sources.stamps import stamp_path
 from hubcore.sources.store import Stored, all_stored, is_intact, unusable
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hubcore.errors import ChecksumError
-from hubcore.sources.resolve import cache_dir, read_only_caches
+from hubcore.sources.folders import cache_dir, read_only_caches
 
 _log = logging.getLogger("hubcore.checkpoints")
 _SHA256 = re.compile(r"[0-9a-f]{64}")

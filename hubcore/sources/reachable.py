@@ -10,12 +10,12 @@ from typing import Any
 
 from hubcore.card import Source
 from hubcore.errors import DownloadError
+from hubcore.sources.folders import cache_dir
 from hubcore.sources.https.addresses import check_url
 from hubcore.sources.https.download import most_bytes
 from hubcore.sources.https.parts import open_part
 from hubcore.sources.https.transfer import Limits, transfer
 from hubcore.sources.hub.hugging_face import METADATA_TIMEOUT, HubFile, explained, hub_endpoint, parse_hub_uri, pause
-from hubcore.sources.resolve import cache_dir
 
 _ENOUGH = 64
 """Bytes by which a page in place of the file is recognised."""

@@ -6,54 +6,18 @@ paths go through the hook `hubcore_fetch`, the built-in schemes (`hubcore.source
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 import os
-import threading
 from pathlib import Path
 
 from hubcore.card import Card, Source
 from hubcore.checkpoints.runs import run_card
-from hubcore.errors import CheckpointError, ChecksumError, DownloadError, OfflineError, OptionError, UnknownUpstreamError
+from hubcore.errors import CheckpointError, ChecksumError, DownloadError, OfflineError, UnknownUpstreamError
 from hubcore.sources.expectations import Expectation, expecting
+from hubcore.sources.folders import cache_dir, is_offline
+from hubcore.sources.stamps import file_sha256
 
 _log = logging.getLogger("hubcore.checkpoints")
-_TRUE = ("1", "true", "yes", "on")
-
-
-def cache_dir() -> Path:
-    """The folder for downloads: `HUBCORE_CACHE`, or `$XDG_CACHE_HOME/hubcore`, or `~/.cache/hubcore`, read at each call.
-
-    Raises:
-        OptionError: none of them is set, and nobody knows where the home folder is.
-    """
-    own, base = os.environ.get("HUBCORE_CACHE"), os.environ.get("XDG_CACHE_HOME")
-    try:
-        if own:
-            return Path(own).expanduser()
-        return Path(base).expanduser() / "hubcore" if base else Path.home() / ".cache" / "hubcore"
-    except RuntimeError as error:
-        raise OptionError(
-            f"the folder for downloads is not known: {error} There must be a home folder, or a full path in HUBCORE_CACHE. "
-            "Set HUBCORE_CACHE=/some/folder."
-        ) from error
-
-
-def read_only_caches() -> tuple[Path, ...]:
-    """Caches that are looked into and never written: the folders in `HUBCORE_CACHE_READONLY`, in their order.
-
-    Example:
-        >>> isinstance(read_only_caches(), tuple)
-        True
-    """
-    listed = os.environ.get("HUBCORE_CACHE_READONLY", "").split(os.pathsep)
-    return tuple(Path(text).expanduser() for text in listed if text)
-
-
-def is_offline() -> bool:
-    """Whether `HUBCORE_OFFLINE` or `HF_HUB_OFFLINE` forbids downloads, read at each call."""
-    return any(os.environ.get(name, "").lower() in _TRUE for name in ("HUBCORE_OFFLINE", "HF_HUB_OFFLINE"))
 
 
 def resolve(source: str | os.PathLike[str]) -> Path:
@@ -220,80 +184,6 @@ def verify(path: Path, source: Source) -> None:
             f"{path} has SHA-256 {file_sha256(path)}, but {source.uri} must have {source.sha256}. These are not the "
             "published bytes. Delete the file and fetch it again; if it stays so, the publisher changed the file."
         )
-
-
-def file_sha256(path: Path) -> str:
-    """The SHA-256 of a file, from its stamp if the file has not changed since it was last hashed.
-
-    Example:
-        >>> import tempfile, pathlib
-        >>> file = pathlib.Path(tempfile.mkdtemp()) / "a"
-        >>> _ = file.write_bytes(b"")
-        >>> file_sha256(file)[:8]
-        'e3b0c442'
-    """
-    known = read_stamp(path)
-    if known is not None:
-        return known
-    before = file_state(path)
-    digest = hash_file(path)
-    if file_state(path) == before:  # a file that changes meanwhile must not be stamped with what it was
-        write_stamp(path, str(path), digest)
-    return digest
-
-
-def hash_file(path: Path) -> str:
-    """The SHA-256 of a file, every byte of it read.
-
-    Example:
-        >>> import tempfile, pathlib
-        >>> file = pathlib.Path(tempfile.mkdtemp()) / "a"
-        >>> _ = file.write_bytes(b"")
-        >>> hash_file(file)[-4:]
-        'b855'
-    """
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        for block in iter(lambda: file.read(1 << 20), b""):
-            digest.update(block)
-    return digest.hexdigest()
-
-
-def stamp_path(path: Path, folder: Path | None = None) -> Path:
-    """Where the stamp of a file lies: in a cache, ours if None, under a name made from the file's own place."""
-    name = hashlib.sha256(os.fsencode(path.resolve())).hexdigest()
-    return (folder or cache_dir()) / "stamps" / f"{name}.json"
-
-
-def write_stamp(path: Path, uri: str, sha256: str, folder: Path | None = None) -> None:
-    """Records what a file is, so that it need not be hashed again until it changes; a cache that is full may refuse."""
-    record = {"uri": uri, "path": str(path.resolve()), "sha256": sha256, **file_state(path)}
-    stamp = stamp_path(path, folder)
-    temporary = stamp.with_name(f".{stamp.name}.{os.getpid()}.{threading.get_ident()}")
-    try:
-        stamp.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(json.dumps(record, indent=1) + "\n")
-        os.replace(temporary, stamp)
-    except OSError as error:
-        _log.info("%s was not stamped: %s", path, error)  # the next use hashes it again, which is all a stamp saves
-
-
-def read_stamp(path: Path) -> str | None:
-    """The SHA-256 in a file's stamp, if the file is still the one that was stamped."""
-    for folder in (cache_dir(), *read_only_caches()):
-        try:
-            record = json.loads(stamp_path(path, folder).read_text())
-            if all(record[key] == value for key, value in file_state(path).items()):
-                return str(record["sha256"])
-        except (OSError, ValueError, KeyError, TypeError):
-            continue  # no stamp, or a damaged one: the caller hashes the file
-    return None
-
-
-def file_state(path: Path) -> dict[str, int]:
-    """What changes when a file does. The change time cannot be set back, unlike the time of modification."""
-    stat = path.stat()
-    return {"size": stat.st_size, "mtime_ns": stat.st_mtime_ns, "ctime_ns": stat.st_ctime_ns, "inode": stat.st_ino}
 
 
 def find_cached(source: Source, card: Card | None = None) -> Path | None:

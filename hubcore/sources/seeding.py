@@ -14,7 +14,8 @@ from hubcore.sources.https.parts import sync_folder
 from hubcore.sources.hub.cache import hf_caches, repo_folder, seed, snapshot
 from hubcore.sources.hub.hugging_face import parse_hub_uri
 from hubcore.sources.pins import read_pin, record_pin
-from hubcore.sources.resolve import file_sha256, find_cached
+from hubcore.sources.resolve import find_cached
+from hubcore.sources.stamps import file_sha256
 from hubcore.sources.store import stored_path
 
 

@@ -21,8 +21,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hubcore.errors import DownloadError
+from hubcore.sources.folders import cache_dir, read_only_caches
 from hubcore.sources.https.parts import Part
-from hubcore.sources.resolve import cache_dir, file_sha256, hash_file, read_only_caches, write_stamp
+from hubcore.sources.stamps import file_sha256, hash_file, write_stamp
 
 _log = logging.getLogger("hubcore.checkpoints")
 _STORED = re.compile(r"sha256-([0-9a-f]{64})")

@@ -27,7 +27,8 @@ from hubcore.errors import (
 from hubcore.loading import import_class
 from hubcore.registry.names import Family, current_registry
 from hubcore.sources.https.parts import sync_folder
-from hubcore.sources.resolve import hash_file, resolve_with_card
+from hubcore.sources.resolve import resolve_with_card
+from hubcore.sources.stamps import hash_file
 from hubcore.tools.verify import fixed_clip, reads_files
 
 _SUFFIX = ".safetensors"

@@ -21,10 +21,12 @@ from hubcore.errors import HubcoreError, OfflineError
 from hubcore.loading import build_upstream, import_class
 from hubcore.protocol import Upstream, UpstreamOutput
 from hubcore.registry.names import Entry
+from hubcore.sources.folders import is_offline
 from hubcore.sources.hub.cache import why_wrong
 from hubcore.sources.pins import read_pin
 from hubcore.sources.reachable import is_link, why_dead
-from hubcore.sources.resolve import fetch_card, find_cached, hash_file, is_offline
+from hubcore.sources.resolve import fetch_card, find_cached
+from hubcore.sources.stamps import hash_file
 from hubcore.testing.compare import BATCH_TOLERANCE, evaluating
 from hubcore.testing.inputs import speech_like
 from hubcore.upstream import UpstreamBase

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from hubcore.checkpoints import Checkpoint, LoadReport, Rename, check_names, rename
 from hubcore.checkpoints.weights import WeightPlan, read_weights
 from hubcore.errors import CheckpointLayoutError
-from hubcore.sources.resolve import read_stamp
+from hubcore.sources.stamps import read_stamp
 from hubcore_wav2vec2.config import Wav2Vec2Config
 from hubcore_wav2vec2.model import Wav2Vec2Model, build_model
 

@@ -22,6 +22,7 @@ from hubcore.errors import ChecksumError, DownloadError, HubcoreError, OfflineEr
 from hubcore.registry import names as registry
 from hubcore.registry.reading import read_registry
 from hubcore.sources import resolve as sources
+from hubcore.sources import stamps
 from hubcore.sources.https import parts
 from hubcore.sources.hub.cache import hf_cache_dir
 from hubcore.sources.pins import pin_path, read_pin, record_pin
@@ -151,7 +152,7 @@ def case_57_impossible_cache(lab: Lab) -> None:
 def test_a_second_use_reads_nothing(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     url = lab.server.answers(Answer())
     lab.get(url)
-    monkeypatch.setattr("hubcore.sources.resolve.hash_file", lambda path: pytest.fail("it was read"))
+    monkeypatch.setattr("hubcore.sources.stamps.hash_file", lambda path: pytest.fail("it was read"))
     assert lab.get(url) == BODY
 
 
@@ -272,7 +273,7 @@ def test_gc_removes_what_killed_downloads_left(lab: Lab, monkeypatch: pytest.Mon
     orphan.write_bytes(b"part")
     gone = tmp_path / "gone"
     gone.write_bytes(b"x")
-    sources.file_sha256(gone)
+    stamps.file_sha256(gone)
     gone.unlink()
     assert run(cache_command, "gc").output.count("removed") == 1  # the stamp; the others are young
     old = time.time() - 90_000

@@ -166,8 +166,8 @@ def case_74_spliced(lab: HubLab) -> None:
 
 SCRIPT = """
 import sys
-from hubcore.sources import resolve as sources
-print(sources.file_sha256(sources.resolve(sys.argv[1])))
+from hubcore.sources import resolve as sources, stamps
+print(stamps.file_sha256(sources.resolve(sys.argv[1])))
 """
 
 

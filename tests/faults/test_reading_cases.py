@@ -23,7 +23,7 @@ from hubcore.checkpoints.formats.torch_file import TorchFile
 from hubcore.doctor.odd_weights import odd_weights
 from hubcore.errors import CheckpointLayoutError, ChecksumError, MissingWeightsError
 from hubcore.sources import resolve as sources
-from hubcore.sources.resolve import hash_file
+from hubcore.sources.stamps import hash_file
 from tests.fairseq_layout import fairseq_tree
 from tests.faults import fuzz
 from tests.faults.cases import Case, Cases

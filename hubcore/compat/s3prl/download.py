@@ -8,7 +8,8 @@ from pathlib import Path
 
 from hubcore.card import Card
 from hubcore.errors import OfflineError
-from hubcore.sources.resolve import cache_dir, is_offline, resolve
+from hubcore.sources.folders import cache_dir, is_offline
+from hubcore.sources.resolve import resolve
 
 _NEW_ENOUGH_S = 60.0
 

@@ -18,7 +18,8 @@ import secrets
 import shutil
 from pathlib import Path
 
-from hubcore.sources.resolve import cache_dir, file_sha256, hash_file, read_only_caches
+from hubcore.sources.folders import cache_dir, read_only_caches
+from hubcore.sources.stamps import file_sha256, hash_file
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")

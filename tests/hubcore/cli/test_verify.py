@@ -20,6 +20,7 @@ from hubcore.cli import main
 from hubcore.protocol import Upstream, UpstreamOutput
 from hubcore.registry.names import Entry, Problem, Registry, current_registry
 from hubcore.sources import resolve as sources
+from hubcore.sources import stamps
 from hubcore.sources.reachable import why_dead
 from hubcore.tools.verify import compare_in_batch, fixed_clip, shape_problems, verify_entry
 from tests.faults.http_server import Answer
@@ -156,7 +157,7 @@ def test_every_byte_is_read_whatever_the_stamp_says(lab: Lab) -> None:
     assert verify_entry(entry(source)).verdict == "ok"
     stored = lab.cache / "files" / f"sha256-{SHA256}"
     stored.write_bytes(BODY[:-1] + bytes([BODY[-1] ^ 1]))
-    sources.write_stamp(stored, source.uri, SHA256)
+    stamps.write_stamp(stored, source.uri, SHA256)
     found = verify_entry(entry(source))
     assert found.verdict == "failed" and found.sha256 != SHA256
     assert f"must have {SHA256} (published). The file was changed on this disk" in found.problems[0]

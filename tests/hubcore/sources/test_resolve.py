@@ -11,6 +11,7 @@ import pytest
 
 from hubcore.card import Card, Source
 from hubcore.errors import CheckpointError, ChecksumError, DownloadError, OfflineError, OptionError, UnknownUpstreamError
+from hubcore.sources import folders, stamps
 from hubcore.sources import resolve as sources
 from hubcore.sources.expectations import Expectation, expected, expecting
 from tests.faults.http_server import BODY, SHA256, Answer
@@ -26,7 +27,7 @@ def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptu
 def test_an_address_is_downloaded_once_and_stamped(lab: Lab) -> None:
     url = lab.server.answers(Answer())
     path = sources.resolve(url)
-    assert path.read_bytes() == BODY and sources.read_stamp(path) == SHA256
+    assert path.read_bytes() == BODY and stamps.read_stamp(path) == SHA256
     assert sources.resolve(url) == path and len(lab.server.log) == 1
 
 
@@ -94,14 +95,14 @@ def test_a_card_without_any_file_names_every_cause(lab: Lab) -> None:
 def test_a_stamp_holds_until_the_file_changes(lab: Lab, tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.write_bytes(b"one")
-    assert sources.file_sha256(file) == hashlib.sha256(b"one").hexdigest() == sources.read_stamp(file)
+    assert stamps.file_sha256(file) == hashlib.sha256(b"one").hexdigest() == stamps.read_stamp(file)
     before = file.stat()
     file.write_bytes(b"two")
     os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
-    assert sources.read_stamp(file) is None
-    assert sources.file_sha256(file) == hashlib.sha256(b"two").hexdigest()
-    sources.stamp_path(file).write_text("[")
-    assert sources.read_stamp(file) is None
+    assert stamps.read_stamp(file) is None
+    assert stamps.file_sha256(file) == hashlib.sha256(b"two").hexdigest()
+    stamps.stamp_path(file).write_text("[")
+    assert stamps.read_stamp(file) is None
 
 
 @pytest.mark.parametrize("variable", ["HUBCORE_OFFLINE", "HF_HUB_OFFLINE"])
@@ -135,12 +136,12 @@ def test_a_path_wins_over_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 def test_the_cache_folder_is_read_when_used(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HUBCORE_CACHE", "/somewhere")
-    assert sources.cache_dir() == Path("/somewhere")
+    assert folders.cache_dir() == Path("/somewhere")
     monkeypatch.delenv("HUBCORE_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", "/elsewhere")
-    assert sources.cache_dir() == Path("/elsewhere/hubcore")
+    assert folders.cache_dir() == Path("/elsewhere/hubcore")
     monkeypatch.delenv("XDG_CACHE_HOME")
-    assert sources.cache_dir() == Path.home() / ".cache/hubcore"
+    assert folders.cache_dir() == Path.home() / ".cache/hubcore"
 
 
 @pytest.mark.parametrize("name", ["HUBCORE_CACHE", "XDG_CACHE_HOME"])
@@ -148,4 +149,4 @@ def test_a_home_that_nobody_has_is_said(name: str, monkeypatch: pytest.MonkeyPat
     monkeypatch.delenv("HUBCORE_CACHE", raising=False)
     monkeypatch.setenv(name, "~nobody-of-that-name/x")
     with pytest.raises(OptionError, match="Set HUBCORE_CACHE="):
-        sources.cache_dir()
+        folders.cache_dir()

@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from hubcore.checkpoints import converted
-from hubcore.sources.resolve import cache_dir, file_sha256
+from hubcore.sources.folders import cache_dir
+from hubcore.sources.stamps import file_sha256
 from hubcore_ofa_wav2vec2 import OfaWav2Vec2Upstream
 from hubcore_wav2vec2 import Wav2Vec2Upstream
 from tests.gold import WAV2VEC2_FILES, gold_file, gold_wavs

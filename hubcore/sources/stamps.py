@@ -1,0 +1,88 @@
+"""SHA-256 of files, and stamps: records by which an unchanged file need not be hashed again. Imports no torch."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import threading
+from pathlib import Path
+
+from hubcore.sources.folders import cache_dir, read_only_caches
+
+_log = logging.getLogger("hubcore.checkpoints")
+
+
+def file_sha256(path: Path) -> str:
+    """The SHA-256 of a file, from its stamp if the file has not changed since it was last hashed.
+
+    Example:
+        >>> import tempfile, pathlib
+        >>> file = pathlib.Path(tempfile.mkdtemp()) / "a"
+        >>> _ = file.write_bytes(b"")
+        >>> file_sha256(file)[:8]
+        'e3b0c442'
+    """
+    known = read_stamp(path)
+    if known is not None:
+        return known
+    before = file_state(path)
+    digest = hash_file(path)
+    if file_state(path) == before:  # a file that changes meanwhile must not be stamped with what it was
+        write_stamp(path, str(path), digest)
+    return digest
+
+
+def hash_file(path: Path) -> str:
+    """The SHA-256 of a file, every byte of it read.
+
+    Example:
+        >>> import tempfile, pathlib
+        >>> file = pathlib.Path(tempfile.mkdtemp()) / "a"
+        >>> _ = file.write_bytes(b"")
+        >>> hash_file(file)[-4:]
+        'b855'
+    """
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        for block in iter(lambda: file.read(1 << 20), b""):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def stamp_path(path: Path, folder: Path | None = None) -> Path:
+    """Where the stamp of a file lies: in a cache, ours if None, under a name made from the file's own place."""
+    name = hashlib.sha256(os.fsencode(path.resolve())).hexdigest()
+    return (folder or cache_dir()) / "stamps" / f"{name}.json"
+
+
+def write_stamp(path: Path, uri: str, sha256: str, folder: Path | None = None) -> None:
+    """Records what a file is, so that it need not be hashed again until it changes; a cache that is full may refuse."""
+    record = {"uri": uri, "path": str(path.resolve()), "sha256": sha256, **file_state(path)}
+    stamp = stamp_path(path, folder)
+    temporary = stamp.with_name(f".{stamp.name}.{os.getpid()}.{threading.get_ident()}")
+    try:
+        stamp.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_text(json.dumps(record, indent=1) + "\n")
+        os.replace(temporary, stamp)
+    except OSError as error:
+        _log.info("%s was not stamped: %s", path, error)  # the next use hashes it again, which is all a stamp saves
+
+
+def read_stamp(path: Path) -> str | None:
+    """The SHA-256 in a file's stamp, if the file is still the one that was stamped."""
+    for folder in (cache_dir(), *read_only_caches()):
+        try:
+            record = json.loads(stamp_path(path, folder).read_text())
+            if all(record[key] == value for key, value in file_state(path).items()):
+                return str(record["sha256"])
+        except (OSError, ValueError, KeyError, TypeError):
+            continue  # no stamp, or a damaged one: the caller hashes the file
+    return None
+
+
+def file_state(path: Path) -> dict[str, int]:
+    """What changes when a file does. The change time cannot be set back, unlike the time of modification."""
+    stat = path.stat()
+    return {"size": stat.st_size, "mtime_ns": stat.st_mtime_ns, "ctime_ns": stat.st_ctime_ns, "inode": stat.st_ino}
