@@ -109,6 +109,7 @@ VARIANTS = {
     **{f"window {window}": ("fbank", {"window": window}) for window in WINDOW_FORMULAS},
     "mirrored": ("fbank", {"snip_edges": False}),
     "mirrored, odd lengths": ("fbank", {"snip_edges": False, "frame_length_ms": 25.07, "frame_shift_ms": 9.95}),
+    "centred, not normalised": ("mel", {"cmvn": False}),
     "centred, odd length": ("mel", {"frame_length_ms": 25.07, "fft_size": 512}),
     "8 kHz": ("fbank", {"sample_rate": 8000, "num_mel_bins": 23}),
     "fraction of a sample": ("fbank", {"sample_rate": 11025}),
