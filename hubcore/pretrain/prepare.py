@@ -13,11 +13,11 @@ import torch
 from torch import nn
 
 from hubcore.errors import OptionError, PluginError, UnknownUpstreamError
+from hubcore.fields import build
 from hubcore.loading import import_class
 from hubcore.pretrain.data import BatchReader, Corpus, Cropping, Plan, check_guidance, read_corpus
 from hubcore.pretrain.objectives import find_objective
 from hubcore.pretrain.recipe import Recipe, plain_values
-from hubcore.pretrain.typed import build
 from hubcore.registry.names import current_registry
 from hubcore.text import printable
 

@@ -10,14 +10,18 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 
 from hubcore.errors import OptionError, nearest_names
-from hubcore.pretrain.typed import Where, build, unknown_key
+from hubcore.fields import Above, AtLeast, Between, Length, Probability, Where, build, unknown_key
 from hubcore.text import printable
 
+Positive = Annotated[int, AtLeast(1)]
+Count = Annotated[int, AtLeast(0)]
+NotNegative = Annotated[float, AtLeast(0)]
+Seed = Annotated[int, Between(0, 2**63, "[)")]
 RECIPES = Path(__file__).parent / "recipes"
 """The shipped recipes."""
 
@@ -30,43 +34,50 @@ class DataSection:
     """Manifests (root on line 1, then `relpath TAB samples`). fairseq: `task.data`, `dataset.train_subset`."""
     valid: tuple[str, ...] = ()
     """Manifests to validate on; none if empty. fairseq: `dataset.valid_subset`."""
-    segments: tuple[str, ...] = ()
+    segments: Annotated[tuple[str, ...], Length(0, 2)] = ()
     """What supervises an objective that wants more than audio: a path, or the original's two roots, alphas first."""
-    max_samples_per_batch: int = 1_400_000
+    max_samples_per_batch: Positive = 1_400_000
     """Samples in one micro-batch, at most. fairseq: `dataset.max_tokens`."""
-    min_samples: int = 32_000
+    min_samples: Positive = 32_000
     """Utterances below this are left out. fairseq: `task.min_sample_size`."""
     max_samples: int | None = None
     """Longer utterances are cropped to this, at a new place each epoch. fairseq: `task.max_sample_size`."""
-    workers: int = 2
+    workers: Count = 2
     """Threads that read audio ahead; 0 reads when it is needed. fairseq: `dataset.num_workers`."""
-    max_unreadable: int = 100
+    max_unreadable: Count = 100
     """Files that may turn out unreadable or changed before the run stops."""
+
+    def __post_init__(self) -> None:
+        if self.max_samples is not None and self.max_samples < self.min_samples:
+            raise OptionError(
+                f"max_samples is {self.max_samples}, below min_samples, {self.min_samples}. Longer utterances are cropped to "
+                "the one, shorter ones left out below the other. Raise max_samples."
+            )
 
 
 @dataclass(frozen=True)
 class OptimizationSection:
     """How weights change: AdamW, linear warm-up, polynomial decay."""
 
-    max_updates: int = 100_000
+    max_updates: Positive = 100_000
     """Updates of the whole run. fairseq: `optimization.max_update`."""
-    lr: float = 5e-4
+    lr: NotNegative = 5e-4
     """The learning rate at the end of the warm-up. fairseq: `optimization.lr`."""
-    warmup_updates: int = 0
+    warmup_updates: Count = 0
     """Updates over which it rises from 0. fairseq: `lr_scheduler.warmup_updates`."""
-    end_lr: float = 0.0
+    end_lr: NotNegative = 0.0
     """The learning rate at `max_updates`. fairseq: `lr_scheduler.end_learning_rate`."""
-    power: float = 1.0
+    power: NotNegative = 1.0
     """Of the decay between the two; 1 is a straight line. fairseq: `lr_scheduler.power`."""
-    betas: tuple[float, float] = (0.9, 0.98)
+    betas: tuple[Probability, Probability] = (0.9, 0.98)
     """Decay of the two moments. fairseq: `optimizer.adam_betas`."""
-    eps: float = 1e-6
+    eps: Annotated[float, Above(0)] = 1e-6
     """Added to the root of the second moment. fairseq: `optimizer.adam_eps`."""
-    weight_decay: float = 0.01
+    weight_decay: NotNegative = 0.01
     """Each update takes `lr * weight_decay` of every weight away. fairseq: `optimizer.weight_decay`."""
-    clip_norm: float = 0.0
+    clip_norm: NotNegative = 0.0
     """Largest norm of the gradient; 0 for no limit. fairseq: `optimization.clip_norm`."""
-    accumulate: int = 1
+    accumulate: Positive = 1
     """Micro-batches of an update, for each process. fairseq: `optimization.update_freq`."""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     """Numbers that the forward pass computes with; weights stay in fp32. fairseq: `common.fp16`, `common.bf16`."""
@@ -76,17 +87,17 @@ class OptimizationSection:
 class RunSection:
     """What is kept of a run, and when."""
 
-    seed: int = 1
+    seed: Seed = 1
     """All that is random comes from it. fairseq: `common.seed`."""
-    save_every: int = 1000
+    save_every: Positive = 1000
     """Updates between two checkpoints; the last update is saved too. fairseq: `checkpoint.save_interval_updates`."""
-    keep_last: int = 3
+    keep_last: Positive = 3
     """Newest checkpoints that are kept. fairseq: `checkpoint.keep_interval_updates`."""
-    keep_every: int = 0
+    keep_every: Count = 0
     """Those at multiples of it are kept for good; 0 for none. fairseq: `checkpoint.keep_interval_updates_pattern`."""
-    validate_every: int = 1000
+    validate_every: Count = 1000
     """Updates between two validations; 0 for none. fairseq: `dataset.validate_interval_updates`."""
-    log_every: int = 100
+    log_every: Positive = 100
     """Updates that a row of metrics.jsonl sums up. fairseq: `common.log_interval`."""
     device: Literal["auto", "cpu"] = "auto"
     """`auto` takes a GPU where there is one. fairseq: `common.cpu`."""
@@ -100,9 +111,9 @@ class RunSection:
 class MonitorSection:
     """What counts as a collapse: a figure beyond its limit at `patience` rows in a row, after `grace_updates`."""
 
-    grace_updates: int = 2000
+    grace_updates: Count = 2000
     """Updates that may look like anything."""
-    patience: int = 5
+    patience: Count = 5
     """Rows in a row; 0 turns the watch off, except for losses that are not finite."""
     min_perplexity: float = 0.0
     """Lowest perplexity of the codes that counts as alive, summed over groups; 0 for no limit."""
@@ -206,7 +217,6 @@ def read_recipe(source: str, overrides: Iterable[str] = ()) -> Recipe:
     recipe = build(Recipe, {"name": path.stem, **values}, prefix="", where=where)
     if not recipe.upstream:
         raise OptionError(f"{path}: upstream is missing. It names the objective, such as wav2vec2. Add the line.")
-    _check_ranges(recipe, where)
     data = recipe.data
     absolute: dict[str, Any] = {
         name: tuple(str(Path(each).expanduser().absolute()) for each in getattr(data, name))
@@ -287,52 +297,3 @@ def _set(values: dict[str, Any], key: str, value: Any, override: str) -> None:
             raise OptionError(f"override {override!r}: {section} is no section. It holds {inner!r:.40}. Correct the key.")
         place = inner
     place[last] = value
-
-
-_AT_LEAST: Mapping[str, float] = {
-    "data.max_samples_per_batch": 1,
-    "data.min_samples": 1,
-    "data.workers": 0,
-    "data.max_unreadable": 0,
-    "optimization.max_updates": 1,
-    "optimization.lr": 0,
-    "optimization.warmup_updates": 0,
-    "optimization.end_lr": 0,
-    "optimization.power": 0,
-    "optimization.weight_decay": 0,
-    "optimization.clip_norm": 0,
-    "optimization.accumulate": 1,
-    "run.seed": 0,
-    "run.save_every": 1,
-    "run.keep_last": 1,
-    "run.keep_every": 0,
-    "run.validate_every": 0,
-    "run.log_every": 1,
-    "monitor.grace_updates": 0,
-    "monitor.patience": 0,
-}
-
-
-def _check_ranges(recipe: Recipe, where: Where) -> None:
-    for key, least in _AT_LEAST.items():
-        section, name = key.split(".")
-        value = getattr(getattr(recipe, section), name)
-        if value < least:
-            raise OptionError(f"{where(key)}: {key} is {value}. It must be at least {least:g}. Correct it.")
-    if recipe.run.seed >= 2**63:
-        raise OptionError(f"{where('run.seed')}: run.seed is {recipe.run.seed}. It must be below 2^63. Correct it.")
-    if not all(0 <= beta < 1 for beta in recipe.optimization.betas) or recipe.optimization.eps <= 0:
-        raise OptionError(
-            f"{where('optimization.betas')}: optimization.betas is {list(recipe.optimization.betas)} and eps "
-            f"{recipe.optimization.eps}. Betas must be from 0 to below 1, eps above 0. Correct them."
-        )
-    if recipe.data.max_samples is not None and recipe.data.max_samples < recipe.data.min_samples:
-        raise OptionError(
-            f"{where('data.max_samples')}: data.max_samples is {recipe.data.max_samples}, below data.min_samples, "
-            f"{recipe.data.min_samples}. Utterances are cropped to the one and left out below the other. Raise max_samples."
-        )
-    if len(recipe.data.segments) > 2:
-        raise OptionError(
-            f"{where('data.segments')}: data.segments has {len(recipe.data.segments)} paths. It takes one, or two roots "
-            "(alphas, boundaries). Correct it."
-        )

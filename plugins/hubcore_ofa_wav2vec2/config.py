@@ -6,12 +6,14 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
+from typing import Annotated
 
 from hubcore.card import UpstreamShape
-from hubcore.errors import OptionError
+from hubcore.fields import Between, Size, check_fields, require
 from hubcore_wav2vec2.config import CONFIGS as WAV2VEC2_CONFIGS
 from hubcore_wav2vec2.config import Wav2Vec2Config
 
+Lambd = Annotated[float, Between(0, 2)]
 DEFAULT_LAMBD = 0.5
 """The lambda used where nobody chose one: the middle of the published checkpoint's range, 0 (20 ms) to 1 (about 90 ms)."""
 
@@ -27,21 +29,18 @@ class OfaWav2Vec2Config(Wav2Vec2Config):
         (True, 512)
     """
 
-    alpha_kernel: int = 5
+    alpha_kernel: Size = 5
     """Kernel, in frames, of the convolution that predicts alpha. The original: fixed at 5."""
     mixing: bool = True
     """Whether lambda mixes alpha with 1, which makes the frame rate a choice. The original: `mixup`."""
-    lambd_range: tuple[float, float] = (0.0, 1.0)
+    lambd_range: tuple[Lambd, Lambd] = (0.0, 1.0)
     """The lambdas that training drew. The original: `mixup_distro`, `upper_lambd`."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        low, high = (float(end) for end in self.lambd_range)
-        object.__setattr__(self, "lambd_range", (low, high))
-        if self.alpha_kernel < 1 or self.alpha_kernel % 2 == 0:
-            raise OptionError(f"alpha_kernel must be odd, but is {self.alpha_kernel} instead.")
-        if not low <= high <= 2:
-            raise OptionError(f"lambd_range must rise and end at 2 at most, but is {self.lambd_range} instead.")
+        check_fields(self)
+        require(self.alpha_kernel % 2 == 1, "alpha_kernel", "odd", self.alpha_kernel)
+        require(self.lambd_range[0] <= self.lambd_range[1], "lambd_range", "rising", self.lambd_range)
 
     @property
     def upstream_shape(self) -> UpstreamShape:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Annotated, Literal
 
-from hubcore.errors import OptionError
-from hubcore_wav2vec2.pretrain.config import Wav2Vec2Objective
+from hubcore.fields import Between
+from hubcore_wav2vec2.pretrain.config import NotNegative, Share, Wav2Vec2Objective
 
 LambdDraw = Literal["uniform", "uniform-fr", "scale", "both"]
 
@@ -23,30 +23,16 @@ class OfaWav2Vec2Objective(Wav2Vec2Objective):
     lambd_draw: LambdDraw = "uniform"
     """Distribution of lambda, one draw for each batch: "uniform" from 0 to 1; "uniform-fr", so that the frame period is uniform
     from 20 to 90 ms; "scale" from 1 to 2; "both" from 0 to `upper_lambd`. The original: `mixup_distro`."""
-    upper_lambd: float = 1.0
+    upper_lambd: Annotated[float, Between(0, 2, "(]")] = 1.0
     """Upper end of "both". The original: `upper_lambd`."""
-    cardinality_weight: float = 0.0
+    cardinality_weight: NotNegative = 0.0
     """Of the distance between the share of frames that fire and `target_ratio`. The original: `card_loss`."""
-    target_ratio: float = 0.25
+    target_ratio: Share = 0.25
     """That share. The original: `target_ratio`."""
-    segmentation_weight: float = 0.05
+    segmentation_weight: NotNegative = 0.05
     """Of the distance between summed alpha and the number of segments, at each boundary. The original: `seg_loss`."""
-    frame_weight: float = 0.5
+    frame_weight: NotNegative = 0.5
     """Of the distance between alpha and pseudo alpha. The original: `frame_loss`."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.lambd_draw not in get_args(LambdDraw):
-            raise OptionError(
-                f"lambd_draw must be one of {', '.join(get_args(LambdDraw))}, but is {self.lambd_draw!r} instead."
-            )
-        if not 0 < self.upper_lambd <= 2:
-            raise OptionError(f"upper_lambd must be above 0 and at most 2, but is {self.upper_lambd} instead.")
-        if not 0 < self.target_ratio <= 1:
-            raise OptionError(f"target_ratio must be above 0 and at most 1, but is {self.target_ratio} instead.")
-        for name in ("cardinality_weight", "segmentation_weight", "frame_weight"):
-            if getattr(self, name) < 0:
-                raise OptionError(f"{name} must be at least 0, but is {getattr(self, name)} instead.")
 
     @property
     def needs_segments(self) -> bool:

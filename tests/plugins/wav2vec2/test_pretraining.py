@@ -321,11 +321,11 @@ def test_layerdrop_skips_blocks_in_training_only() -> None:
         ({"codebook_dim": 25}, "codebook_groups must divide"),
         ({"temperature": (0.5, 2.0, 0.9)}, "temperature"),
         ({"compat": "fairseq"}, "compat"),
-        ({"num_negatives": 2.5}, "num_negatives must be of type int"),
+        ({"num_negatives": 2.5}, "num_negatives must be a whole number"),
         ({"layerdrop": 1.0}, "layerdrop"),
         ({"mask_selection": "fixed"}, "mask_selection"),
-        ({"mask_selection": "normal", "mask_other": -1.0}, "mask_other must be at least 0"),
-        ({"mask_selection": "uniform", "mask_other": 20.5}, "at most twice mask_length=10"),
+        ({"mask_selection": "normal", "mask_other": -1.0}, "mask_other must be a number of at least 0"),
+        ({"mask_selection": "uniform", "mask_other": 20.5}, "at most twice mask_length, 20"),
     ],
 )
 def test_an_impossible_option_is_named(options: dict[str, object], says: str) -> None:

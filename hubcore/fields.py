@@ -1,0 +1,305 @@
+"""Checks of dataclasses from their annotations: `check_fields` in a `__post_init__`, `build` for plain data from YAML or JSON.
+
+```python
+@dataclass(frozen=True)
+class Config:
+    dim: Size = 768
+    dropout: Probability = 0.0
+    power: Annotated[float, AtLeast(0)] = 1.0
+    norm: Literal["group", "layer"] = "group"
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        require(self.dim % 2 == 0, "dim", "even", self.dim)
+```
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import types
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from hubcore.errors import OptionError, nearest_names
+
+Record = TypeVar("Record")
+Where = Callable[[str], str]
+"""Says where a dotted key was set, such as `tiny.yaml`."""
+
+
+@dataclass(frozen=True)
+class Between:
+    """Limits of a number, written into its annotation.
+
+    Example:
+        >>> print(Between(0, 1, "[)"), 1 in Between(0, 1, "[)"))
+        from 0 to below 1 False
+    """
+
+    low: float
+    high: float
+    ends: Literal["[]", "[)", "(]", "()"] = "[]"
+    """Which of the two are allowed themselves: a round bracket stands for an end that is not."""
+
+    def __contains__(self, value: float) -> bool:
+        above = value > self.low if self.ends[0] == "(" else value >= self.low
+        return above and (value < self.high if self.ends[1] == ")" else value <= self.high)
+
+    def __str__(self) -> str:
+        open_low, open_high = self.ends[0] == "(", self.ends[1] == ")"
+        if self.high == math.inf:
+            return f"{'above' if open_low else 'of at least'} {self.low:,}"
+        low = f"above {self.low:,} and" if open_low else f"from {self.low:,} to"
+        return f"{low}{' below' if open_high else ' at most' if open_low else ''} {self.high:,}"
+
+
+class AtLeast(Between):
+    """A lowest value.
+
+    Example:
+        >>> 1 in AtLeast(1)
+        True
+    """
+
+    def __init__(self, low: float) -> None:
+        super().__init__(low, math.inf)
+
+
+class Above(Between):
+    """A limit that is not allowed itself.
+
+    Example:
+        >>> 0 in Above(0)
+        False
+    """
+
+    def __init__(self, low: float) -> None:
+        super().__init__(low, math.inf, "()")
+
+
+@dataclass(frozen=True)
+class Length:
+    """How many items a tuple has.
+
+    Example:
+        >>> (1, 2, 3) in Length(1, 2)
+        False
+    """
+
+    low: int
+    high: int
+
+    def __contains__(self, items: Collection[Any]) -> bool:
+        return self.low <= len(items) <= self.high
+
+    def __str__(self) -> str:
+        return f"of {self.low} to {self.high} items"
+
+
+Size = Annotated[int, Between(1, 65536)]
+"""A width, a kernel or a number of heads. The upper limit stops a hostile config before anything is built from it."""
+Depth = Annotated[int, Between(1, 1000)]
+"""A number of layers."""
+Rate = Annotated[int, Between(1, 1_000_000)]
+"""Samples per second."""
+Probability = Annotated[float, Between(0, 1, "[)")]
+"""Of a dropout: 1 would leave nothing."""
+
+
+def check_fields(record: Any) -> None:
+    """Checks each field of a dataclass against its annotation; call it first in `__post_init__`.
+
+    Lists become tuples, and whole numbers floats, where the annotation says so. A number must be finite.
+
+    Raises:
+        OptionError: a field has another type, or a value outside its limits.
+
+    Example:
+        >>> @dataclass(frozen=True)
+        ... class Config:
+        ...     dim: Size = 768
+        ...     def __post_init__(self) -> None:
+        ...         check_fields(self)
+        >>> Config(dim=0)
+        Traceback (most recent call last):
+        hubcore.errors.OptionError: dim must be a whole number from 1 to 65,536, but is 0 instead.
+    """
+    hints = _hints(type(record))
+    for field in dataclasses.fields(record):
+        value, hint = getattr(record, field.name), hints.get(field.name, Any)
+        found = _convert(value, hint, field.name, None)
+        if found is _WRONG:
+            raise _must_be(field.name, _words(hint), value)
+        if found is not value:
+            object.__setattr__(record, field.name, found)
+
+
+def require(holds: bool, name: str, wanted: str, value: object) -> None:
+    """Refuses the value of a field where its annotation alone cannot tell.
+
+    Raises:
+        OptionError: `holds` is false.
+
+    Example:
+        >>> require(7 % 2 == 0, "dim", "even", 7)
+        Traceback (most recent call last):
+        hubcore.errors.OptionError: dim must be even, but is 7 instead.
+    """
+    if not holds:
+        raise _must_be(name, wanted, value)
+
+
+def _must_be(name: str, wanted: str, value: object) -> OptionError:
+    return OptionError(f"{name} must be {wanted}, but is {value!r:.80} instead.")
+
+
+def build(cls: type[Record], values: object, *, prefix: str, where: Where, start: Record | None = None) -> Record:
+    """An instance of a dataclass from a mapping, strictly.
+
+    Args:
+        cls: the dataclass.
+        values: keys and values as YAML gives them.
+        prefix: the dotted key of the mapping itself, for messages; empty at the top.
+        where: says where a key was set.
+        start: what the keys that are not given are taken from, instead of the class's defaults.
+
+    Raises:
+        OptionError: no such key, a value of another type, a key that must be there and is not, or a value that the class
+            itself refuses.
+
+    Example:
+        >>> @dataclass(frozen=True)
+        ... class Point:
+        ...     x: float = 0.0
+        >>> build(Point, {"x": "5e-4"}, prefix="point", where=lambda key: "a.yaml")
+        Point(x=0.0005)
+    """
+    if not isinstance(values, Mapping):
+        raise OptionError(f"{where(prefix)}: {prefix or 'the file'} must be keys with values, but is {values!r:.60} instead.")
+    hints = _hints(cls)
+    known = [field.name for field in dataclasses.fields(cls) if field.init]  # type: ignore[arg-type]
+    given: dict[str, Any] = {}
+    for key, value in values.items():
+        dotted = f"{prefix}.{key}" if prefix else str(key)
+        if key not in known:
+            raise unknown_key(str(key), known, prefix, where(dotted))
+        given[str(key)] = convert(value, hints.get(str(key), Any), dotted, where)
+    try:
+        return cls(**given) if start is None else dataclasses.replace(start, **given)  # type: ignore[type-var]
+    except OptionError as error:
+        raise OptionError(f"{where(prefix)}: {prefix}: {error}") from error
+    except (TypeError, ValueError) as error:
+        raise OptionError(f"{where(prefix)}: {prefix} cannot be used: {error}. Correct its values.") from error
+
+
+def unknown_key(key: str, known: list[str], prefix: str, where: str) -> OptionError:
+    """The error for a key that is none of `known`, with the nearest ones."""
+    near = nearest_names(key, known)
+    hint = f"The nearest are {', '.join(near)}." if near else f"There are {', '.join(known)}."
+    inside = f"{prefix} has" if prefix else "there is"
+    return OptionError(
+        f"{where}: {f'{prefix}.{key}' if prefix else key} is unknown; {inside} no key {key!r}. {hint} Correct it."
+    )
+
+
+def convert(value: Any, hint: Any, key: str, where: Where) -> Any:
+    """`value` as the annotation `hint`, where YAML's spelling leaves no doubt.
+
+    A whole number is a float too, `5e-4` is one although YAML takes it for text, a list is a tuple, and one value is a list
+    of one.
+
+    Raises:
+        OptionError: it has another type, or is outside its limits.
+
+    Example:
+        >>> convert([1, 2], tuple[float, float], "betas", lambda key: "a.yaml")
+        (1.0, 2.0)
+    """
+    found = _convert(value, hint, key, where)
+    if found is _WRONG:
+        raise _must_be(f"{where(key)}: {key}", _words(hint), value)
+    return found
+
+
+def _hints(cls: type[Any]) -> Mapping[str, Any]:
+    """The annotations of a dataclass's fields; those that cannot be resolved are not checked."""
+    try:
+        return get_type_hints(cls, include_extras=True)
+    except (NameError, AttributeError, TypeError):
+        return {}
+
+
+_WRONG: Any = object()
+
+
+def _convert(value: Any, hint: Any, key: str, where: Where | None) -> Any:
+    """`value` as `hint`, or `_WRONG`; without `where` it comes from Python, where text is no number and no item a list."""
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin is Annotated:
+        found = _convert(value, arguments[0], key, where)
+        limits = [limit for limit in arguments[1:] if isinstance(limit, Between | Length)]
+        return found if found is not _WRONG and all(found in limit for limit in limits) else _WRONG
+    if origin in (Union, types.UnionType):
+        options = (_convert(value, argument, key, where) for argument in arguments)
+        return next((one for one in options if one is not _WRONG), _WRONG)
+    if origin is Literal:
+        return value if any(value == choice and type(value) is type(choice) for choice in arguments) else _WRONG
+    if origin is tuple:
+        return _tuple(value, arguments, key, where)
+    if hint is float:
+        return _float(value, text=where is not None)
+    if hint is int:
+        return value if isinstance(value, int) and not isinstance(value, bool) else _WRONG
+    if hint in (bool, str, type(None)):
+        return value if isinstance(value, hint) else _WRONG
+    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
+        return value if isinstance(value, hint) else build(hint, value, prefix=key, where=where or (lambda _: "the config"))
+    if isinstance(origin, type) and issubclass(origin, Mapping):
+        return value if isinstance(value, Mapping) else _WRONG
+    return value
+
+
+def _tuple(value: Any, arguments: tuple[Any, ...], key: str, where: Where | None) -> Any:
+    if not isinstance(value, list | tuple):
+        if where is None or value is None:
+            return _WRONG
+        value = [value]
+    if len(arguments) == 2 and arguments[1] is Ellipsis:
+        arguments = (arguments[0],) * len(value)
+    if len(value) != len(arguments):
+        return _WRONG
+    items = tuple(_convert(item, argument, key, where) for item, argument in zip(value, arguments, strict=True))
+    return _WRONG if any(item is _WRONG for item in items) else items
+
+
+def _float(value: Any, *, text: bool) -> Any:
+    if isinstance(value, bool) or not isinstance(value, int | float | str if text else int | float):
+        return _WRONG
+    try:
+        number = float(value)
+    except (ValueError, OverflowError):
+        return _WRONG
+    return number if math.isfinite(number) else _WRONG
+
+
+def _words(hint: Any) -> str:
+    """An annotation in words."""
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin is Annotated:
+        limits = (str(limit) for limit in arguments[1:] if isinstance(limit, Between | Length))
+        return " ".join((_words(arguments[0]), *limits))
+    if origin in (Union, types.UnionType):
+        return " or ".join(_words(argument) for argument in arguments)
+    if origin is Literal:
+        return f"one of {', '.join(map(str, arguments))}"
+    if origin is tuple:
+        inside = arguments[:1] if arguments[-1] is Ellipsis else arguments
+        count = "" if arguments[-1] is Ellipsis else f"{len(arguments)} values, "
+        return f"a list ({count}each {' or '.join(dict.fromkeys(map(_words, inside)))})"
+    if isinstance(origin, type) and issubclass(origin, Mapping):
+        return "keys with values"
+    words = {int: "a whole number", float: "a number", bool: "true or false", str: "text", type(None): "null"}
+    return words.get(hint, getattr(hint, "__name__", str(hint)))

@@ -1,0 +1,132 @@
+"""Writing a file whole or not at all: `write_whole`, and `sync`, which returns when bytes are on the disk.
+
+Imports nothing of the core; an `OSError` goes through to the caller, who knows what the file was for.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import os
+import secrets
+import shutil
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+_log = logging.getLogger("hubcore.files")
+_CANNOT_SYNC = frozenset((errno.EINVAL, errno.EBADF, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS))
+"""Answers to fsync of file systems that have none for this kind of file."""
+_said: list[bool] = []
+
+
+@contextlib.contextmanager
+def write_whole(
+    path: str | os.PathLike[str], *, durable: bool = True, folder: bool = False, replace: bool = True
+) -> Iterator[Path]:
+    """Gives a temporary path beside `path` to write to, which takes the name `path` when the block ends without an error.
+
+    After an error the temporary file is gone and what was at `path` is still there. It gets the permissions of any new file,
+    those of the umask. Its name begins with a dot, is short, and keeps the ending, which writers of pictures and weights read.
+
+    Args:
+        path: the file to make or replace; its folder must exist.
+        durable: wait until it is on the disk. Without, a power cut (not a killed process) may leave an empty file.
+        folder: give a new folder instead of a new file; a folder with something in it is never replaced.
+        replace: take the place of a file that is there already.
+
+    Raises:
+        FileExistsError: something is there and `replace` is False, even if it appeared in the meantime.
+        OSError: the file system refused; nothing was changed.
+
+    Example:
+        >>> import tempfile
+        >>> target = Path(tempfile.mkdtemp()) / "a.txt"
+        >>> with write_whole(target) as temporary:
+        ...     _ = temporary.write_text("all of it")
+        >>> target.read_text(), len(list(target.parent.iterdir()))
+        ('all of it', 1)
+    """
+    path = Path(path)
+    temporary = path.parent / f".{secrets.token_hex(8)}.part{path.suffix if len(path.suffix) <= 16 else ''}"
+    try:
+        if folder:
+            temporary.mkdir()
+        else:
+            os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+        mode = stat.S_IMODE(temporary.stat().st_mode)
+        yield temporary
+        if stat.S_IMODE(temporary.stat().st_mode) != mode:  # some libraries put a private file of their own there
+            temporary.chmod(mode)
+        if durable:
+            for written in sorted(temporary.rglob("*"), reverse=True) if folder else ():
+                sync(written)
+            sync(temporary)
+        if replace:
+            os.replace(temporary, path)
+        else:
+            _name_new(temporary, path)
+        if durable:
+            sync(path.parent)
+    finally:
+        if folder:
+            shutil.rmtree(temporary, ignore_errors=True)
+        else:
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
+
+
+def _name_new(temporary: Path, path: Path) -> None:
+    """Gives a file or a folder a name that nothing has yet."""
+    try:
+        if not temporary.is_dir():
+            os.link(temporary, path)  # unlike a rename, a link never takes the place of a file
+            return
+    except FileExistsError:
+        raise
+    except OSError:
+        pass  # a file system without links; then another process could come in between
+    if os.path.lexists(path):
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
+    os.rename(temporary, path)
+
+
+def sync(file: str | os.PathLike[str] | int) -> None:
+    """Returns when a file (a path or an open descriptor), or the list of names of a folder, is on the disk.
+
+    Where the file system cannot promise that (some network and user-space ones), the log says so once and the call returns.
+
+    Raises:
+        OSError: the disk failed or is full.
+
+    Example:
+        >>> sync(os.getcwd())
+    """
+    if isinstance(file, int):
+        _sync(file, f"descriptor {file}")
+        return
+    try:
+        descriptor = os.open(file, os.O_RDWR)  # some systems sync no descriptor that is open for reading only
+    except (PermissionError, IsADirectoryError):
+        try:
+            descriptor = os.open(file, os.O_RDONLY)
+        except PermissionError:
+            if not os.path.isdir(file):
+                raise
+            return  # Windows opens no folders
+    try:
+        _sync(descriptor, file)
+    finally:
+        os.close(descriptor)
+
+
+def _sync(descriptor: int, name: object) -> None:
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in _CANNOT_SYNC:
+            raise
+        if not _said:
+            _said.append(True)
+            _log.warning("%s cannot be synced (%s); after a power cut, files written here may be incomplete", name, error)
