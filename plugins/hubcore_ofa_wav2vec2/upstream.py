@@ -60,7 +60,7 @@ class OfaWav2Vec2Upstream(UpstreamBase):
         config: OfaWav2Vec2Config,
         model: OfaWav2Vec2Model | None = None,
         *,
-        lambd: Any = None,
+        lambd: float | Sequence[float] | Tensor | None = None,
         frame_period_ms: float | None = None,
         tail: KeptTail = "drop",
     ) -> None:
@@ -69,8 +69,8 @@ class OfaWav2Vec2Upstream(UpstreamBase):
         Args:
             config: the shape.
             model: what runs.
-            lambd: a default for `forward`; 0.5 if None.
-            frame_period_ms: a default for `forward` instead.
+            lambd: the lambda of a call that passes none: 0 is 20 ms a frame, 1 about 90 ms; 0.5 if None.
+            frame_period_ms: the mean frame period of each utterance instead, in milliseconds.
             tail: what becomes of alpha left at the end: "drop", as the original, or "keep" as one more frame from 0.5 on.
 
         Raises:
@@ -157,7 +157,7 @@ class OfaWav2Vec2Upstream(UpstreamBase):
         path: str | Path,
         *,
         config: OfaWav2Vec2Config | str | None = None,
-        lambd: Any = None,
+        lambd: float | Sequence[float] | Tensor | None = None,
         frame_period_ms: float | None = None,
         tail: KeptTail = "drop",
         dropout: float | None = None,
@@ -180,7 +180,7 @@ class OfaWav2Vec2Upstream(UpstreamBase):
         lengths: Tensor | Sequence[int] | None = None,
         *,
         layers: Sequence[int] | None = None,
-        lambd: Any = None,
+        lambd: float | Sequence[float] | Tensor | None = None,
         frame_period_ms: float | None = None,
     ) -> UpstreamOutput:
         """The hidden states of a batch of waveforms; see `hubcore.Upstream.forward`.
