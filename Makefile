@@ -6,7 +6,7 @@ PIP := $(BIN)/pip --disable-pip-version-check --quiet
 CONSTRAINTS := .ci/constraints.txt
 DEMO := build/demo
 
-.PHONY: help demo test lint types format bench clean
+.PHONY: help demo test lint types imports format bench clean
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' Makefile | sed -E 's/:[^#]*##/\t/' | expand -t 10
@@ -32,6 +32,9 @@ lint: $(VENV)/.installed-test  ## style only
 
 types: $(VENV)/.installed-test  ## types only
 	@$(BIN)/mypy
+
+imports: $(VENV)/.installed-test  ## who may import whom only
+	@$(BIN)/python tests/import_rules.py
 
 format: $(VENV)/.installed-test  ## write the files in the project's style
 	@$(BIN)/ruff check --fix .

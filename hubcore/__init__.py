@@ -8,6 +8,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from hubcore.version import VERSION
+
 if TYPE_CHECKING:
     from hubcore import audio, errors, hub, testing
     from hubcore.card import Card, Source
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
     from hubcore.protocol import Upstream, UpstreamOutput
     from hubcore.upstream import UpstreamBase
 
-__version__ = "0.1.0"
+__version__ = VERSION
 
 __all__ = [
     "Card",

@@ -16,8 +16,8 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
-import hubcore
 from hubcore.errors import CheckpointError, OptionError
+from hubcore.version import VERSION
 
 
 def write_native(path: str | Path, state: Mapping[str, Tensor], *, config: Any, upstream: str) -> None:
@@ -42,7 +42,7 @@ def write_native(path: str | Path, state: Mapping[str, Tensor], *, config: Any, 
             "which its weights cannot be read back. Set self.config to a dataclass of plain values, or save state_dict()."
         )
     # One entry, because safetensors writes several in no fixed order: the same weights must give the same bytes.
-    about = {"upstream": upstream, "config": dataclasses.asdict(config), "hubcore_version": hubcore.__version__}
+    about = {"upstream": upstream, "config": dataclasses.asdict(config), "hubcore_version": VERSION}
     try:
         header = {"hubcore": json.dumps(about, sort_keys=True)}
     except (TypeError, ValueError) as error:

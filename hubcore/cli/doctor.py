@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-import hubcore
 from hubcore.cli.table import format_table
 from hubcore.doctor.diagnosis import TIMEOUT, Finding, Plugin, diagnose, odd_checkpoints, third_parties
 from hubcore.errors import nearest_names
 from hubcore.text import printable
+from hubcore.version import VERSION
 
 if TYPE_CHECKING:
     from hubcore.registry.names import Entry, Registry
@@ -84,7 +84,7 @@ def _environment() -> tuple[list[tuple[str, str]], list[Finding]]:
     from hubcore.sources.folders import cache_dir, is_offline
 
     rows = [
-        ("hubcore", f"{hubcore.__version__}, {Path(hubcore.__file__).parent}"),
+        ("hubcore", f"{VERSION}, {Path(__file__).parents[1]}"),
         ("python", f"{platform.python_version()}, {platform.platform(terse=True)}"),
     ]
     problems = []

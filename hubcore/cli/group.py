@@ -11,9 +11,9 @@ from typing import Any
 
 import click
 
-import hubcore
 from hubcore.errors import HubcoreError
 from hubcore.text import printable
+from hubcore.version import VERSION
 
 COMMANDS = (
     "list",
@@ -128,7 +128,7 @@ Example:
 
 
 @click.group(cls=LazyGroup, epilog=_EXAMPLE, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(hubcore.__version__, prog_name="hubcore", message="%(prog)s %(version)s")
+@click.version_option(VERSION, prog_name="hubcore", message="%(prog)s %(version)s")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 def main(debug: bool) -> None:
     """Self-supervised speech upstreams by name: find them, fetch them, extract their features, pre-train them."""

@@ -17,9 +17,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-import hubcore
 from hubcore.audio import load_audio
-from hubcore.errors import AudioError, ExtractionError, OptionError, PluginError
+from hubcore.errors import AudioError, ExtractionError, HubcoreError, OptionError, PluginError
 from hubcore.extract.manifest import Manifest, Settings, exclusive
 from hubcore.extract.plan import (
     Failure,
@@ -34,6 +33,7 @@ from hubcore.extract.provenance import settings_for
 from hubcore.extract.writers import FeatureWriter, find_writer, open_writer
 from hubcore.protocol import Upstream, UpstreamOutput
 from hubcore.text import printable
+from hubcore.version import VERSION
 
 
 @dataclass(frozen=True)
@@ -244,7 +244,7 @@ def run_batch(
             stopped = error
             break
         except Exception as error:  # any failure of any model or writer must cost one utterance and not the run
-            what = str(error) if isinstance(error, hubcore.HubcoreError) else f"{type(error).__name__}: {error}"
+            what = str(error) if isinstance(error, HubcoreError) else f"{type(error).__name__}: {error}"
             path = decoded.item.path
             failures.append(Failure(decoded.item.name, source_of(path), f"{printable(path)}: {what}"))
     return BatchResult(tuple(rows), tuple(failures), stopped)
@@ -328,7 +328,7 @@ def _row(decoded: _Decoded, array: NDArray[Any], file: str, upstream: Upstream, 
         "file": file,
         "upstream": settings.upstream,
         "checkpoint_sha256": settings.checkpoint_sha256,
-        "hubcore_version": hubcore.__version__,
+        "hubcore_version": VERSION,
         "frame_stride": upstream.frame_stride,
         "sample_rate": upstream.sample_rate,
         "options": dict(settings.options),

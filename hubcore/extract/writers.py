@@ -4,7 +4,7 @@ A plugin adds a format with the hook `hubcore_feature_writers`; `hubcore extract
 class for the run, and calls `holds` for what an earlier run finished, `write` for each utterance, and `close`:
 
 ```python
-from hubcore import hookimpl
+from hubcore.hooks import hookimpl
 
 @hookimpl
 def hubcore_feature_writers():

@@ -14,11 +14,11 @@ from typing import Any
 import torch
 import yaml
 
-import hubcore
 from hubcore.checkpoints.runs import CARD, MODEL
 from hubcore.errors import CheckpointError, OptionError
 from hubcore.pretrain.recipe import Recipe, read_yaml
 from hubcore.text import printable
+from hubcore.version import VERSION
 
 RECIPE = "recipe.yaml"
 _HARMLESS = re.compile(
@@ -58,7 +58,7 @@ def versions(recipe: Recipe) -> dict[str, Any]:
 
     Example:
         >>> from hubcore.pretrain.recipe import Recipe
-        >>> versions(Recipe())["hubcore"] == hubcore.__version__
+        >>> versions(Recipe())["hubcore"] == VERSION
         True
     """
     try:
@@ -66,11 +66,11 @@ def versions(recipe: Recipe) -> dict[str, Any]:
     except importlib.metadata.PackageNotFoundError:
         accelerate = None
     return {
-        "hubcore": hubcore.__version__,
+        "hubcore": VERSION,
         "torch": str(torch.__version__),
         "python": platform.python_version(),
         "accelerate": accelerate,
-        "code_revision": git_revision(Path(hubcore.__file__).parent),
+        "code_revision": git_revision(Path(__file__).parent),
         "data_revision": git_revision(Path(recipe.data.train[0]).parent) if recipe.data.train else None,
     }
 

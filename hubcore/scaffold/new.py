@@ -15,9 +15,9 @@ from string import Template
 
 import yaml
 
-import hubcore
 from hubcore.errors import DuplicateUpstreamError, OptionError
 from hubcore.registry.names import current_registry
+from hubcore.version import VERSION
 
 LONGEST = 24
 """Characters of a name. Longer ones would make lines that the templates' own style refuses."""
@@ -55,7 +55,7 @@ def new_plugin(name: str, folder: str | Path = ".") -> Path:
         "package": package,
         "distribution": distribution,
         "prefix": "".join(part.capitalize() for part in name.split("_")),
-        "hubcore_version": hubcore.__version__,
+        "hubcore_version": VERSION,
     }
     try:
         # Made beside its place, so that the last step is one rename, and a crash leaves nothing under the plugin's name.
@@ -141,7 +141,7 @@ def _signed(weights: bytes, upstream: str) -> bytes:
     (size,) = struct.unpack("<Q", weights[:8])
     header = json.loads(weights[8 : 8 + size])
     about = json.loads(header["__metadata__"]["hubcore"])
-    about |= {"upstream": upstream, "hubcore_version": hubcore.__version__}
+    about |= {"upstream": upstream, "hubcore_version": VERSION}
     header["__metadata__"]["hubcore"] = json.dumps(about, sort_keys=True)
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)  # the format wants the tensors at a multiple of 8 bytes

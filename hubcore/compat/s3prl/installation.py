@@ -11,9 +11,9 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
 
-import hubcore
 from hubcore.compat.s3prl import download, hub
 from hubcore.errors import PluginError
+from hubcore.version import VERSION
 
 _HERE = "hubcore.compat.s3prl"
 _CLASSES = {"Featurizer": f"{_HERE}.featurizer", "S3PRLUpstream": f"{_HERE}.upstream"}
@@ -104,7 +104,7 @@ def _make_module(name: str) -> ModuleType:
         module.__path__ = []
     if name == "s3prl":
         # A local version, so that a log tells which s3prl this was.
-        vars(module)["__version__"] = f"0+hubcore.{hubcore.__version__}"
+        vars(module)["__version__"] = f"0+hubcore.{VERSION}"
     if name == "s3prl.hub":
         vars(module).update(__getattr__=hub.__getattr__, __dir__=hub.__dir__, options=hub.options)
         return module
