@@ -19,7 +19,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import types
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -132,7 +132,7 @@ def check_fields(record: Any) -> None:
         value, hint = getattr(record, field.name), hints.get(field.name, Any)
         found = _convert(value, hint, field.name, None)
         if found is _WRONG:
-            raise _must_be(field.name, _words(hint), value)
+            raise _must_be(field.name, in_words(hint), value)
         if found is not value:
             object.__setattr__(record, field.name, found)
 
@@ -220,7 +220,7 @@ def convert(value: Any, hint: Any, key: str, where: Where) -> Any:
     """
     found = _convert(value, hint, key, where)
     if found is _WRONG:
-        raise _must_be(f"{where(key)}: {key}", _words(hint), value)
+        raise _must_be(f"{where(key)}: {key}", in_words(hint), value)
     return found
 
 
@@ -247,8 +247,8 @@ def _convert(value: Any, hint: Any, key: str, where: Where | None) -> Any:
         return next((one for one in options if one is not _WRONG), _WRONG)
     if origin is Literal:
         return value if any(value == choice and type(value) is type(choice) for choice in arguments) else _WRONG
-    if origin is tuple:
-        return _tuple(value, arguments, key, where)
+    if origin in (tuple, Sequence):
+        return _tuple(value, arguments if origin is tuple else (arguments[0], ...), key, where)
     if hint is float:
         return _float(value, text=where is not None)
     if hint is int:
@@ -259,7 +259,7 @@ def _convert(value: Any, hint: Any, key: str, where: Where | None) -> Any:
         return value if isinstance(value, hint) else build(hint, value, prefix=key, where=where or (lambda _: "the config"))
     if isinstance(origin, type) and issubclass(origin, Mapping):
         return value if isinstance(value, Mapping) else _WRONG
-    return value
+    return value if hint is Any or not isinstance(hint, type) or isinstance(value, hint) else _WRONG
 
 
 def _tuple(value: Any, arguments: tuple[Any, ...], key: str, where: Where | None) -> Any:
@@ -285,20 +285,25 @@ def _float(value: Any, *, text: bool) -> Any:
     return number if math.isfinite(number) else _WRONG
 
 
-def _words(hint: Any) -> str:
-    """An annotation in words."""
+def in_words(hint: Any) -> str:
+    """An annotation in words.
+
+    Example:
+        >>> in_words(tuple[int, ...]), in_words(Probability)
+        ('a list (each a whole number)', 'a number from 0 to below 1')
+    """
     origin, arguments = get_origin(hint), get_args(hint)
     if origin is Annotated:
         limits = (str(limit) for limit in arguments[1:] if isinstance(limit, Between | Length))
-        return " ".join((_words(arguments[0]), *limits))
+        return " ".join((in_words(arguments[0]), *limits))
     if origin in (Union, types.UnionType):
-        return " or ".join(_words(argument) for argument in arguments)
+        return " or ".join(in_words(argument) for argument in arguments)
     if origin is Literal:
         return f"one of {', '.join(map(str, arguments))}"
-    if origin is tuple:
-        inside = arguments[:1] if arguments[-1] is Ellipsis else arguments
-        count = "" if arguments[-1] is Ellipsis else f"{len(arguments)} values, "
-        return f"a list ({count}each {' or '.join(dict.fromkeys(map(_words, inside)))})"
+    if origin in (tuple, Sequence):
+        counted = origin is tuple and arguments[-1] is not Ellipsis
+        inside, count = (arguments, f"{len(arguments)} values, ") if counted else (arguments[:1], "")
+        return f"a list ({count}each {' or '.join(dict.fromkeys(map(in_words, inside)))})"
     if isinstance(origin, type) and issubclass(origin, Mapping):
         return "keys with values"
     words = {int: "a whole number", float: "a number", bool: "true or false", str: "text", type(None): "null"}

@@ -7,19 +7,21 @@ They are read from the class's own signatures and from the fields of its config,
 from __future__ import annotations
 
 import ast
-import collections.abc
+import contextlib
 import dataclasses
 import inspect
 import itertools
-import math
 import re
 import textwrap
 import types
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, Union, get_args, get_origin, get_type_hints
+
+import yaml
 
 from hubcore.errors import OptionError, nearest_names
+from hubcore.fields import convert, in_words
 
 _NOT_OPTIONS = frozenset({"self", "cls", "path", "source", "model", "wavs", "lengths"})
 """Parameters that hubcore itself fills in."""
@@ -31,8 +33,8 @@ class Option:
     """One option of an upstream class.
 
     Example:
-        >>> Option("tail", Literal["drop", "keep"], "drop").type
-        'drop or keep'
+        >>> Option("width", int, 80).type
+        'a whole number'
     """
 
     name: str
@@ -50,8 +52,8 @@ class Option:
 
     @property
     def type(self) -> str:
-        """The type in words."""
-        return _in_words(self.annotation)
+        """The type in words, without what no text can spell."""
+        return in_words(_spelt(self.annotation))
 
     def read(self, text: str) -> Any:
         """The value that a text stands for.
@@ -59,10 +61,11 @@ class Option:
         Raises:
             OptionError: it is not of this type.
         """
-        value = _read(text, self.annotation)
-        if value is _WRONG:
-            raise OptionError(f"{self.name} is {text!r:.80}. It must be {self.type}. Correct it.")
-        return value
+        inside = text.strip().removeprefix("[").removesuffix("]")
+        for spelling in (text, f"[{inside}]"):
+            with contextlib.suppress(OptionError, yaml.YAMLError):
+                return convert(yaml.safe_load(spelling), self.annotation, self.name, str)
+        return convert(text, _spelt(self.annotation), self.name, lambda _: f"{self.name}={text:.80}")
 
 
 def options_of(cls: type[Any], *, with_weights: bool | None = None) -> tuple[Option, ...] | None:
@@ -202,7 +205,7 @@ def _fields(config_class: Any) -> dict[str, tuple[Any, Any]]:
 def _hints(thing: Any) -> dict[str, Any]:
     """Annotations as types; none where one of them cannot be resolved, as below `if TYPE_CHECKING:`."""
     try:
-        return get_type_hints(thing)
+        return get_type_hints(thing, include_extras=True)
     except Exception:  # a plugin's annotation may be anything
         return {}
 
@@ -243,60 +246,9 @@ def _sentence(text: str) -> str:
     return re.split(r"(?<=[.])\s", " ".join(text.split()), maxsplit=1)[0]
 
 
-# Reading a text ------------------------------------------------------------------------------------------------------
-
-_WRONG: Any = object()
-_WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text", type(None): "none"}
-_TRUTHS = {"true": True, "false": False}
-_ANYTHING: Any = bool | None | int | float | Sequence[int | float] | str
-_LISTS = (tuple, list, collections.abc.Sequence)
-
-
-def _read(text: str, hint: Any) -> Any:
-    """The value of type `hint` that `text` spells; `_WRONG` if it spells none."""
-    origin, arguments = get_origin(hint), get_args(hint)
-    if origin in (Union, types.UnionType):
-        ordered = sorted(arguments, key=lambda argument: argument is str)  # text is what nothing else is
-        return next((value for argument in ordered if (value := _read(text, argument)) is not _WRONG), _WRONG)
-    if origin is Literal:
-        return next((choice for choice in arguments if str(choice) == text), _WRONG)
-    if origin in _LISTS:
-        return _read_list(text, tuple if origin is tuple else list, arguments)
-    if hint is bool:
-        return _TRUTHS.get(text.strip().lower(), _WRONG)
-    if hint is type(None):
-        return None if text.strip().lower() in ("none", "null") else _WRONG
-    if hint is str:
-        return text
-    if hint in (int, float):
-        try:
-            number = hint(text)
-        except ValueError:
-            return _WRONG
-        return number if math.isfinite(number) else _WRONG
-    return _read(text, _ANYTHING) if hint is Any else _WRONG
-
-
-def _read_list(text: str, kind: type[Any], arguments: tuple[Any, ...]) -> Any:
-    """Values with commas between, in brackets or not."""
-    inside = re.fullmatch(r"\s*[\[(](.*)[\])]\s*", text)
-    parts = [part.strip() for part in (inside[1] if inside else text).split(",")]
-    item_types = [arguments[0]] * len(parts) if kind is list or arguments[-1] is Ellipsis else list(arguments)
-    if len(item_types) != len(parts):
-        return _WRONG
-    values = [_read(part, item) for part, item in zip(parts, item_types, strict=True)]
-    return _WRONG if any(value is _WRONG for value in values) else kind(values)
-
-
-def _in_words(hint: Any) -> str:
-    """A type in words; parts of a union that no text can spell are left out."""
-    origin, arguments = get_origin(hint), get_args(hint)
-    if origin in (Union, types.UnionType):
-        spelt = [argument for argument in arguments if argument is not type(None)]
-        return " or ".join(dict.fromkeys(filter(None, map(_in_words, spelt)))) or "text"
-    if origin is Literal:
-        return " or ".join(map(str, arguments))
-    if origin in _LISTS:
-        count = "values " if origin is not tuple or arguments[-1] is Ellipsis else f"{len(arguments)} values "
-        return f"{count}separated by commas, each {_in_words(arguments[0])}"
-    return "any value" if hint is Any else _WORDS.get(hint, "")
+def _spelt(hint: Any) -> Any:
+    """The part of a union that a text can spell: no null, no tensor, no config."""
+    if get_origin(hint) not in (Union, types.UnionType):
+        return hint
+    spelt = [part for part in get_args(hint) if not isinstance(part, type) or part in (int, float, bool, str)]
+    return Union[tuple(spelt)] if spelt else hint  # noqa: UP007 - of a list

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import pytest
+from torch import Tensor
 
 from hubcore import UpstreamBase
 from hubcore.errors import OptionError
+from hubcore.fields import Probability
 from hubcore.loading import known_options
 from hubcore.options import Option, options_of, parse, parse_repeated
 from hubcore_fbank import FbankUpstream
@@ -59,7 +61,7 @@ def test_options_come_from_config_constructor_and_call() -> None:
     assert sorted(found) == ["config", "layers", "mode", "warmth", "width"]
     assert (found["width"].type, found["width"].default) == ("a whole number", 3)
     assert found["width"].doc == "Columns of the output."
-    assert (found["mode"].type, found["mode"].doc) == ("fast or exact", "how.")
+    assert (found["mode"].type, found["mode"].doc) == ("one of fast, exact", "how.")
     assert [name for name, option in found.items() if option.at_call] == ["warmth"]
     assert not found["warmth"].at_load
 
@@ -79,16 +81,16 @@ def test_the_list_is_what_loading_takes_and_all_of_it_is_documented(cls: type[An
         (int, "40", 40),
         (bool, "false", False),
         (str, "1", "1"),
-        (int | None, "none", None),
-        (str | int, "7", 7),
-        (Literal["a", 2], "2", 2),
-        (Sequence[float], "0.2,1", [0.2, 1.0]),
-        (Sequence[int], "[4, -1]", [4, -1]),
+        (str, "a: [", "a: ["),
+        (int | None, "null", None),
+        (Literal["yes", "no"], "no", "no"),
+        (Sequence[float], "0.2,1", (0.2, 1.0)),
+        (Sequence[int], "[4, -1]", (4, -1)),
         (tuple[float, float], "0,1", (0.0, 1.0)),
         (tuple[int, ...], "3", (3,)),
+        (Probability, "0.5", 0.5),
         (Any, "true", True),
-        (Any, "4,8", [4, 8]),
-        (Any, "a,b", "a,b"),
+        (Any, "[4, 8]", [4, 8]),
     ],
 )
 def test_a_text_is_typed_by_the_annotation(annotation: Any, text: str, value: Any) -> None:
@@ -100,17 +102,19 @@ def test_a_text_is_typed_by_the_annotation(annotation: Any, text: str, value: An
 @pytest.mark.parametrize(
     ("annotation", "text", "needs"),
     [
-        (float, "nan", "a number"),
+        (float, ".nan", "a number"),
         (int, "1.5", "a whole number"),
         (bool, "1", "true or false"),
-        (Literal["a", "b"], "c", "a or b"),
-        (tuple[float, float], "1", "2 values separated by commas, each a number"),
-        (ToyConfig, "x", "text"),
+        (Literal["a", "b"], "c", "one of a, b"),
+        (tuple[float, float], "1", "a list (2 values, each a number)"),
+        (Probability, "1", "a number from 0 to below 1"),
+        (float | Sequence[float] | Tensor | None, "high", "a number or a list (each a number)"),
     ],
 )
 def test_a_wrong_value_is_an_error_that_names_the_type(annotation: Any, text: str, needs: str) -> None:
-    with pytest.raises(OptionError, match=rf"^name is '{text}'. It must be {needs}. Correct it.$"):
-        Option("name", annotation | None if annotation is ToyConfig else annotation, None).read(text)
+    with pytest.raises(OptionError) as caught:
+        Option("name", annotation, None).read(text)
+    assert str(caught.value) == f"name={text}: name must be {needs}, but is {text!r} instead."
 
 
 def test_a_misspelt_option_names_the_nearest() -> None:
