@@ -20,7 +20,7 @@ HubcoreError
     └── BrokenFetchError        its hubcore_fetch failed (also a DownloadError)
 ```
 
-Each message says what happened, what is true, and what to do. The parts that a program may want are attributes.
+Each says `what` happened and how to `fix` it. The parts that a program may want are attributes.
 """
 
 from __future__ import annotations
@@ -30,7 +30,19 @@ from collections.abc import Iterable, Sequence
 
 
 class HubcoreError(Exception):
-    """The root of every error hubcore raises on purpose; the command line prints it without a traceback."""
+    """The root of every error hubcore raises on purpose; the command line prints it without a traceback.
+
+    `what` happened and how to `fix` it are attributes, and `str()` joins them.
+
+    Example:
+        >>> print(HubcoreError("the cache is full.", fix="Free some space."))
+        the cache is full. Free some space.
+    """
+
+    def __init__(self, what: str = "", fix: str = "") -> None:
+        self.what = what
+        self.fix = fix
+        super().__init__(f"{what} {fix}" if fix else what)
 
 
 class UnknownUpstreamError(HubcoreError, AttributeError):
@@ -111,7 +123,11 @@ class DownloadError(HubcoreError):
 
 
 class ChecksumError(DownloadError):
-    """A file was obtained, but its bytes are not the published ones."""
+    """A file was obtained, but its bytes are not the published ones; `found` is the SHA-256 it has, if that is what differs."""
+
+    def __init__(self, what: str = "", fix: str = "", found: str | None = None) -> None:
+        self.found = found
+        super().__init__(what, fix)
 
 
 class OfflineError(DownloadError):

@@ -14,7 +14,6 @@ from hubcore.sources import resolve as sources
 from hubcore.sources.https import transfer
 from hubcore.sources.https.addresses import redirect_target
 from hubcore.sources.https.download import download
-from hubcore.sources.progress import ProgressDisplay, progress_line
 from tests.faults.cases import Case, Cases
 from tests.faults.http_server import BODY, SHA256, Answer, Server, running
 from tests.faults.lab import Lab, a_lab
@@ -377,21 +376,6 @@ def test_progress_tells_what_is_here_and_what_will_be(lab_server: Server, tmp_pa
     told: list[tuple[int, int | None]] = []
     download(lab_server.answers(Answer()), tmp_path, False, lambda done, total: told.append((done, total)))
     assert told[0] == (0, SIZE) and told[-1] == (SIZE, SIZE) and told == sorted(told)
-    assert progress_line("a", 1 << 20, None, 2 << 20) == "a: 1.0 MiB, 2.0 MiB/s"
-
-
-def test_a_terminal_gets_a_bar_and_a_file_gets_lines(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture,
-                                                     capsys: pytest.CaptureFixture[str]) -> None:  # fmt: skip
-    monkeypatch.setattr("hubcore.sources.progress._LINE_EVERY", 0.0)
-    caplog.set_level("INFO")
-    with ProgressDisplay("model.pt") as display:
-        display(1 << 20, 2 << 20)
-    assert "model.pt: 1.0 of 2.0 MiB" in caplog.text and capsys.readouterr().err == ""
-    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
-    with ProgressDisplay("model.pt") as display:
-        display(1 << 20, 2 << 20)
-        display(2 << 20, 2 << 20)
-    assert "model.pt" in capsys.readouterr().err
 
 
 @pytest.fixture

@@ -16,12 +16,12 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from hubcore.errors import ChecksumError, DownloadError, OfflineError, OptionError
+from hubcore.progress import Progress as Display
 from hubcore.sources.expectations import Expectation, expected
 from hubcore.sources.https.addresses import check_url
 from hubcore.sources.https.parts import is_being_fetched, open_part
 from hubcore.sources.https.transfer import Limits, NotTheFileError, Progress, transfer
 from hubcore.sources.pins import Pin, changed_since_pinned, pin_path, read_pin, record_pin
-from hubcore.sources.progress import ProgressDisplay
 from hubcore.sources.store import find_stored, keep, stored_path, unusable
 
 _log = logging.getLogger("hubcore.checkpoints")
@@ -78,7 +78,7 @@ def download(url: str, cache_dir: Path, offline: bool, progress: Progress | None
                 return found
             if progress is not None:
                 return _fetch(url, cache_dir, key, promise, pin, progress)
-            with ProgressDisplay(urlsplit(url).path.rpartition("/")[2] or url) as display:
+            with Display("B", urlsplit(url).path.rpartition("/")[2] or url, say=_log.info, keep=True) as display:
                 return _fetch(url, cache_dir, key, promise, pin, display)
     except OSError as error:
         if error.errno in _FULL:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from hubcore.errors import ChecksumError, DownloadError, OfflineError
+from hubcore.progress import Progress as Display
 from hubcore.sources.expectations import Expectation
 from hubcore.sources.https.addresses import check_url
 from hubcore.sources.hub.cache import (
@@ -30,7 +31,6 @@ from hubcore.sources.hub.cache import (
     snapshots_of,
     why_wrong,
 )
-from hubcore.sources.progress import ProgressDisplay
 
 _log = logging.getLogger("hubcore.checkpoints")
 _PART = r"(?!\.\.?(?:/|$))[\w.-]+"
@@ -278,7 +278,7 @@ def _download(file: HubFile, endpoint: str, metadata: Any, *, force: bool) -> Pa
 
     # A daemon, so that a sleep that a server ordered keeps neither Ctrl-C nor the end of the program waiting.
     threading.Thread(target=work, name=f"download of {file}", daemon=True).start()
-    with ProgressDisplay(str(file.name)) as display:
+    with Display("B", str(file.name), say=_log.info, keep=True) as display:
         try:
             while True:
                 try:

@@ -1,0 +1,95 @@
+"""`Progress`: a bar on a terminal, a line now and then elsewhere. Imports nothing of the core."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+LINE_EVERY = 10.0
+"""Seconds between two lines where there is no terminal."""
+
+
+class Progress:
+    """The one display of progress; called with what is done and how much there will be.
+
+    Args:
+        unit: what is counted, such as "file"; "B" for bytes.
+        label: stands before the bar and at the start of a line.
+        say: takes a line where standard error is no terminal; None if nothing is to be said there.
+        quiet: show nothing anywhere.
+        keep: leave the finished bar on the terminal.
+
+    Example:
+        >>> with Progress("B", "model.pt", say=print) as progress:
+        ...     progress(1 << 20, 4 << 20)
+    """
+
+    def __init__(
+        self, unit: str, label: str = "", *, say: Callable[[str], None] | None = None, quiet: bool = False, keep: bool = False
+    ) -> None:
+        self._unit, self._label, self._say, self._quiet, self._keep = unit, label, say, quiet, keep
+        self._bar: Any = None
+        self._began: tuple[float, int] | None = None
+        self._said = time.monotonic()
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+    def __call__(self, done: int, total: int | None, note: str = "") -> None:
+        """Shows that `done` of `total` are done (None: nobody knows how many there are); `note` is added to it."""
+        if self._quiet:
+            return
+        if sys.stderr.isatty():
+            self._draw(done, total, note)
+        elif self._say is not None:
+            now = time.monotonic()
+            self._began = self._began or (now, done)
+            if now - self._said >= LINE_EVERY:
+                self._said = now
+                speed = (done - self._began[1]) / max(now - self._began[0], 1e-9)
+                self._say(progress_line(self._label, done, total, speed, self._unit, note))
+
+    def _draw(self, done: int, total: int | None, note: str) -> None:
+        if self._bar is None:
+            from tqdm import tqdm
+
+            in_bytes = self._unit == "B"
+            self._bar = tqdm(
+                total=total,
+                initial=done,
+                unit=self._unit,
+                desc=self._label[-40:] or None,
+                file=sys.stderr,
+                dynamic_ncols=True,
+                leave=self._keep,
+                unit_scale=in_bytes,
+                unit_divisor=1024 if in_bytes else 1000,
+            )
+        self._bar.total = total
+        if note:
+            self._bar.set_postfix_str(note, refresh=False)
+        self._bar.update(done - self._bar.n)
+
+
+def progress_line(label: str, done: int, total: int | None, speed: float, unit: str = "B", note: str = "") -> str:
+    """One line about some work; `speed` in units a second.
+
+    Example:
+        >>> progress_line("model.pt", 30 << 20, 120 << 20, 3 << 20)
+        'model.pt: 30.0 of 120.0 MiB, 3.0 MiB/s, 30 s left'
+        >>> progress_line("", 3, 10, 0.5, "file", "1 failed")
+        '3 of 10 file, 0.5 file/s, 14 s left, 1 failed'
+    """
+    scale, name, digits = (1 << 20, "MiB", ".1f") if unit == "B" else (1, unit, "d")
+    amount = format(done / scale if unit == "B" else done, digits)
+    whole = "" if total is None else f" of {format(total / scale if unit == 'B' else total, digits)}"
+    parts = [f"{label}: " * bool(label) + f"{amount}{whole} {name}", f"{speed / scale:.1f} {name}/s"]
+    if total and speed > 0:
+        parts.append(f"{(total - done) / speed:.0f} s left")
+    return ", ".join([*parts, *([note] if note else [])])
