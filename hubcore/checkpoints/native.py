@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
-import os
-import secrets
-import stat
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from hubcore.errors import CheckpointError, OptionError
+from hubcore.files import write_whole
 from hubcore.version import VERSION
 
 
@@ -28,8 +25,6 @@ def write_native(path: str | Path, state: Mapping[str, Tensor], *, config: Any, 
         state: name -> tensor.
         config: a dataclass of plain values.
         upstream: name of the class, so that the file says what reads it.
-
-    The file gets the permissions that any new file would: those of the process's umask.
 
     Raises:
         OptionError: `config` is no dataclass of plain values, so that the file could not be read back.
@@ -51,27 +46,11 @@ def write_native(path: str | Path, state: Mapping[str, Tensor], *, config: Any, 
             "dictionaries only. Give the config such values."
         ) from error
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()}
-    temporary = path.parent / f".{secrets.token_hex(8)}.part"
     try:
-        # Not tempfile's, which no one else may read; the umask decides about this one.
-        os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
-        _save(tensors, temporary, header)
-        os.replace(temporary, path)
+        with write_whole(path) as temporary:
+            save_file(tensors, temporary, metadata=header)
     except (OSError, SafetensorError) as error:
         raise CheckpointError(
             f"{path} could not be written ({error}). Nothing was changed there. Check that the folder exists, may be "
             "written to, and has space."
         ) from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-
-
-def _save(tensors: dict[str, Tensor], path: Path, header: dict[str, str]) -> None:
-    """Writes a safetensors file and returns when it is on the disk; the file keeps the permissions it has."""
-    mode = stat.S_IMODE(path.stat().st_mode)
-    save_file(tensors, path, metadata=header)
-    with open(path, "rb") as file:
-        os.fsync(file.fileno())
-    if stat.S_IMODE(path.stat().st_mode) != mode:  # a release of safetensors may put a file of its own there
-        path.chmod(mode)

@@ -318,7 +318,7 @@ def test_layerdrop_skips_blocks_in_training_only() -> None:
     ("options", "says"),
     [
         ({"mask_prob": 0.0}, "mask_prob"),
-        ({"codebook_dim": 25}, "codebook_groups must divide"),
+        ({"codebook_dim": 25}, "codebook_groups must be a divisor of codebook_dim, 25"),
         ({"temperature": (0.5, 2.0, 0.9)}, "temperature"),
         ({"compat": "fairseq"}, "compat"),
         ({"num_negatives": 2.5}, "num_negatives must be a whole number"),
