@@ -28,7 +28,7 @@ def write_whole(
     """Gives a temporary path beside `path` to write to, which takes the name `path` when the block ends without an error.
 
     After an error the temporary file is gone and what was at `path` is still there. It gets the permissions of any new file,
-    those of the umask. Its name begins with a dot, is short, and keeps the ending, which writers of pictures and weights read.
+    those of the umask. Its name is short, as that of `path` may be as long as a name can be, and never ends like a whole file.
 
     Args:
         path: the file to make or replace; its folder must exist.
@@ -49,7 +49,7 @@ def write_whole(
         ('all of it', 1)
     """
     path = Path(path)
-    temporary = path.parent / f".{secrets.token_hex(8)}.part{path.suffix if len(path.suffix) <= 16 else ''}"
+    temporary = path.parent / f".{secrets.token_hex(8)}.part"
     try:
         if folder:
             temporary.mkdir()

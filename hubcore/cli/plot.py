@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
-import tempfile
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -14,6 +12,7 @@ import click
 
 from hubcore.cli.table import format_table
 from hubcore.errors import OptionError
+from hubcore.files import write_whole
 from hubcore.text import printable
 
 if TYPE_CHECKING:
@@ -133,19 +132,14 @@ def _write(draw: Callable[[], Any], target: Path, style: Mapping[str, Any]) -> N
     """Draws the picture; it appears whole or not at all."""
     from hubcore.tools.plotting import load_matplotlib
 
-    kind, buffer, temporary = target.suffix.lower(), io.BytesIO(), ""
+    kind, buffer = target.suffix.lower(), io.BytesIO()
     with load_matplotlib("style").context(dict(style), after_reset=True), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from")  # a name in a script that the font lacks
         draw().savefig(buffer, format=kind[1:], metadata=_METADATA[kind])
     try:
-        handle, temporary = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent)
-        with open(handle, "wb") as stream:
-            stream.write(buffer.getvalue())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, target)
+        with write_whole(target) as temporary:
+            temporary.write_bytes(buffer.getvalue())
     except OSError as error:
-        if temporary:
-            Path(temporary).unlink(missing_ok=True)
         raise OptionError(
             f"the picture {printable(target)} cannot be written: {error.strerror or error}. Nothing was changed there. "
             "Choose a folder that can be written, or make room."

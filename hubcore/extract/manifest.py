@@ -16,6 +16,7 @@ from typing import Any
 
 from hubcore.errors import ExtractionError
 from hubcore.extract.plan import Failure
+from hubcore.files import sync, write_whole
 from hubcore.text import printable
 
 try:
@@ -160,11 +161,9 @@ class Manifest:
         Raises:
             ExtractionError: the file system refuses.
         """
-        partial = self.path.with_name(self.path.name + ".new")
-        partial.unlink(missing_ok=True)
-        _append_lines(partial, rows)
         try:
-            os.replace(partial, self.path)
+            with write_whole(self.path) as partial:
+                partial.write_bytes(_lines(rows))
         except OSError as error:
             raise _unwritable(self.path, error) from error
 
@@ -212,14 +211,17 @@ def exclusive(folder: Path) -> Iterator[None]:
 
 
 def _append_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    data = "".join(json.dumps(row) + "\n" for row in rows).encode("ascii")
     try:
         with open(path, "ab") as stream:
-            stream.write(data)
+            stream.write(_lines(rows))
             stream.flush()
-            os.fsync(stream.fileno())
+            sync(stream.fileno())
     except OSError as error:
         raise _unwritable(path, error) from error
+
+
+def _lines(rows: Iterable[Mapping[str, Any]]) -> bytes:
+    return "".join(json.dumps(row) + "\n" for row in rows).encode("ascii")
 
 
 def _unwritable(path: Path, error: OSError) -> ExtractionError:

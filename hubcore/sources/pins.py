@@ -6,13 +6,12 @@ import datetime as dt
 import hashlib
 import json
 import logging
-import os
 import re
-import secrets
 from dataclasses import dataclass
 from pathlib import Path
 
 from hubcore.errors import ChecksumError
+from hubcore.files import write_whole
 from hubcore.sources.folders import cache_dir, read_only_caches
 
 _log = logging.getLogger("hubcore.checkpoints")
@@ -86,19 +85,12 @@ def record_pin(uri: str, sha256: str, size: int, folder: Path | None = None) -> 
         if path.exists() and parse_pin(path) is None:
             path.unlink()  # damaged: a pin that another process has just made is whole
         record = {"uri": uri, "sha256": sha256, "size": size, "recorded": _now()}
-        temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
         try:
-            temporary.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-            # A link is made only if no other process has recorded its own digest meanwhile.
-            os.link(temporary, path)
+            with write_whole(path, durable=False, replace=False) as temporary:
+                temporary.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
             return
-        except FileExistsError:
+        except FileExistsError:  # another process has recorded its own digest meanwhile
             pin = parse_pin(path)
-        except OSError:
-            os.replace(temporary, path)  # a file system without links; two first downloads at once are then not told apart
-            return
-        finally:
-            temporary.unlink(missing_ok=True)
     if pin is not None and pin.sha256 != sha256:
         raise changed_since_pinned(pin, sha256)
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import secrets
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
 from hubcore.card import Card, Source
 from hubcore.errors import DownloadError, HubcoreError
-from hubcore.sources.https.parts import sync_folder
+from hubcore.files import write_whole
 from hubcore.sources.hub.cache import hf_caches, repo_folder, seed, snapshot
 from hubcore.sources.hub.hugging_face import parse_hub_uri
 from hubcore.sources.pins import read_pin, record_pin
@@ -71,15 +69,8 @@ def _copy_stored(path: Path, folder: Path) -> Path:
     if target.is_file() and file_sha256(target) == digest:
         return target
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.{secrets.token_hex(8)}")
-    try:
+    with write_whole(target) as temporary:
         shutil.copyfile(path, temporary)
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, target)
-    finally:
-        temporary.unlink(missing_ok=True)
-    sync_folder(target.parent)
     return target
 
 

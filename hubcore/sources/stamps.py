@@ -6,9 +6,9 @@ import hashlib
 import json
 import logging
 import os
-import threading
 from pathlib import Path
 
+from hubcore.files import write_whole
 from hubcore.sources.folders import cache_dir, read_only_caches
 
 _log = logging.getLogger("hubcore.checkpoints")
@@ -61,11 +61,10 @@ def write_stamp(path: Path, uri: str, sha256: str, folder: Path | None = None) -
     """Records what a file is, so that it need not be hashed again until it changes; a cache that is full may refuse."""
     record = {"uri": uri, "path": str(path.resolve()), "sha256": sha256, **file_state(path)}
     stamp = stamp_path(path, folder)
-    temporary = stamp.with_name(f".{stamp.name}.{os.getpid()}.{threading.get_ident()}")
     try:
         stamp.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(json.dumps(record, indent=1) + "\n")
-        os.replace(temporary, stamp)
+        with write_whole(stamp, durable=False) as temporary:
+            temporary.write_text(json.dumps(record, indent=1) + "\n")
     except OSError as error:
         _log.info("%s was not stamped: %s", path, error)  # the next use hashes it again, which is all a stamp saves
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,9 +23,9 @@ from hubcore.errors import (
     PluginError,
     UnavailableUpstreamError,
 )
+from hubcore.files import write_whole
 from hubcore.loading import import_class
 from hubcore.registry.names import Family, current_registry
-from hubcore.sources.https.parts import sync_folder
 from hubcore.sources.resolve import resolve_with_card
 from hubcore.sources.stamps import hash_file
 from hubcore.tools.verify import fixed_clip, reads_files
@@ -94,16 +93,11 @@ def convert(
         config = config or card.options.get("config") or card.config
     with without_copies():
         family, original = _read(path, _family(upstream), config) if upstream else read_with_any(path, config)
-    temporary = out.parent / f".{secrets.token_hex(8)}.part{_SUFFIX}"
-    try:
+    with write_checked(out, force) as temporary:
         original.save_checkpoint(temporary)
         copy = import_class(family).from_checkpoint(temporary)
         weights, layers = check_equal(path, original, copy)
         digest, size = hash_file(temporary), temporary.stat().st_size
-        put_file(temporary, out, force)
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
     report = getattr(original, "load_report", None)
     return Conversion(out, digest, size, family.name, family.target, weights, layers, report)
 
@@ -245,22 +239,16 @@ def _same_bits(one: Tensor, other: Tensor) -> bool:
     return torch.equal(*(tensor.detach().contiguous().reshape(-1).view(torch.uint8) for tensor in (one, other)))
 
 
-def put_file(temporary: Path, out: Path, force: bool) -> None:
-    """Gives the finished file its name; without `force` never in place of another one."""
+@contextlib.contextmanager
+def write_checked(out: Path, force: bool, *, folder: bool = False) -> Iterator[Path]:
+    """A temporary path that gets its name if the block ends well; without `force` never in place of another file."""
     try:
-        if force:
-            os.replace(temporary, out)
-        else:
-            try:
-                os.link(temporary, out)  # unlike a rename, this fails if a file has appeared there meanwhile
-            except FileExistsError as error:
-                raise _occupied(out) from error
-            except OSError:  # a file system without links
-                if os.path.lexists(out):
-                    raise _occupied(out) from None
-                os.replace(temporary, out)
-        sync_folder(out.parent)
+        with write_whole(out, replace=force and not folder, folder=folder) as temporary:
+            yield temporary
+    except FileExistsError as error:
+        raise _occupied(out) from error
     except OSError as error:
         raise CheckpointError(
-            f"{out} could not be written ({error.strerror or error}). Nothing was changed there. Choose another folder."
+            f"{out} could not be written ({error.strerror or error}). Nothing was changed there. Check that the folder may be "
+            "written to and has space."
         ) from error

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import importlib.util
 import json
 import os
-import secrets
-import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,10 +22,9 @@ from hubcore.checkpoints.runs import newest_model
 from hubcore.errors import CheckpointError, CheckpointLayoutError, OptionError
 from hubcore.loading import import_class
 from hubcore.registry.names import Family
-from hubcore.sources.https.parts import sync_folder
 from hubcore.sources.resolve import resolve
 from hubcore.text import printable
-from hubcore.tools.convert import check_equal, check_target, convert, put_file, read_with_any
+from hubcore.tools.convert import check_equal, check_target, convert, read_with_any, write_checked
 
 ExportFormat = Literal["fairseq", "hf", "safetensors"]
 _FUNCTIONS = {"fairseq": "to_fairseq", "hf": "to_transformers"}
@@ -84,25 +80,10 @@ def export(source: str | os.PathLike[str], out: str | os.PathLike[str], *, forma
     state = _state(path, original)
     write = _writer(family, format)
     written = write(state, original.config, _objective(run) if found and run else {})
-    temporary = out.parent / f".{secrets.token_hex(8)}.part{out.suffix}"
-    try:
+    with write_checked(out, force, folder=format == "hf") as temporary, without_copies():
         _write(written, temporary, format)
-        with without_copies():
-            copy = import_class(family).from_checkpoint(temporary)
+        copy = import_class(family).from_checkpoint(temporary)
         weights, layers = check_equal(path, original, copy)
-        if format == "fairseq":
-            put_file(temporary, out, force)
-        else:
-            os.rename(temporary, out)
-            sync_folder(out.parent)
-    except OSError as error:
-        raise CheckpointError(
-            f"{printable(out)} could not be written ({error.strerror or error}). Nothing was changed there. Check that the "
-            "folder may be written to and has space."
-        ) from error
-    finally:
-        with contextlib.suppress(OSError):
-            shutil.rmtree(temporary) if temporary.is_dir() else temporary.unlink(missing_ok=True)
     return Export(out, format, family.name, any(not name.startswith("model.") for name in state), weights, layers)
 
 
@@ -142,14 +123,8 @@ def _writer(family: Family, format: str) -> Callable[..., Any]:
 def _write(written: Any, path: Path, format: str) -> None:
     if format == "fairseq":
         torch.save(written, path)
-        with open(path, "rb") as file:
-            os.fsync(file.fileno())
         return
     tensors, config, preprocessor = written
-    path.mkdir()
     save_file(tensors, path / "model.safetensors", metadata={"format": "pt"})
     for name, content in (("config.json", config), ("preprocessor_config.json", preprocessor)):
         (path / name).write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-    for file_path in path.iterdir():
-        with open(file_path, "rb") as file:
-            os.fsync(file.fileno())

@@ -36,7 +36,7 @@ def test_a_file_appears_whole_with_the_permissions_of_the_umask(tmp_path: Path, 
     before = os.umask(0o027)
     try:
         with write_whole(tmp_path / "a.json", durable=durable) as temporary:
-            assert temporary.parent == tmp_path and temporary.suffix == ".json" and len(temporary.name) < 32
+            assert temporary.parent == tmp_path and temporary.suffix == ".part" and len(temporary.name) < 32
             temporary.unlink()
             temporary.write_bytes(b"x")
             temporary.chmod(0o600)  # as a library does that puts a private file of its own there

@@ -14,10 +14,10 @@ import contextlib
 import hashlib
 import os
 import re
-import secrets
 import shutil
 from pathlib import Path
 
+from hubcore.files import write_whole
 from hubcore.sources.folders import cache_dir, read_only_caches
 from hubcore.sources.stamps import file_sha256, hash_file
 
@@ -163,12 +163,8 @@ def seed(path: Path, repo: str, revision: str, cache: Path, target: Path) -> Pat
     blob = blob_of(path)
     place = folder / "blobs" / blob.name if blob is not None else copy
     place.parent.mkdir(parents=True, exist_ok=True)
-    temporary = place.with_name(f".{place.name}.{secrets.token_hex(8)}")
-    try:
+    with write_whole(place, durable=False) as temporary:
         shutil.copyfile(path, temporary)
-        os.replace(temporary, place)
-    finally:
-        temporary.unlink(missing_ok=True)
     if blob is not None:
         with contextlib.suppress(FileNotFoundError):
             copy.unlink()

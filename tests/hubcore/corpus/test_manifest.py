@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hubcore.corpus import Manifest, ManifestEntry, files, read_manifest, write_manifest
+from hubcore.corpus import Manifest, ManifestEntry, read_manifest, write_manifest
 from hubcore.corpus.manifest import manifest_text, why_not_a_name, why_not_below
 from hubcore.errors import ExtractionError
 from tests.paths import REPOSITORY
@@ -112,7 +112,7 @@ def test_a_file_appears_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.
     def full(descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(files.os, "fsync", full)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(ExtractionError, match="No space left"):
         write_manifest(Manifest(Path("/corpus"), (ManifestEntry("a.wav", 5),)), target)
     assert target.read_text() == "before" and os.listdir(tmp_path) == ["train.tsv"]
