@@ -11,6 +11,9 @@ from hubcore.protocol import Upstream, UpstreamOutput
 from hubcore.testing.compare import BATCH_TOLERANCE, difference, evaluating
 from hubcore.testing.inputs import clips
 
+ROUNDING = 1e-6
+"""A gradient of the weights below this part of all that was added up is no gradient."""
+
 
 def check_featurizer(upstream: Upstream, *, tolerance: float = BATCH_TOLERANCE) -> None:
     """`Featurizer` gives a list of `(F_i, D)`, at first the mean of the layers, and its weights can be trained.
@@ -58,13 +61,11 @@ def _expect_trainable(featurizer: Featurizer, features: list[Tensor]) -> None:
     if not isinstance(weights, nn.Parameter) or not weights.requires_grad:
         raise AssertionError("the featurizer's weights are not a parameter that can be trained.")
     generator = torch.Generator(device="cpu").manual_seed(0)
-    terms = []
-    for frames in features:
-        probe = torch.randn(frames.shape, generator=generator, device="cpu")
-        terms.append((frames * probe.to(frames.device, frames.dtype)).sum())
-    torch.autograd.backward(torch.stack(terms).sum())
+    probes = [torch.randn(frames.shape, generator=generator, device="cpu").to(frames) for frames in features]
+    terms = torch.cat([(frames * probe).flatten() for frames, probe in zip(features, probes, strict=True)])
+    torch.autograd.backward(terms.sum())
     if weights.grad is None or not bool(weights.grad.isfinite().all()):
         raise AssertionError("the featurizer's weights receive no finite gradient.")
-    # The softmax of a single weight is 1 whatever the weight is.
-    if len(weights) > 1 and not bool(weights.grad.any()):
+    # The softmax of a single weight is 1 whatever the weight is. Equal layers leave rounding errors on some processors.
+    if len(weights) > 1 and float(weights.grad.abs().max()) <= ROUNDING * float(terms.detach().abs().sum()):
         raise AssertionError("the gradient of the featurizer's weights is zero: all layers are the same.")

@@ -11,6 +11,7 @@ from torch import nn
 from hubcore.errors import HubcoreError, OptionError
 from hubcore.protocol import Upstream
 from hubcore.testing.checks import CHECKS
+from hubcore.testing.compare import one_thread
 from hubcore.testing.exemptions import Exemptions
 
 UpstreamSource: TypeAlias = Upstream | Callable[[], Upstream] | str
@@ -58,7 +59,8 @@ def parametrize_with_checks(
     def decorate(test: Test) -> Test:
         @functools.wraps(test)
         def with_upstream(*args: Any, upstream: _Source, **kwargs: Any) -> Any:
-            return test(*args, upstream=upstream.make(), **kwargs)
+            with one_thread():
+                return test(*args, upstream=upstream.make(), **kwargs)
 
         return cast("Test", pytest.mark.parametrize(("upstream", "check"), parameters)(with_upstream))
 

@@ -129,6 +129,28 @@ def test_exemption_of_no_parameter_is_out_of_date() -> None:
     ]
 
 
+class CountsThreads(ToyUpstream):
+    threads: set[int]
+
+    def forward(self, wavs: Any, lengths: Any = None, *, layers: Any = None) -> Any:
+        self.threads = getattr(self, "threads", set()) | {torch.get_num_threads()}
+        return super().forward(wavs, lengths, layers=layers)
+
+
+def test_checks_run_with_one_thread_and_give_the_others_back() -> None:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        reported, tested = CountsThreads(), CountsThreads()
+        check_upstream(reported)
+        decorated: Any = parametrize_with_checks([tested])(contract)
+        source, check = parameters(decorated)[1].values
+        decorated(upstream=source, check=check)
+        assert (reported.threads, tested.threads, torch.get_num_threads()) == ({1}, {1}, 3)
+    finally:
+        torch.set_num_threads(threads)
+
+
 @pytest.mark.parametrize("upstreams", ["fbank", ToyUpstream(), 3])
 def test_upstreams_must_be_a_list(upstreams: Any) -> None:
     with pytest.raises(OptionError, match=r"Write \[upstream\] for a single one"):
