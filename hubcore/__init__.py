@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from hubcore.card import Card, Source
     from hubcore.errors import HubcoreError
     from hubcore.featurizer import Featurizer
-    from hubcore.hooks import hookimpl
+    from hubcore.hookspecs import hookimpl
     from hubcore.protocol import Upstream, UpstreamOutput
     from hubcore.upstream import UpstreamBase
 
@@ -44,7 +44,7 @@ _MODULE_OF = {
     "Upstream": "hubcore.protocol",
     "UpstreamBase": "hubcore.upstream",
     "UpstreamOutput": "hubcore.protocol",
-    "hookimpl": "hubcore.hooks",
+    "hookimpl": "hubcore.hookspecs",
 }
 _SUBMODULES = ("audio", "errors", "hub", "testing")
 

@@ -1,341 +1,261 @@
-"""Hooks by which a plugin takes part in what hubcore does, and the manager that calls them. Imports no torch.
+"""The manager that calls the hooks of `hubcore.hookspecs`. Imports no torch.
 
-A module that an entry point of the group `hubcore` names implements any of the specifications below:
-
-```python
-from hubcore import hookimpl
-
-@hookimpl
-def hubcore_fetch(uri, cache_dir, offline):
-    if uri.startswith("s3://"):
-        ...
-        return path
-```
+Each implementation is called on its own: one that fails is recorded in `Hooks.problems`, and harms no other.
 """
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
+import functools
 import importlib
 import inspect
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from importlib.metadata import EntryPoint
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import pluggy
 
-from hubcore.errors import BrokenFetchError, HubcoreError, PluginError, nearest_names
-from hubcore.registry.names import HOOKS_GROUP, Problem, disabled_plugins, entry_points, module_of
+from hubcore.errors import BrokenFetchError, HubcoreError, nearest_names
+from hubcore.findings import Finding
+from hubcore.hookspecs import NAMES, HookSpecs
+from hubcore.registry.names import HOOKS_GROUP, disabled_plugins, entry_points, module_of
 from hubcore.text import error_text
 
 if TYPE_CHECKING:
     from hubcore.card import Card
 
-_Function = TypeVar("_Function")
-hookspec = pluggy.HookspecMarker("hubcore")
-hookimpl = pluggy.HookimplMarker("hubcore")
-_log = logging.getLogger("hubcore.hooks")
-
-
-class HookSpecs:
-    """Every hook there is."""
-
-    @hookspec(firstresult=True)
-    def hubcore_fetch(self, uri: str, cache_dir: Path, offline: bool) -> Path | None:
-        """The local file or folder that `uri` names, fetched into `cache_dir` if need be; None if the scheme is not yours.
-
-        Raises:
-            DownloadError: the scheme is yours and the file cannot be had; `OfflineError` if only for `offline`.
-        """
-
-    @hookspec
-    def hubcore_upstream_loaded(self, upstream: Any, card: Card | None) -> None:
-        """Called by `hub.load` with every upstream just before it is returned."""
-
-    @hookspec
-    def hubcore_feature_writers(self) -> dict[str, Any] | None:
-        """Further formats of `hubcore extract --format`: format name -> a class as `hubcore.extract.FeatureWriter` is.
-
-        It is called only for a format that is not built in.
-        """
-
-    @hookspec
-    def hubcore_commands(self, cli: Any) -> None:
-        """Adds commands to `cli`, the click group of the command line."""
-
-
-NAMES = tuple(sorted(name for name in vars(HookSpecs) if name.startswith("hubcore_")))
-"""Every hook's name."""
+BUILT_IN = ("hubcore.sources.schemes",)
+"""The modules of hubcore's own that implement hooks; the last ones called."""
+_log = logging.getLogger(__name__)
 
 
 class Hooks:
-    """The plugin manager: the built-in plugins at once, third parties' one by one at first need.
+    """The plugin manager.
 
-    Third parties are called in the order of their distributions' names, and before the built-in plugins; what is marked
-    `tryfirst` goes before all others, `trylast` after them. Each is called on its own, so that one that fails harms no other.
-
-    Args:
-        third_parties: whether to load what is installed; else only what `load` is given.
+    What is loaded last is called first; what is marked `tryfirst` goes before all others, `trylast` after them.
 
     Example:
         >>> sorted(name for name, _ in current_hooks().manager.list_name_plugin() if name.startswith("hubcore."))
         ['hubcore.sources.schemes']
     """
 
-    def __init__(self, *, third_parties: bool = True) -> None:
+    def __init__(self) -> None:
         self.manager = pluggy.PluginManager("hubcore")
         self.manager.add_hookspecs(HookSpecs)
-        self.problems: list[Problem] = []
-        self._versions: dict[str, str] = {}
-        self._commands_added: set[tuple[Any, str]] = set()
-        schemes = importlib.import_module("hubcore.sources.schemes")
-        self.manager.register(schemes, name=schemes.__name__)
-        unreadable: list[Problem] = []
-        points = [found for found in entry_points(unreadable) if found[2].group == HOOKS_GROUP] if third_parties else []
-        # What is registered last is called first.
-        for owner, version, point in sorted(points, key=lambda found: (found[0].lower(), found[2].name), reverse=True):
-            self.load(owner, version, point)
+        self.problems: list[Finding] = []
+        self._about: dict[str, Finding] = {}  # of a plugin and of a distribution, what all its problems have in common
+        self._commands: dict[str, Any] | None = None
+        for name in BUILT_IN:
+            self.manager.register(importlib.import_module(name), name=name)
 
-    def load(self, owner: str, version: str, point: EntryPoint) -> bool:
-        """Registers one third-party module; whatever it does wrong becomes a problem and nothing else.
-
-        Args:
-            owner: the distribution.
-            version: its version.
-            point: its entry point of the group `hubcore`.
-
-        Returns:
-            Whether its hooks are there to be called.
-        """
+    def load(self, owner: str, version: str, point: EntryPoint) -> None:
+        """Registers the module of an entry point of the group `hubcore`; whatever is wrong with it becomes a problem."""
         name = f"{owner}:{point.name}"
-        self._versions[owner] = version
-        if self.manager.has_plugin(name):
-            return True
+        about = Finding("", owner=owner, version=version)
+        self._about[name] = self._about[owner] = about
         try:
             module = importlib.import_module(module_of(point))
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # an import may end in anything, SystemExit included
-            self._report(name, f"its hooks in {point.value} (version {version}) cannot be loaded: {error_text(error)}", error)
-            return False
-        try:
+            self._report(
+                name, f"its hooks in {point.value} (version {version}) cannot be loaded: {error_text(error)}", error=error
+            )
+            return
+        self._about[name] = self._about[owner] = dataclasses.replace(about, file=getattr(module, "__file__", None) or "")
+        usable = True
+        for harmless, what, fix, function in _faults(module, self.manager):
+            self._report(name, what, fix, function=function)
+            usable &= harmless
+        if usable:
             self.manager.register(module, name=name)
-        except Exception as error:
-            self._forget(name, module)
-            what = _wrong_arguments(module, error) or f"its hooks in {point.value} cannot be registered: {error_text(error)}"
-            self._report(name, f"{what} None of the hooks of that module is used.", error, _file_of(module))
-            return False
-        self._check_names(name, module)
-        return True
-
-    def _forget(self, name: str, module: Any) -> None:
-        """Takes out what a registration that failed half-way left behind; pluggy before 1.7 does."""
-        if self.manager.get_plugin(name) is module:
-            self.manager.unregister(module, name)
-
-    def _check_names(self, name: str, module: Any) -> None:
-        """Reports what was surely meant as a hook and is none. A module may hold other things whose name starts alike."""
-        target, file = module.__name__, _file_of(module)
-        for attribute, value in list(vars(module).items()):
-            if not attribute.startswith("hubcore_"):
-                continue
-            options = self.manager.parse_hookimpl_opts(module, attribute)
-            own = inspect.isfunction(value) and value.__module__ == module.__name__
-            if options is None and not own:
-                continue
-            if attribute not in NAMES:
-                near = nearest_names(attribute, NAMES, count=1)
-                hint = f" Did you mean {near[0]}?" if near else ""
-                what = f"{target} has {attribute}, which is no hook. The hooks are {', '.join(NAMES)}.{hint}"
-                what = what if options else f"{what} A hook is marked with @hookimpl, too."
-            elif options is None:
-                what = f"{target} has {attribute} without @hookimpl, so it is never called. Put @hookimpl above it."
-            elif options.get("hookwrapper") or options.get("wrapper"):
-                what = (
-                    f"{target} has {attribute} as a wrapper, so it is never called. Hooks are called one by one here, and wrap "
-                    "nothing. Write it without wrapper=True."
-                )
-            else:
-                continue
-            self._report(name, what, file=_line_of(value) or file)
-
-    def _report(self, name: str, what: str, error: BaseException | None = None, file: str = "") -> None:
-        """Records and logs a problem of the plugin `distribution:name`, once."""
-        owner = name.partition(":")[0]
-        problem = Problem(owner, what, self._versions.get(owner, ""), file, error)
-        if problem not in self.problems:
-            self.problems.append(problem)
-            _log.warning("plugin %s: %s", name, what)
 
     def fetch(self, uri: str, cache_dir: Path, offline: bool) -> Path | None:
-        """The first answer of `hubcore_fetch`, third parties before the built-in schemes.
+        """The first answer of `hubcore_fetch`.
 
         Raises:
-            DownloadError: a plugin says that the file cannot be had.
+            DownloadError: a plugin says that the file is not available.
             PluginError: a plugin failed with anything else, and no other one knows the scheme.
         """
-        given = {"uri": uri, "cache_dir": cache_dir, "offline": offline}
-        broken: PluginError | None = None
-        for implementation in _each(self.manager.hook.hubcore_fetch):
+        broken: BrokenFetchError | None = None
+        for plugin, call in self._each("hubcore_fetch", uri=uri, cache_dir=cache_dir, offline=offline):
             try:
-                answer = implementation.function(**{name: given[name] for name in implementation.argnames})
-                found = None if answer is None else Path(answer)
+                found = call()
+                if found is not None:
+                    return Path(found)
             except HubcoreError:
                 raise
             except (Exception, SystemExit) as error:
-                what = f"hubcore_fetch failed for {uri!r}: {error_text(error)}"
-                self._report(implementation.plugin_name, what, error)
-                if broken is None:
-                    broken = BrokenFetchError(
-                        f"the plugin {implementation.plugin_name} could not fetch {uri!r}: {error_text(error)}. Nothing else "
-                        "here knows that scheme. Mend or update the plugin, or fetch the file yourself and pass its path."
-                    )
-                    broken.__cause__ = error
-                continue
-            if found is not None:
-                return found
+                self._report(plugin, f"hubcore_fetch failed for {uri!r}: {error_text(error)}", error=error)
+                broken = broken or _broken_fetch(plugin, uri, error)
         if broken is not None:
             raise broken
         return None
 
     def upstream_loaded(self, upstream: Any, card: Card | None) -> None:
-        """Calls every `hubcore_upstream_loaded`, each on its own, so that one that fails is only reported."""
-        for implementation in _each(self.manager.hook.hubcore_upstream_loaded):
-            given = {"upstream": upstream, "card": card}
-            try:
-                implementation.function(**{name: given[name] for name in implementation.argnames})
-            except (Exception, SystemExit) as error:  # an observer must not be able to break loading
-                self._report(implementation.plugin_name, f"hubcore_upstream_loaded failed: {error_text(error)}", error)
+        """Calls every `hubcore_upstream_loaded`."""
+        for plugin, call in self._each("hubcore_upstream_loaded", upstream=upstream, card=card):
+            with self._reporting(plugin, "hubcore_upstream_loaded"):
+                call()
 
     def feature_writers(self) -> dict[str, Any]:
-        """Format name -> writer class, of every plugin; what is no such class, or the built-in `npy`, is reported.
+        """Format name -> writer class, of every plugin; a format of two plugins is there as `distribution:format`."""
+        offers: list[tuple[str, str, Any]] = []
+        for plugin, call in self._each("hubcore_feature_writers"):
+            with self._reporting(plugin, "hubcore_feature_writers"):
+                formats = call() or {}
+                if not isinstance(formats, Mapping):
+                    raise TypeError(f"it gave {formats!r:.80}, not a dictionary")
+                offers += [(plugin, name, writer) for name, writer in formats.items()]
+        return self._settled("format", "--format ", offers, _why_no_writer, {"npy"})
 
-        A format that two plugins bring is there as `distribution:format` only, once for each.
-        """
-        found: dict[str, dict[str, Any]] = {}
-        for implementation in _each(self.manager.hook.hubcore_feature_writers):
-            try:
-                given = implementation.function() or {}
-                formats = dict(given) if isinstance(given, Mapping) else {}
-                if not isinstance(given, Mapping):
-                    self._report(implementation.plugin_name, f"hubcore_feature_writers gave {given!r:.80}, not a dictionary.")
-            except (Exception, SystemExit) as error:  # a plugin must not be able to take the formats of others away
-                self._report(implementation.plugin_name, f"hubcore_feature_writers failed: {error_text(error)}", error)
-                continue
-            for name, writer in formats.items():
-                lacking = [part for part in ("write", "holds", "close") if not callable(getattr(writer, part, None))]
-                if not isinstance(name, str) or not isinstance(writer, type) or lacking:
-                    needs = f"It lacks {', '.join(lacking)}." if lacking else "It must be a class, under a name."
-                    self._report(implementation.plugin_name, f"the format {name!r} cannot be used. {needs}")
-                elif name == "npy":
-                    self._report(implementation.plugin_name, "the format 'npy' is another's already. Give it a new name.")
-                else:
-                    self._claim("format", name, implementation.plugin_name, writer, found)
-        return self._settled("format", found, "--format ")
+    def commands(self, reserved: Collection[str] = ()) -> dict[str, Any]:
+        """Command name -> click command, of every plugin; a name of two plugins is there as `distribution:name`.
 
-    def add_commands(self, cli: Any) -> None:
-        """Calls every `hubcore_commands`, each on its own, and each once for this `cli`.
-
-        A command that two plugins bring is there as `distribution:command` only, once for each.
+        Args:
+            reserved: the names of built-in commands, which a plugin cannot have.
         """
         import click
 
-        from hubcore.cli.group import COMMANDS
+        if self._commands is None:
+            offers: list[tuple[str, str, Any]] = []
+            cli = click.Group("hubcore")
+            for plugin, call in self._each("hubcore_commands", cli=cli):
+                cli.commands = {}  # so that no plugin sees or removes another's
+                with self._reporting(plugin, "hubcore_commands"):
+                    call()
+                    offers += [(plugin, name, command) for name, command in cli.commands.items()]
+            self._commands = self._settled("command", "hubcore ", offers, _why_no_command, reserved)
+        return self._commands
 
-        commands: dict[str, Any] = getattr(cli, "commands", {})
-        found: dict[str, dict[str, Any]] = {}
-        for implementation in _each(self.manager.hook.hubcore_commands):
-            if (cli, implementation.plugin_name) in self._commands_added:
-                continue
-            self._commands_added.add((cli, implementation.plugin_name))
-            before = dict(commands)
-            try:
-                implementation.function(cli)
-            except (Exception, SystemExit) as error:  # a plugin's command must not be able to break the others
-                self._report(implementation.plugin_name, f"hubcore_commands failed: {error_text(error)}", error)
-            if isinstance(cli, click.Group):
-                cli.commands = commands  # whatever it has put there instead: everybody's are in this one
-            for name in [name for name, command in commands.items() if command is not before.get(name)]:
-                command = commands.pop(name)
-                if not isinstance(name, str) or not isinstance(command, click.Command):
-                    what = f"the command {name!r} is a {type(command).__name__}. It must be a click command, under a name."
-                    self._report(implementation.plugin_name, what)
-                elif name in COMMANDS:
-                    what = f"the command {name!r} is hubcore's own already. Give it a new name."
-                    self._report(implementation.plugin_name, what)
-                else:
-                    self._claim("command", name, implementation.plugin_name, command, found)
-            commands.update({name: command for name, command in before.items() if name not in commands})
-        commands.update(self._settled("command", found, "hubcore "))
+    def _each(self, hook: str, **given: Any) -> Iterator[tuple[str, Callable[[], Any]]]:
+        """Each implementation of a hook in its order: the plugin's name, and the call with what it wants of `given`."""
+        for found in reversed(getattr(self.manager.hook, hook).get_hookimpls()):
+            if not (found.hookwrapper or found.wrapper):
+                yield found.plugin_name, functools.partial(found.function, **{name: given[name] for name in found.argnames})
 
-    def _claim(self, kind: str, name: str, plugin: str, thing: Any, found: dict[str, dict[str, Any]]) -> None:
-        """Notes that a plugin brings a format or a command; of two of one distribution, the first counts."""
-        if found.setdefault(name, {}).setdefault(plugin.partition(":")[0], thing) is not thing:
-            self._report(plugin, f"the {kind} {name!r} is brought twice by this distribution. The first is used; remove one.")
+    @contextlib.contextmanager
+    def _reporting(self, plugin: str, hook: str) -> Iterator[None]:
+        try:
+            yield
+        except (Exception, SystemExit) as error:
+            self._report(plugin, f"{hook} failed: {error_text(error)}", error=error)
 
-    def _settled(self, kind: str, found: Mapping[str, Mapping[str, Any]], prefix: str) -> dict[str, Any]:
-        """Name -> what its only owner brings; with several owners, each `distribution:name`, and a problem."""
+    def _report(
+        self, plugin: str, what: str, fix: str = "", *, error: BaseException | None = None, function: Any = None
+    ) -> None:
+        """Records and logs a problem of the plugin `distribution:name`, once."""
+        about = self._about.get(plugin, Finding("", owner=plugin))
+        problem = dataclasses.replace(about, what=what, fix=fix, error=error)
+        code = getattr(inspect.unwrap(function), "__code__", None) if callable(function) else None
+        if code:
+            problem = dataclasses.replace(problem, file=code.co_filename, line=code.co_firstlineno)
+        if problem not in self.problems:
+            self.problems.append(problem)
+            _log.warning("plugin %s: %s", plugin, problem.text)
+
+    def _settled(
+        self,
+        kind: str,
+        prefix: str,
+        offers: Iterable[tuple[str, str, Any]],
+        why_not: Callable[[object, object], str],
+        reserved: Collection[str],
+    ) -> dict[str, Any]:
+        """Name -> what its only owner brings; with several owners, each as `distribution:name`, and a problem."""
+        claims: dict[str, dict[str, Any]] = {}
+        for plugin, name, thing in offers:
+            owner, wrong = plugin.partition(":")[0], why_not(name, thing)
+            if wrong:
+                self._report(plugin, f"the {kind} {name!r} cannot be used. {wrong}")
+            elif name in reserved:
+                self._report(plugin, f"the {kind} {name!r} is hubcore's own already.", "Give it a new name.")
+            elif claims.setdefault(name, {}).setdefault(owner, thing) is not thing:
+                self._report(
+                    plugin, f"the {kind} {name!r} is brought twice by this distribution.", "Remove one; the first is used."
+                )
         settled: dict[str, Any] = {}
-        for name, claims in found.items():
-            if len(claims) == 1:
-                settled[name] = next(iter(claims.values()))
+        for name, owners in claims.items():
+            if len(owners) == 1:
+                settled |= dict.fromkeys([name], *owners.values())
                 continue
-            settled.update({f"{owner}:{name}": thing for owner, thing in claims.items()})
-            spelt = " or ".join(f"`{prefix}{owner}:{name}`" for owner in sorted(claims))
-            what = f"the {kind} {name!r} is claimed by {' and '.join(sorted(claims))}. Use {spelt}, or uninstall one of them."
-            for owner in claims:
-                self._report(owner, what)
+            choices = {f"{owner}:{name}": thing for owner, thing in owners.items()}
+            spelt = " or ".join(f"`{prefix}{choice}`" for choice in sorted(choices))
+            for owner in owners:
+                what = f"the {kind} {name!r} is claimed by {' and '.join(sorted(owners))}."
+                self._report(owner, what, f"Use {spelt}, or uninstall one of them.")
+            settled |= choices
         return settled
 
 
-def _wrong_arguments(module: Any, error: Exception) -> str | None:
-    """What a hook with other arguments than the specification's should have, or None if that is not what is wrong."""
-    functions = {name: value for name, value in vars(module).items() if name in NAMES and inspect.isfunction(value)}
-    for name, function in functions.items() if isinstance(error, pluggy.PluginValidationError) else ():
-        allowed = list(inspect.signature(getattr(HookSpecs, name)).parameters)[1:]
-        wrong = [argument for argument in inspect.signature(function).parameters if argument not in allowed]
-        if wrong:
-            return (
-                f"{module.__name__}.{name} takes {', '.join(wrong)}, which the hook does not have. It may take "
-                f"{', '.join(allowed) or 'nothing'}, by these names. Rename the argument."
-            )
-    return None
-
-
-def _file_of(module: Any) -> str:
-    return str(getattr(module, "__file__", None) or "")
-
-
-def _line_of(function: Any) -> str:
-    """`file, line N` of a function; empty for anything else."""
-    code = getattr(inspect.unwrap(function), "__code__", None) if callable(function) else None
-    return f"{code.co_filename}, line {code.co_firstlineno}" if code else ""
-
-
-def _each(caller: Any) -> Iterator[Any]:
-    """The implementations of one hook, in the order in which they are to be called."""
-    for implementation in reversed(list(caller.get_hookimpls())):
-        if not (implementation.hookwrapper or implementation.wrapper):
-            yield implementation
-
-
-_hooks: dict[frozenset[str], Hooks] = {}
+_current: dict[frozenset[str], Hooks] = {}
 
 
 def current_hooks() -> Hooks:
-    """The one manager of this process; another one once `HUBCORE_DISABLE_PLUGINS` changes."""
+    """The one manager of this process, with every plugin that is installed and not in `HUBCORE_DISABLE_PLUGINS`.
+
+    Plugins are called in the order of their distributions' names.
+    """
     disabled = disabled_plugins()
-    if disabled not in _hooks:
-        _hooks[disabled] = Hooks()
-    return _hooks[disabled]
-
-
-def plugin_commands(cli: Any) -> None:
-    """Adds third parties' commands to a click group."""
-    current_hooks().add_commands(cli)
+    if disabled not in _current:
+        hooks = Hooks()
+        points = [found for found in entry_points([]) if found[2].group == HOOKS_GROUP]
+        for owner, version, point in sorted(points, key=lambda found: (found[0].lower(), found[2].name), reverse=True):
+            hooks.load(owner, version, point)
+        _current[disabled] = hooks
+    return _current[disabled]
 
 
 def refresh() -> None:
     """Forgets the manager, so that plugins installed meanwhile are found."""
-    _hooks.clear()
+    _current.clear()
+
+
+def _faults(module: Any, manager: pluggy.PluginManager) -> Iterator[tuple[bool, str, str, Any]]:
+    """(whether the module can be used, what is wrong, what to do, the function) of what was surely meant as a hook."""
+    for name, value in list(vars(module).items()):
+        options = manager.parse_hookimpl_opts(module, name)
+        own = inspect.isfunction(value) and value.__module__ == module.__name__
+        if not name.startswith("hubcore_") or not (options or own):
+            continue
+        what = f"{module.__name__} has {name}"
+        if name not in NAMES:
+            near = "".join(f" Did you mean {other}?" for other in nearest_names(name, NAMES, count=1))
+            mark = "" if options else " A hook is marked with @hookimpl, too."
+            yield True, f"{what}, which is no hook. The hooks are {', '.join(NAMES)}.{near}{mark}", "", value
+        elif options is None:
+            yield True, f"{what} without @hookimpl, so it is never called.", "Put @hookimpl above it.", value
+        elif options["hookwrapper"] or options["wrapper"]:
+            yield True, f"{what} as a wrapper, so it is never called.", "Write it without wrapper=True.", value
+        else:
+            allowed = getattr(manager.hook, name).spec.argnames
+            wrong = [other for other in pluggy.HookImpl(module, "", value, options).argnames if other not in allowed]
+            if wrong:
+                what = f"{module.__name__}.{name} takes {', '.join(wrong)}, which the hook does not have. It may take "
+                what += f"{', '.join(allowed) or 'nothing'}, by these names. None of the hooks of that module is used."
+                yield False, what, "Rename the argument.", value
+
+
+def _why_no_writer(name: object, writer: object) -> str:
+    lacking = [part for part in ("write", "holds", "close") if not callable(getattr(writer, part, None))]
+    if lacking:
+        return f"It lacks {', '.join(lacking)}."
+    return "" if isinstance(name, str) and isinstance(writer, type) else "It must be a class, under a name."
+
+
+def _why_no_command(name: object, command: object) -> str:
+    import click
+
+    return "" if isinstance(name, str) and isinstance(command, click.Command) else "It must be a click command, under a name."
+
+
+def _broken_fetch(plugin: str, uri: str, error: BaseException) -> BrokenFetchError:
+    broken = BrokenFetchError(
+        f"the plugin {plugin} could not fetch {uri!r}: {error_text(error)}. Nothing else here knows that scheme. Fix or update "
+        "the plugin, or fetch the file yourself and pass its path."
+    )
+    broken.__cause__ = error
+    return broken

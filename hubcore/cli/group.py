@@ -77,9 +77,9 @@ class LazyGroup(click.Group):
             logger.removeHandler(handler)
 
     def _add_plugin_commands(self) -> None:
-        from hubcore.hooks import plugin_commands
+        from hubcore.hooks import current_hooks
 
-        plugin_commands(self)
+        self.commands.update(current_hooks().commands(COMMANDS))
 
 
 def _with_debug(command: click.Command) -> click.Command:

@@ -208,9 +208,7 @@ def _of_problem(problem: Any) -> Finding:
     lines: tuple[str, ...] = ()
     if problem.error is not None and not isinstance(problem.error, HubcoreError):
         lines = (f"{type(problem.error).__name__}: {problem.error}",)
-    # The message of a registry file names file and line already.
-    file = "" if problem.file and problem.what.startswith(problem.file) else problem.file
-    return Finding(problem.owner, problem.what, problem.version, file=file, traceback=lines)
+    return Finding(problem.owner, problem.text, problem.version, file=problem.place, traceback=lines)
 
 
 def _of_duplicate(registry: Registry, name: str) -> Finding:

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from hubcore import findings as findings_
 from hubcore.doctor.probe import call_hooks
 from hubcore.doctor.report import Finding, PluginReport, listed
 from hubcore.errors import HubcoreError, OptionError, nearest_names
@@ -22,7 +23,6 @@ from hubcore.registry.names import (
     HOOKS_GROUP,
     REGISTRIES_GROUP,
     UPSTREAMS_GROUP,
-    Problem,
     canonical,
     current_registry,
     disabled_plugins,
@@ -119,7 +119,7 @@ def _check_entry_points(report: PluginReport, found: importlib.metadata.Distribu
         )
     for point in points:
         said = [
-            p.what
+            p.text
             for p in problems_of(report)
             if p.what.startswith(f"entry point {point.name!r} ") and repr(point.value) in p.what
         ]
@@ -129,7 +129,7 @@ def _check_entry_points(report: PluginReport, found: importlib.metadata.Distribu
     return points
 
 
-def problems_of(report: PluginReport) -> list[Problem]:
+def problems_of(report: PluginReport) -> list[findings_.Finding]:
     """What discovery found wrong with the distribution."""
     return [p for p in current_registry().problems if canonical(p.owner) == canonical(report.distribution)]
 
@@ -209,7 +209,7 @@ def _check_cards(report: PluginReport) -> None:
     own = [entry for entry in current_registry().entries if canonical(entry.owner) == canonical(report.distribution)]
     cards = [entry.card for entry in own if entry.card]
     wrong = [problem for problem in problems_of(report) if not problem.what.startswith("entry point ")]
-    findings = [Finding.of(problem.what, problem.file) for problem in wrong]
+    findings = [Finding.of(problem.text, problem.place) for problem in wrong]
     files = sorted({Path(card.file).name for card in cards if card.file})
     report.add("cards", listed(files), findings, f"{len(cards)} well-formed")
 
@@ -248,15 +248,16 @@ def _contested(key: str, places: Mapping[str, str]) -> Iterator[Finding]:
 def _check_hooks(report: PluginReport, points: list[importlib.metadata.EntryPoint]) -> None:
     """Whether its hooks are loaded and, called once each, do not fail; conflicts with other plugins' count too."""
     modules = [point for point in points if point.group == HOOKS_GROUP]
-    alone = Hooks(third_parties=False)
-    loaded = [alone.load(report.distribution, report.version, point) for point in modules]
-    said = [*call_hooks(alone, lambda _: None)] if any(loaded) else []
+    alone = Hooks()
+    for point in modules:
+        alone.load(report.distribution, report.version, point)
+    said = [*call_hooks(alone, lambda _: None)] if modules else []
     wrong = {
         problem: None
         for problem in (*alone.problems, *current_hooks().problems)
         if canonical(problem.owner) == canonical(report.distribution)
     }
-    found = [Finding.of(problem.what, problem.file or _module_file(modules)) for problem in wrong]
+    found = [Finding.of(problem.text, problem.place or _module_file(modules)) for problem in wrong]
     found += [Finding.of(what, _module_file(modules)) for what in said]
     if modules or found:
         report.add("hooks", ", ".join(point.value for point in modules), found, "loaded and called once; none has failed")

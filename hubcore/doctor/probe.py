@@ -212,12 +212,12 @@ class Probe:
     def _hooks(self, point: EntryPoint) -> None:
         from hubcore.hooks import Hooks
 
-        hooks = Hooks(third_parties=False)
-        if hooks.load(self.job["distribution"], self.job["version"], point):
-            for what in call_hooks(hooks, self.stage):
-                self.finding(what)
+        hooks = Hooks()
+        hooks.load(self.job["distribution"], self.job["version"], point)
+        for what in call_hooks(hooks, self.stage):
+            self.finding(what)
         for problem in hooks.problems:
-            self.finding(problem.what, problem.error, file=problem.file)
+            self.finding(problem.text, problem.error, file=problem.place)
 
     # Tracebacks and time -----------------------------------------------------------------------------------------------
 
@@ -279,14 +279,12 @@ def call_hooks(hooks: Hooks, stage: Callable[[str], None]) -> Iterator[str]:
         hooks: with the modules that are to be tried, and no other third party's.
         stage: is told what is called next.
     """
-    import click
-
     from hubcore.errors import HubcoreError, PluginError
 
     stage("calling hubcore_feature_writers")
     hooks.feature_writers()
     stage("calling hubcore_commands")
-    hooks.add_commands(click.Group("hubcore"))
+    hooks.commands()
     stage("calling hubcore_fetch")
     with tempfile.TemporaryDirectory() as folder:
         try:

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from hubcore.card import Card
 from hubcore.errors import DuplicateUpstreamError, RegistryError, UnknownUpstreamError
+from hubcore.findings import Finding, last_sentence
 from hubcore.registry.reading import NAME, read_registry
 
 UPSTREAMS_GROUP = "hubcore.upstreams"
@@ -84,22 +85,6 @@ class Entry:
         return self.family.missing
 
 
-@dataclass(frozen=True)
-class Problem:
-    """Something broken that discovery found and stepped over."""
-
-    owner: str
-    """The distribution or file that is to blame."""
-    what: str
-    """What is wrong and what to do."""
-    version: str = ""
-    """The distribution's version; empty where there is none or it is unknown."""
-    file: str = ""
-    """The file to mend, or the folder; empty where the sentence names it."""
-    error: BaseException | None = field(default=None, compare=False, repr=False)
-    """What was raised, for its traceback."""
-
-
 @dataclass
 class Registry:
     """All names known here, at the moment it was built.
@@ -111,7 +96,7 @@ class Registry:
 
     entries: list[Entry] = field(default_factory=list)
     """Sorted by name."""
-    problems: list[Problem] = field(default_factory=list)
+    problems: list[Finding] = field(default_factory=list)
     """Everything broken, for `hubcore doctor`."""
 
     def names(self) -> list[str]:
@@ -141,8 +126,8 @@ class Registry:
     def _why_not(self, name: str) -> str:
         """Why a name may be missing: its own record is wrong, or something else could not be read, or is turned off."""
         for problem in self.problems:
-            if repr(name) in problem.what:
-                return f"Its record cannot be used: {problem.what}"
+            if repr(name) in problem.text:
+                return f"Its record cannot be used: {problem.place}: {problem.text}"
         broken = f", and `hubcore doctor` what could not be read ({len(self.problems)})" if self.problems else ""
         return f"`hubcore list` shows every name{broken}{_or_enable()}."
 
@@ -183,15 +168,16 @@ def refresh() -> None:
 
 def build_registry() -> Registry:
     """Reads all entry points and registry files; imports none of what they name."""
-    problems: list[Problem] = []
+    problems: list[Finding] = []
     families: list[Family] = []
     files: list[tuple[str, str, Path]] = [("hubcore", "", own_registry_file())]
     for owner, version, point in entry_points(problems):
         if point.group == UPSTREAMS_GROUP:
             target = target_of(point)
             if not NAME.fullmatch(point.name) or not TARGET.fullmatch(target):
-                what = f"entry point {point.name!r} = {point.value!r} must be name = module:Class. Mend it."
-                problems.append(Problem(owner, what, version, entry_points_file(point)))
+                what = f"entry point {point.name!r} = {point.value!r} must be name = module:Class."
+                fix = "Correct it and install the distribution again."
+                problems.append(Finding(what, fix, entry_points_file(point), owner=owner, version=version))
                 continue
             family = Family(point.name, target, owner, version, _missing(point, target, owner))
             if family not in families:
@@ -199,8 +185,9 @@ def build_registry() -> Registry:
         elif point.group == REGISTRIES_GROUP:
             located = _package_file(point.value)
             if located is None:
-                what = f"entry point {point.name!r} names {point.value!r}, which is not there. It must be package:file."
-                problems.append(Problem(owner, what, version, entry_points_file(point)))
+                what = f"entry point {point.name!r} names {point.value!r}, which is not there."
+                fix = "It must be package:file."
+                problems.append(Finding(what, fix, entry_points_file(point), owner=owner, version=version))
             elif (owner, version, located) not in files:
                 files.append((owner, version, located))
     files += [("user", "", path) for path in user_files(problems)]
@@ -210,14 +197,20 @@ def build_registry() -> Registry:
         try:
             cards, broken = read_registry(path, None if owner == "user" else owner)
         except RegistryError as error:
-            problems.append(Problem(owner, str(error), version, str(path)))
+            problems.append(_unreadable(error, path, owner, version))
             continue
-        problems += [Problem(owner, str(error), version, str(path)) for error in broken]
+        problems += [_unreadable(error, path, owner, version) for error in broken]
         entries += [Entry(card.name, owner, card, _family_of(card.upstream, owner, families)) for card in cards]
     entries += [Entry(family.name, family.distribution, None, family) for family in families]
     taken = {(entry.owner, name) for entry in entries if entry.card for name in (entry.name, *entry.aliases)}
     entries = [entry for entry in entries if entry.card or (entry.owner, entry.name) not in taken]
     return Registry(sorted(entries, key=lambda entry: (entry.name, entry.owner)), problems)
+
+
+def _unreadable(error: RegistryError, path: Path, owner: str, version: str) -> Finding:
+    """A registry file, or one record of it, that cannot be used."""
+    what, fix = last_sentence(re.sub(rf"^{re.escape(str(path))}(, line \d+)?: ", "", str(error)))
+    return Finding(what, fix, str(path), error.line, owner, version)
 
 
 def _family_of(name: str, owner: str, families: Iterable[Family]) -> Family | None:
@@ -256,7 +249,7 @@ def _or_enable() -> str:
     return f"; {DISABLE} turns off {', '.join(sorted(disabled))}" if disabled else ""
 
 
-def entry_points(problems: list[Problem]) -> Iterator[tuple[str, str, importlib.metadata.EntryPoint]]:
+def entry_points(problems: list[Finding]) -> Iterator[tuple[str, str, importlib.metadata.EntryPoint]]:
     """(distribution, version, entry point) of our groups; a distribution with unreadable metadata is stepped over.
 
     Of a distribution that stands twice on `sys.path`, the first counts, as it does for imports.
@@ -273,8 +266,8 @@ def entry_points(problems: list[Problem]) -> Iterator[tuple[str, str, importlib.
             name, version = str(metadata["Name"]), str(metadata["Version"])
         except Exception as error:  # whatever broken metadata raises must not hide the other distributions
             where = getattr(distribution, "_path", "unknown")
-            what = f"its metadata cannot be read ({error!r}). Reinstall that distribution."
-            problems.append(Problem(str(where), what, file=str(where), error=error))
+            what, fix = f"its metadata cannot be read ({error!r}).", "Reinstall that distribution."
+            problems.append(Finding(what, fix, str(where), owner=str(where), error=error))
             continue
         key = canonical(name)
         if key in seen or (key != "hubcore" and disabled & {key, "*"}):
@@ -342,7 +335,7 @@ def own_registry_file() -> Path:
     return inside if inside.is_file() else package.parent / "registry.yaml"
 
 
-def user_files(problems: list[Problem] | None = None) -> list[Path]:
+def user_files(problems: list[Finding] | None = None) -> list[Path]:
     """The user's registry files, each once: those in `HUBCORE_REGISTRY`, then `hubcore/*.yaml` in the configuration folder.
 
     Their paths are absolute, since a program may change its working folder between this and loading.
@@ -353,7 +346,9 @@ def user_files(problems: list[Problem] | None = None) -> list[Path]:
         if path.is_file():
             files.append(path)
         elif problems is not None:
-            problems.append(Problem("user", f"HUBCORE_REGISTRY names {text}, which is not a file. Correct or unset it."))
+            problems.append(
+                Finding(f"HUBCORE_REGISTRY names {text}, which is not a file.", "Correct or unset it.", owner="user")
+            )
     config = os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")
     files += sorted(Path(os.path.abspath(config), "hubcore").glob("*.yaml"))
     once: dict[str, Path] = {}

@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 
 from hubcore.errors import DownloadError, OfflineError
-from hubcore.hooks import hookimpl
+from hubcore.hookspecs import hookimpl
 from hubcore.sources.expectations import Expectation, expected
 
 _PACKAGE = re.compile(r"package://(?P<package>[A-Za-z_]\w*)/(?P<file>[\w.-]+(?:/[\w.-]+)*)")

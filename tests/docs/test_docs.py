@@ -21,7 +21,7 @@ from click.testing import CliRunner
 from hubcore import errors
 from hubcore.cli import main
 from hubcore.cli.group import COMMANDS
-from hubcore.hooks import HookSpecs
+from hubcore.hookspecs import HookSpecs
 from hubcore.protocol import Upstream, UpstreamOutput
 from hubcore.registry import names as registry
 from hubcore.registry import reading as registry_file

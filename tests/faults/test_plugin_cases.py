@@ -85,7 +85,7 @@ def reported(root: Path) -> list[str]:
     assert {"fbank", "good"} < set(hub.list())
     problems = current_registry().problems
     assert all(str(root) in problem.owner for problem in problems)
-    return [problem.what for problem in problems]
+    return [problem.text for problem in problems]
 
 
 HOSTILE = """

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from hubcore.hooks import NAMES
+from hubcore.hookspecs import NAMES
 from tests.packaging.conftest import Environment
 from tests.packaging.test_tutorial import Newcomer
 from tests.paths import REPOSITORY, SPEECH

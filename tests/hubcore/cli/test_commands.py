@@ -23,7 +23,8 @@ from hubcore.cli import main
 from hubcore.cli.group import COMMANDS
 from hubcore.errors import DownloadError
 from hubcore.extract import MANIFEST_KEYS, NpyWriter, find_writer, run
-from hubcore.registry.names import Problem, Registry, current_registry
+from hubcore.findings import Finding
+from hubcore.registry.names import Registry, current_registry
 
 DATA = Path(__file__).parents[2] / "data"
 CALL = [sys.executable, "-c", "from hubcore.cli import main; main(prog_name='hubcore')"]
@@ -119,11 +120,8 @@ def test_an_error_is_one_line_and_debug_shows_the_traceback() -> None:
 
 
 def test_plugins_add_commands_and_cannot_replace_built_in_ones(monkeypatch: pytest.MonkeyPatch) -> None:
-    def add(cli: click.Group) -> None:
-        cli.add_command(click.Command("greet", callback=lambda: click.echo("hello")))
-        cli.add_command(click.Command("list", callback=lambda: click.echo("mine")))
-
-    monkeypatch.setattr(hooks, "plugin_commands", add)
+    theirs = {"greet": click.Command("greet", callback=lambda: click.echo("hello")), "list": click.Command("list")}
+    monkeypatch.setattr(hooks.Hooks, "commands", lambda self, reserved: theirs)
     monkeypatch.setattr(main, "commands", {})
     assert call("greet").output == "hello\n"
     assert "fbank" in call("list").output
@@ -192,7 +190,7 @@ def test_a_plugin_is_asked_for_its_commands_once() -> None:
 
 
 def test_plugins_are_not_asked_for_a_built_in_command(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hooks, "plugin_commands", lambda cli: pytest.fail("asked"))
+    monkeypatch.setattr(hooks.Hooks, "commands", lambda self, reserved: pytest.fail("asked"))
     assert call("list").exit_code == 0
 
 
@@ -306,7 +304,7 @@ def test_doctor_finds_nothing_wrong_here(monkeypatch: pytest.MonkeyPatch, tmp_pa
 
 
 def test_doctor_names_what_is_broken(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    broken = Registry(problems=[Problem("acme-speech", "its metadata cannot be read. Reinstall it.")])
+    broken = Registry(problems=[Finding("its metadata cannot be read.", "Reinstall it.", owner="acme-speech")])
     monkeypatch.setattr("hubcore.registry.names.current_registry", lambda: broken)
     (tmp_path / "file").touch()
     monkeypatch.setenv("HUBCORE_CACHE", str(tmp_path / "file"))
@@ -458,8 +456,8 @@ def test_the_built_in_format_is_no_plugins_to_replace(tmp_path: Path) -> None:
     assert call("extract", DATA / "gold" / "u0.wav", "-u", "fbank", "-o", tmp_path / "out").exit_code == 0
     assert (tmp_path / "out" / "features" / "u0.npy").is_file()
     assert find_writer("npy") is NpyWriter and find_writer("txt").__name__ == "TextWriter"
-    problems = [problem.what for problem in hooks.current_hooks().problems]
-    assert "the format 'npy' is another's already. Give it a new name." in problems
+    problems = [problem.text for problem in hooks.current_hooks().problems]
+    assert "the format 'npy' is hubcore's own already. Give it a new name." in problems
 
 
 def test_extract_says_what_it_resampled(tmp_path: Path) -> None:

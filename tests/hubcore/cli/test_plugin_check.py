@@ -367,7 +367,7 @@ def test_a_contested_name(install: Installer) -> None:
         ),
         (
             "from hubcore import hookimpl\n\n@hookimpl\ndef hubcore_feature_writers():\n    return ['a']\n",
-            "hubcore_feature_writers gave ['a'], not a dictionary",
+            "hubcore_feature_writers failed: TypeError: it gave ['a'], not a dictionary",
         ),
         (
             "from hubcore import hookimpl\n\n@hookimpl\ndef hubcore_fetch(uri):\n    return '/'\n",

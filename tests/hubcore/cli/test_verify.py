@@ -17,8 +17,9 @@ from hubcore import hub
 from hubcore.card import Card, Source
 from hubcore.checkpoints import converted
 from hubcore.cli import main
+from hubcore.findings import Finding
 from hubcore.protocol import Upstream, UpstreamOutput
-from hubcore.registry.names import Entry, Problem, Registry, current_registry
+from hubcore.registry.names import Entry, Registry, current_registry
 from hubcore.sources import resolve as sources
 from hubcore.sources import stamps
 from hubcore.sources.reachable import why_dead
@@ -310,7 +311,7 @@ def test_offline_all_is_no_failure() -> None:
 def test_all_spells_out_contested_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ours = entry(Source(f"package://hubcore_wav2vec2/bundled/{TINY}.safetensors", SHA256))
     both = [ours, dataclasses.replace(ours, owner="acme")]
-    registry = Registry(entries=both, problems=[Problem("user", "cards.yaml is broken. Mend it.")])
+    registry = Registry(entries=both, problems=[Finding("cards.yaml is broken.", "Fix it.", owner="user")])
     monkeypatch.setattr("hubcore.registry.names.current_registry", lambda: registry)
     result = call("--all", "--json")
     assert result.exit_code == 0, result.stderr

@@ -250,7 +250,7 @@ def test_a_wrong_file_is_an_error_with_file_and_line_and_harms_nothing(
         assert "line" in str(errors[0])
     monkeypatch.setenv("HUBCORE_REGISTRY", str(path))
     assert "fbank" in hub.list()
-    assert any("bad.yaml" in problem.what for problem in current_registry().problems)
+    assert any("bad.yaml" in str(problem) for problem in current_registry().problems)
 
 
 def test_one_wrong_record_leaves_the_others(tmp_path: Path) -> None:

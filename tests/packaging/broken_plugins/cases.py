@@ -292,16 +292,23 @@ add(
 cards(
     "yaml_syntax",
     "version: 1\nupstreams: {a: [\n",
-    "cards.yaml",
+    "it is not valid YAML",
+    file="broken_yaml_syntax/cards.yaml, line 3",
     loads=("yaml_syntax", UnknownUpstreamError, "no upstream is called"),
 )
 cards(
     "yaml_field",
     card("misspelt_card", "upstream: fbank, lisense: MIT"),
     "has the unknown field 'lisense'. Did you mean 'license'?",
+    file="broken_yaml_field/cards.yaml, line 3",
 )
 cards("yaml_bytes", b"version: 1\nupstreams:\n  x: {upstream: \xff, license: MIT}\n", "It must be a UTF-8 text file")
-cards("yaml_tag", card("tagged_card", "upstream: !!python/name:os.system fbank"), "cards.yaml, line 3")
+cards(
+    "yaml_tag",
+    card("tagged_card", "upstream: !!python/name:os.system fbank"),
+    "tags such as tag:yaml.org,2002:python/name:os.system are not allowed",
+    file="broken_yaml_tag/cards.yaml, line 3",
+)
 cards("yaml_anchor", card("anchored_card", "upstream: &a fbank, config: *a"), "anchors and aliases are not allowed")
 add(
     "yaml_missing",
@@ -363,7 +370,7 @@ hooks(
     "hook_arguments",
     HOOK + "def hubcore_fetch(url, folder):\n    return None\n",
     "hooked.hubcore_fetch takes url, folder, which the hook does not have. It may take uri, cache_dir, offline, by these names",
-    file="broken_hook_arguments/hooked.py",
+    file="broken_hook_arguments/hooked.py, line 4",
 )
 hooks(
     "hook_wrapper",
