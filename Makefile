@@ -5,8 +5,12 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check --quiet
 CONSTRAINTS := .ci/constraints.txt
 DEMO := build/demo
+# Processes that run the tests, each with one torch thread (tests/conftest.py).
+JOBS ?= 2
+STATIC := $(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/python tests/import_rules.py
+PYTEST := $(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 
-.PHONY: help demo test lint types imports format bench clean
+.PHONY: help demo check test lint types imports format bench clean
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' Makefile | sed -E 's/:[^#]*##/\t/' | expand -t 10
@@ -21,11 +25,13 @@ demo: $(VENV)/.installed  ## extract features from the speech files in the repos
 	@echo
 	@echo "The features are in $(DEMO)/. Next: $(BIN)/hubcore list, $(BIN)/hubcore info wav2vec2, docs/quickstart.md"
 
-test: $(VENV)/.installed-test  ## everything: style, types, tests
-	@$(BIN)/ruff check .
-	@$(BIN)/ruff format --check .
-	@$(BIN)/mypy
-	@$(BIN)/python -m pytest
+check: $(VENV)/.installed-test  ## style, types, who may import whom, and the fast tests: under 90 seconds
+	@$(STATIC)
+	@$(PYTEST) -m "not slow"
+
+test: $(VENV)/.installed-test  ## everything: check, and the slow tests: under 10 minutes
+	@$(STATIC)
+	@$(PYTEST)
 
 lint: $(VENV)/.installed-test  ## style only
 	@$(BIN)/ruff check .

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import sys
 from collections.abc import Callable, Iterator
@@ -13,6 +14,9 @@ from hubcore import hooks
 from hubcore.registry import names as registry
 
 Installer = Callable[..., Path]
+
+# The models of the tests are so small that several threads only wait for each other. Processes that tests start inherit it.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture(autouse=True)
