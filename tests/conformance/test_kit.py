@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import re
-import subprocess
 import sys
 import types
 from pathlib import Path
@@ -22,8 +21,10 @@ from tests.conformance.broken_batches import PaddedMoments
 from tests.conformance.broken_modules import Energies, MultipliedByZero, UnusedWeight
 from tests.conformance.broken_outputs import FillsPadding
 from tests.conformance.toy import ToyUpstream
+from tests.paths import REPOSITORY
+from tests.running import python
 
-ROOT = Path(__file__).resolve().parents[2]
+PAGE = (REPOSITORY / "docs/conformance.md").read_text(encoding="utf-8")
 
 
 def parameters(decorated: Any) -> list[Any]:
@@ -224,13 +225,6 @@ def test_speech_like_is_repeatable_quiet_and_leaves_the_global_generator_alone()
     assert speech_like(0).shape == (0,)
 
 
-def run(code: str) -> str:
-    """What a fresh interpreter prints."""
-    done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, cwd=ROOT, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout.strip()
-
-
 WITHOUT_PYTEST = """
 import sys
 sys.modules["pytest"] = None
@@ -244,24 +238,20 @@ except HubcoreError as error:
 
 
 def test_only_the_decorator_needs_pytest() -> None:
-    assert re.match(rf"{len(CHECKS)} pytest is not installed\..*pip install pytest", run(WITHOUT_PYTEST))
-
-
-def test_import_of_hubcore_brings_neither_the_kit_nor_torch() -> None:
-    assert run("import sys, hubcore; print([m for m in ('torch', 'hubcore.testing') if m in sys.modules])") == "[]"
+    assert re.match(
+        rf"{len(CHECKS)} pytest is not installed\..*pip install pytest", python("-W", "error", "-c", WITHOUT_PYTEST).stdout
+    )
 
 
 def test_docs_table_matches_the_checks() -> None:
-    page = (ROOT / "docs" / "conformance.md").read_text(encoding="utf-8")
-    rows = dict(re.findall(r"^\| `(\w+)` \| (.+) \|$", page, re.M))
+    rows = dict(re.findall(r"^\| `(\w+)` \| (.+) \|$", PAGE, re.M))
     proofs = {name: (check.__doc__ or "").split("\n")[0] for name, check in CHECKS.items()}
     assert rows == proofs
     assert list(rows) == list(CHECKS)
 
 
 def test_docs_snippets_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    page = (ROOT / "docs" / "conformance.md").read_text(encoding="utf-8")
-    snippets = re.findall(r"^```python\n(.*?)^```", page, re.M | re.S)
+    snippets = re.findall(r"^```python\n(.*?)^```", PAGE, re.M | re.S)
     # Classes can be pickled only from a module that can be imported.
     module: Any = types.ModuleType("conformance_page")
     monkeypatch.setitem(sys.modules, module.__name__, module)
@@ -275,7 +265,7 @@ def test_docs_snippets_run(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_docs_show_a_message_that_the_kit_gives() -> None:
-    page = " ".join((ROOT / "docs" / "conformance.md").read_text(encoding="utf-8").split())
+    page = " ".join(PAGE.split())
     with pytest.raises(AssertionError) as caught:
         CHECKS["batch_equals_alone"](PaddedMoments())
     shown = str(caught.value).split(" 2 more layers")[0]

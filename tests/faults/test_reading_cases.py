@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import os
 import signal
-import subprocess
 import sys
 import threading
 from collections.abc import Iterator
@@ -31,6 +30,7 @@ from tests.gold import gold_file
 from tests.hubcore.checkpoints import hostile_pieces as build
 from tests.hubcore.checkpoints.test_native import STATE, Config
 from tests.paths import REPOSITORY
+from tests.running import python
 
 cases = Cases()
 pytest_generate_tests = cases.generate
@@ -257,11 +257,9 @@ write_native(Path(sys.argv[1]), {"weight": torch.ones(4096)}, config=Config(), u
 )
 def case_191_killed_writer(folder: Path, _: pytest.MonkeyPatch) -> None:
     path = folder / "a.safetensors"
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(REPOSITORY), *sys.path])}
     write_native(path, STATE, config=Config(), upstream="Toy")
     before = path.read_bytes()
-    done = subprocess.run([sys.executable, "-c", WRITER, path], env=environment, capture_output=True, check=False)
-    assert done.returncode == -signal.SIGKILL, done.stderr
+    python("-c", WRITER, path, code=-signal.SIGKILL)
     assert path.read_bytes() == before and sorted(left.suffix for left in folder.iterdir()) == [".part", ".safetensors"]
     versions = [{"weight": torch.full((1 << 16,), float(value))} for value in range(2)]
     seen: list[float] = []

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -22,9 +21,10 @@ from hubcore.registry import names as registry
 from tests.packaging.broken_plugins.cases import CASES, HEALTHY, UNAVAILABLE, Case
 from tests.packaging.broken_plugins.distribution import Distribution, installed_files, pip_install
 from tests.paths import SPEECH
+from tests.running import python
 
 WAV = SPEECH / "en_1.flac"
-DOCTOR = "from hubcore.cli import main; main(prog_name='hubcore')"
+DOCTOR = ("-m", "hubcore", "doctor")
 by_case = pytest.mark.parametrize("name", CASES)
 Use = Callable[..., Path]
 
@@ -42,8 +42,7 @@ def everything(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def pip_list(site: Path) -> set[str]:
-    command = [sys.executable, "-m", "pip", "--isolated", "list", "--path", str(site), "--format", "json"]
-    return {row["name"] for row in json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)}
+    return {row["name"] for row in json.loads(python("-m", "pip", "list", "--path", site, "--format", "json").stdout)}
 
 
 def spoil(site: Path, cases: Iterable[Case]) -> None:
@@ -56,7 +55,7 @@ def spoil(site: Path, cases: Iterable[Case]) -> None:
 @pytest.fixture(scope="module")
 def doctor(everything: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What `hubcore doctor --json` says where all of them are installed at once."""
-    done = hubcore(everything, tmp_path_factory.mktemp("home"), "doctor", "--json", "--timeout", "6")
+    done = run(everything, tmp_path_factory.mktemp("home"), *DOCTOR, "--json", "--timeout", "6")
     assert done.returncode == 1, done.stdout + done.stderr
     return dict(json.loads(done.stdout))
 
@@ -86,16 +85,8 @@ def modules_below(site: Path) -> list[str]:
     return [name for name, module in sys.modules.items() if str(getattr(module, "__file__", "")).startswith(str(site))]
 
 
-def hubcore(site: Path, home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return python(site, home, DOCTOR, *arguments)
-
-
-def python(site: Path, home: Path, code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    path = os.pathsep.join(filter(None, [str(site), os.environ.get("PYTHONPATH")]))
-    environment = {**os.environ, "PYTHONPATH": path, "HUBCORE_CACHE": str(home), "XDG_CONFIG_HOME": str(home)}
-    return subprocess.run(
-        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, env=environment, cwd=home, check=False
-    )
+def run(site: Path, home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return python(*arguments, site=site, cwd=home, code=None, HUBCORE_CACHE=str(home), XDG_CONFIG_HOME=str(home))
 
 
 def features(name: str, folder: Path) -> np.ndarray[Any, Any]:
@@ -165,7 +156,7 @@ def test_listing_all_of_them_imports_none(everything: Path, tmp_path: Path) -> N
         "import json, sys\nfrom hubcore import hub\nnames = hub.list()\n"
         "print(json.dumps([names, {name: str(getattr(m, '__file__', '')) for name, m in sys.modules.items()}]))"
     )
-    names, modules = json.loads(python(everything, tmp_path, code).stdout)
+    names, modules = json.loads(run(everything, tmp_path, "-c", code).stdout)
     assert {"healthy", "hubcore:fbank", "broken-rival-one:contested", "crashes", "wav2vec2"} < set(names)
     assert "torch" not in modules
     assert not [name for name, file in modules.items() if file.startswith(str(everything))]
@@ -176,7 +167,7 @@ def test_doctor_prints_each_finding_with_its_place(everything: Path, tmp_path: P
     root = tmp_path / "one"
     for distribution in (CASES["import_error"].distribution, HEALTHY):
         pip_install([distribution.write_wheel(tmp_path)], root)
-    done = hubcore(root, tmp_path, "doctor")
+    done = run(root, tmp_path, *DOCTOR)
     assert done.returncode == 1 and "examining 2 plugins" in done.stderr
     file = root / "broken_import_error/upstream.py"
     wanted = (
@@ -196,7 +187,7 @@ def test_doctor_prints_each_finding_with_its_place(everything: Path, tmp_path: P
 
 def test_what_ends_the_process_does_so_when_it_is_used_and_not_before(everything: Path, tmp_path: Path) -> None:
     code = "import sys\nfrom hubcore import hub\nhub.load('mfcc')\nprint(len(hub.list()), flush=True)\nhub.load('exits')"
-    done = python(everything, tmp_path, code)
+    done = run(everything, tmp_path, "-c", code)
     assert int(done.stdout) > 50 and done.returncode == 3
 
 
@@ -205,7 +196,7 @@ def test_metadata_that_stops_torch_is_named_and_stepped_over(tmp_path: Path, mon
     site = tmp_path / "site"
     pip_install([case.distribution.write_wheel(tmp_path), HEALTHY.write_wheel(tmp_path)], site)
     spoil(site, [case])
-    done = hubcore(site, tmp_path, "doctor", "--json")
+    done = run(site, tmp_path, *DOCTOR, "--json")
     said = json.loads(done.stdout)
     assert done.returncode == 1 and {row["state"] for row in said["plugins"]} == {"ok"}, "the healthy one is not blamed"
     whole, metadata = said["findings"]
@@ -213,7 +204,7 @@ def test_metadata_that_stops_torch_is_named_and_stepped_over(tmp_path: Path, mon
     assert "torch looks for backends there" in whole["what"] and "TORCH_DEVICE_BACKEND_AUTOLOAD=0" in whole["what"]
     monkeypatch.setenv("TORCH_DEVICE_BACKEND_AUTOLOAD", "0")
     code = "from hubcore import hub; print(type(hub.load('mfcc')).__name__, type(hub.load('healthy')).__name__)"
-    assert python(site, tmp_path, code).stdout.split() == ["FbankUpstream", "HealthyUpstream"]
+    assert run(site, tmp_path, "-c", code).stdout.split() == ["FbankUpstream", "HealthyUpstream"]
 
 
 def test_an_owner_chooses_among_two(use: Use) -> None:

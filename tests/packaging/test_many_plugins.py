@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import resource
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from tests.packaging.many_plugins import CARDS, COUNT, install_many
+from tests.running import python
 
 SCRIPT = """
 import json, sys
@@ -27,8 +25,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(site: Path, *arguments: str) -> str:
-    environment = {**os.environ, "PYTHONPATH": str(site)}
-    return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, env=environment, check=True).stdout
+    return python(*arguments, site=site).stdout
 
 
 def test_fifty_plugins_are_listed_and_none_is_imported(site: Path) -> None:

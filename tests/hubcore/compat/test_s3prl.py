@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import io
 import os
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,7 +26,6 @@ from tests.conftest import Installer
 from tests.faults.http_server import Answer, Server, running
 from tests.faults.test_hugging_face import a_hub_lab
 from tests.gold import gold_arrays, gold_file, gold_wavs, relative_error
-from tests.paths import REPOSITORY
 from tests.plugins.fbank.rounding import assert_within, rounding
 
 TOLERANCE = 2e-5
@@ -530,18 +528,3 @@ def test_the_download_folder_is_hubcores_cache(server: Server, tmp_path: Path, m
     path = urls_to_filepaths(first)
     assert isinstance(path, str) and Path(path).read_bytes() == b"first" and Path(path).is_relative_to(tmp_path / "downloads")
     assert [Path(each).read_bytes() for each in urls_to_filepaths(first, second)] == [b"first", b"second"]
-
-
-def test_importing_and_listing_load_no_torch() -> None:
-    script = (
-        "import sys\n"
-        "from hubcore.compat import s3prl\n"
-        "from hubcore.compat.s3prl import hub\n"
-        "s3prl.install()\n"
-        "import s3prl.hub, s3prl.nn, s3prl.util.download\n"
-        "assert 'wav2vec2_custom' in s3prl.hub.options() and 'S3PRLUpstream' in dir(s3prl.nn)\n"
-        "heavy = {'torch', 'numpy', 'hubcore_wav2vec2'} & set(sys.modules)\n"
-        "assert not heavy, heavy\n"
-    )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=REPOSITORY, check=False)
-    assert done.returncode == 0, done.stderr
