@@ -11,30 +11,13 @@ from typing import TYPE_CHECKING
 from hubcore.lazy import lazy_exports
 
 if TYPE_CHECKING:
-    from hubcore.checkpoints.layouts import Checkpoint, Rename, TensorInfo, check_names, open_checkpoint, rename
-    from hubcore.checkpoints.native import write_native
-    from hubcore.checkpoints.report import LoadReport
+    from hubcore.checkpoints.layouts import Checkpoint as Checkpoint
+    from hubcore.checkpoints.layouts import Rename as Rename
+    from hubcore.checkpoints.layouts import TensorInfo as TensorInfo
+    from hubcore.checkpoints.layouts import check_names as check_names
+    from hubcore.checkpoints.layouts import open_checkpoint as open_checkpoint
+    from hubcore.checkpoints.layouts import rename as rename
+    from hubcore.checkpoints.native import write_native as write_native
+    from hubcore.checkpoints.report import LoadReport as LoadReport
 
-_MODULE_OF = {
-    "Checkpoint": "layouts",
-    "LoadReport": "report",
-    "Rename": "layouts",
-    "TensorInfo": "layouts",
-    "check_names": "layouts",
-    "open_checkpoint": "layouts",
-    "rename": "layouts",
-    "write_native": "native",
-}
-
-__all__ = [
-    "Checkpoint",
-    "LoadReport",
-    "Rename",
-    "TensorInfo",
-    "check_names",
-    "open_checkpoint",
-    "rename",
-    "write_native",
-]
-
-__getattr__, __dir__ = lazy_exports(__name__, _MODULE_OF)
+__getattr__, __dir__ = lazy_exports(__name__)

@@ -7,22 +7,14 @@ from typing import TYPE_CHECKING
 from hubcore.lazy import lazy_exports
 
 if TYPE_CHECKING:
-    from hubcore.pretrain.loop import Outcome, Progress, pretrain
-    from hubcore.pretrain.objective import Batch, Losses, Objective
-    from hubcore.pretrain.recipe import Recipe, read_recipe, shipped_recipes
+    from hubcore.pretrain.loop import Outcome as Outcome
+    from hubcore.pretrain.loop import Progress as Progress
+    from hubcore.pretrain.loop import pretrain as pretrain
+    from hubcore.pretrain.objective import Batch as Batch
+    from hubcore.pretrain.objective import Losses as Losses
+    from hubcore.pretrain.objective import Objective as Objective
+    from hubcore.pretrain.recipe import Recipe as Recipe
+    from hubcore.pretrain.recipe import read_recipe as read_recipe
+    from hubcore.pretrain.recipe import shipped_recipes as shipped_recipes
 
-__all__ = ["Batch", "Losses", "Objective", "Outcome", "Progress", "Recipe", "pretrain", "read_recipe", "shipped_recipes"]
-__getattr__, __dir__ = lazy_exports(
-    __name__,
-    {
-        "Batch": "objective",
-        "Losses": "objective",
-        "Objective": "objective",
-        "Outcome": "loop",
-        "Progress": "loop",
-        "Recipe": "recipe",
-        "pretrain": "loop",
-        "read_recipe": "recipe",
-        "shipped_recipes": "recipe",
-    },
-)
+__getattr__, __dir__ = lazy_exports(__name__)

@@ -10,15 +10,8 @@ from typing import TYPE_CHECKING
 from hubcore.lazy import lazy_exports
 
 if TYPE_CHECKING:
-    from hubcore_fbank.config import CONFIGS, FbankConfig
-    from hubcore_fbank.upstream import FbankUpstream
+    from hubcore_fbank.config import CONFIGS as CONFIGS
+    from hubcore_fbank.config import FbankConfig as FbankConfig
+    from hubcore_fbank.upstream import FbankUpstream as FbankUpstream
 
-_MODULE_OF = {
-    "CONFIGS": "config",
-    "FbankConfig": "config",
-    "FbankUpstream": "upstream",
-}
-
-__all__ = ["CONFIGS", "FbankConfig", "FbankUpstream"]
-
-__getattr__, __dir__ = lazy_exports(__name__, _MODULE_OF)
+__getattr__, __dir__ = lazy_exports(__name__)

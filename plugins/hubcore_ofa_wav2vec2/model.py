@@ -13,11 +13,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from hubcore.nn.conv import ConvExtractor, FrameConv
+from hubcore.nn.speech_encoder import SpeechEncoder, build_encoder, build_extractor, build_feature_norm, build_projection
+from hubcore.nn.transformer import Encoder
 from hubcore.ragged import with_gaps, without_gaps
 from hubcore_ofa_wav2vec2.cif import Tail, fire
 from hubcore_ofa_wav2vec2.config import DEFAULT_LAMBD, OfaWav2Vec2Config
 from hubcore_ofa_wav2vec2.lambd import check_lambd, lambd_for_period, mix
-from hubcore_wav2vec2 import ConvExtractor, Encoder, FrameConv, Wav2Vec2Model, build_encoder, build_extractor
 
 
 class AlphaPredictor(nn.Module):
@@ -62,7 +64,7 @@ class Compressed:
     """Convolutional frames of each utterance."""
 
 
-class OfaWav2Vec2Model(Wav2Vec2Model):
+class OfaWav2Vec2Model(SpeechEncoder):
     """wav2vec 2.0 whose transformer sees frames merged by continuous integrate-and-fire.
 
     Args:
@@ -154,9 +156,9 @@ def build_model(config: OfaWav2Vec2Config) -> OfaWav2Vec2Model:
     """
     return OfaWav2Vec2Model(
         build_extractor(config),
-        nn.LayerNorm(config.conv_dim),
+        build_feature_norm(config),
         AlphaPredictor(config.conv_dim, config.alpha_kernel),
-        nn.Linear(config.conv_dim, config.dim) if config.input_projection else nn.Identity(),
+        build_projection(config),
         build_encoder(config),
         mixing=config.mixing,
         normalize=config.normalize,

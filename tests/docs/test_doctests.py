@@ -11,12 +11,11 @@ from pathlib import Path
 import pytest
 
 PACKAGES = ("hubcore", "hubcore_fbank", "hubcore_ofa_wav2vec2", "hubcore_wav2vec2")
-PUBLIC = (*PACKAGES, "hubcore.hub", "hubcore.checkpoints", "hubcore.extract", "hubcore.testing")
+PUBLIC = (*PACKAGES, "hubcore.hub", "hubcore.checkpoints", "hubcore.extract", "hubcore.nn", "hubcore.testing")
 """Modules whose `__all__` is a promise."""
 FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 
 _RECORD = "a record of plain fields, made by the function whose example shows it"
-_PART = "a part that only means something inside the model, which has an example"
 _NETWORK = "its answer depends on the machine and on what was downloaded"
 WITHOUT_EXAMPLE = {
     "hubcore.checkpoints.layouts.Checkpoint": _RECORD,
@@ -38,14 +37,6 @@ WITHOUT_EXAMPLE = {
     "hubcore.testing.report.CheckResult": _RECORD,
     "hubcore_ofa_wav2vec2.cif.CifOutput": _RECORD,
     "hubcore_ofa_wav2vec2.cif.Fired": _RECORD,
-    "hubcore_wav2vec2.components.Block": _PART,
-    "hubcore_wav2vec2.components.ConvExtractor": _PART,
-    "hubcore_wav2vec2.components.FeedForward": _PART,
-    "hubcore_wav2vec2.components.PositionalConv": _PART,
-    "hubcore_wav2vec2.components.SelfAttention": _PART,
-    "hubcore_wav2vec2.model.Encoder": _PART,
-    "hubcore_wav2vec2.model.build_encoder": _PART,
-    "hubcore_wav2vec2.model.build_extractor": _PART,
 }
 """Public objects whose docstring shows no example, and why none is needed."""
 

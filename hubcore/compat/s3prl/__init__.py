@@ -16,19 +16,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from hubcore.compat.s3prl import hub
-from hubcore.compat.s3prl.download import set_dir
-from hubcore.compat.s3prl.installation import install, uninstall
 from hubcore.lazy import lazy_exports
 
 if TYPE_CHECKING:
-    from hubcore.compat.s3prl.featurizer import Featurizer
-    from hubcore.compat.s3prl.upstream import S3PRLUpstream
+    from hubcore.compat.s3prl import hub as hub
+    from hubcore.compat.s3prl.download import set_dir as set_dir
+    from hubcore.compat.s3prl.featurizer import Featurizer as Featurizer
+    from hubcore.compat.s3prl.installation import install as install
+    from hubcore.compat.s3prl.installation import uninstall as uninstall
+    from hubcore.compat.s3prl.upstream import S3PRLUpstream as S3PRLUpstream
 
-__all__ = ["Featurizer", "S3PRLUpstream", "hub", "install", "set_dir", "uninstall"]
-
-__getattr__, _ = lazy_exports(__name__, {"Featurizer": "featurizer", "S3PRLUpstream": "upstream"})
-
-
-def __dir__() -> list[str]:
-    return list(__all__)
+__getattr__, __dir__ = lazy_exports(__name__)

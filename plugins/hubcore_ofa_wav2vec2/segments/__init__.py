@@ -10,37 +10,16 @@ from typing import TYPE_CHECKING
 from hubcore.lazy import lazy_exports
 
 if TYPE_CHECKING:
-    from hubcore_ofa_wav2vec2.segments.grid import alpha_of, boundary_seconds, count_frames
-    from hubcore_ofa_wav2vec2.segments.quality import Quality, compare_boundaries, compare_corpora
-    from hubcore_ofa_wav2vec2.segments.run import Summary, segment_corpus
-    from hubcore_ofa_wav2vec2.segments.store import Segment, Segments, open_segments
+    from hubcore_ofa_wav2vec2.segments.grid import alpha_of as alpha_of
+    from hubcore_ofa_wav2vec2.segments.grid import boundary_seconds as boundary_seconds
+    from hubcore_ofa_wav2vec2.segments.grid import count_frames as count_frames
+    from hubcore_ofa_wav2vec2.segments.quality import Quality as Quality
+    from hubcore_ofa_wav2vec2.segments.quality import compare_boundaries as compare_boundaries
+    from hubcore_ofa_wav2vec2.segments.quality import compare_corpora as compare_corpora
+    from hubcore_ofa_wav2vec2.segments.run import Summary as Summary
+    from hubcore_ofa_wav2vec2.segments.run import segment_corpus as segment_corpus
+    from hubcore_ofa_wav2vec2.segments.store import Segment as Segment
+    from hubcore_ofa_wav2vec2.segments.store import Segments as Segments
+    from hubcore_ofa_wav2vec2.segments.store import open_segments as open_segments
 
-_MODULE_OF = {
-    "Quality": "quality",
-    "Segment": "store",
-    "Segments": "store",
-    "Summary": "run",
-    "alpha_of": "grid",
-    "boundary_seconds": "grid",
-    "compare_boundaries": "quality",
-    "compare_corpora": "quality",
-    "count_frames": "grid",
-    "open_segments": "store",
-    "segment_corpus": "run",
-}
-
-__all__ = [
-    "Quality",
-    "Segment",
-    "Segments",
-    "Summary",
-    "alpha_of",
-    "boundary_seconds",
-    "compare_boundaries",
-    "compare_corpora",
-    "count_frames",
-    "open_segments",
-    "segment_corpus",
-]
-
-__getattr__, __dir__ = lazy_exports(__name__, _MODULE_OF)
+__getattr__, __dir__ = lazy_exports(__name__)

@@ -37,7 +37,7 @@ def test_they_reach_the_modules() -> None:
 
 
 def test_an_impossible_dropout_is_an_error() -> None:
-    with pytest.raises(OptionError, match="dropout must be a probability"):
+    with pytest.raises(OptionError, match="dropout must be a number from 0 to below 1"):
         hub.load("ofa_wav2vec2_tiny_prompts", dropout=1.0)
 
 

@@ -1,21 +1,44 @@
-"""The parts of a wav2vec 2.0 encoder: convolutional extractor, position embedding, attention, feed-forward, block.
+"""Strided convolutions over waveforms and frames: `FrameConv`, and `ConvExtractor`, the front of most speech encoders.
 
-All of them work on packed frames `(N, D)`, the `N = F_1 + ... + F_B` frames of all utterances end to end, so no part ever
-sees padding. Shapes: `B` batch, `T` samples, `F` frames, `N` packed frames, `C` channels, `D` dim, `H` heads.
+`plain_features` says in torch's own terms what `ConvExtractor` computes; the class computes the same for all utterances at
+once, faster, and without padding.
+
+Shapes: `T` samples or rows, `F` frames, `N` packed frames of all utterances, `C` channels.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from hubcore.ragged import conv_length, receptive_field, with_gaps, without_gaps
+from hubcore.ragged import conv_length, receptive_field
+
+
+def plain_features(extractor: ConvExtractor, wav: Tensor) -> Tensor:
+    """`(F, C)` features of one waveform `(T,)`: convolution, norm and GELU, layer after layer.
+
+    Example:
+        >>> from hubcore.nn import SpeechEncoderConfig, build_extractor
+        >>> extractor = build_extractor(SpeechEncoderConfig())
+        >>> wav = torch.randn(800)
+        >>> features = extractor(torch.nn.functional.pad(wav, (0, 160)), starts=[0], lengths=[800])
+        >>> torch.allclose(features, plain_features(extractor, wav), atol=1e-4)
+        True
+    """
+    x = wav[None, None]  # (1, 1, T)
+    for index, conv in enumerate(extractor.convs):
+        x = functional.conv1d(x, conv.weight.transpose(1, 2), conv.bias, stride=conv.stride)  # (1, C, F)
+        if extractor.conv_norm == "layer":  # each frame over its channels
+            x = extractor.norms[index](x.transpose(1, 2)).transpose(1, 2)
+        elif index == 0:  # each channel over the whole utterance
+            x = extractor.norms[0](x)
+        x = functional.gelu(x)
+    return x[0].t()
 
 
 class FrameConv(nn.Module):
@@ -79,12 +102,17 @@ class ConvExtractor(nn.Module):
         norms: layer norms, one for each convolution ("layer"), or one `(weight, bias)` holder for the first ("group").
         conv_norm: "group" or "layer".
         chunk: frames computed at a time, which bounds the memory of the wide early layers and keeps them in cache.
+
+    Example:
+        >>> extractor = ConvExtractor([FrameConv(1, 8, kernel=10, stride=5)], [nn.GroupNorm(8, 8)], "group")
+        >>> extractor(torch.randn(100), starts=[0], lengths=[98]).shape
+        torch.Size([18, 8])
     """
 
     def __init__(self, convs: Sequence[FrameConv], norms: Sequence[nn.Module], conv_norm: str, chunk: int = 50) -> None:
         super().__init__()
-        self.convs = nn.ModuleList(convs)
-        self.norms = nn.ModuleList(norms)
+        self.convs: Sequence[FrameConv] = nn.ModuleList(convs)  # type: ignore[assignment]
+        self.norms: Sequence[nn.Module] = nn.ModuleList(norms)  # type: ignore[assignment]
         self.conv_norm = conv_norm
         self.chunk = chunk
         self.geometry = tuple((conv.kernel, conv.stride) for conv in convs)
@@ -132,7 +160,7 @@ class ConvExtractor(nn.Module):
         Neighbouring samples are nearly equal, so their differences do not survive 16 bits: this one runs in float32 whatever
         the model's dtype, under autocast too.
         """
-        conv = cast(FrameConv, self.convs[0])
+        conv = self.convs[0]
         kernel, stride = self.geometry[0]
         with torch.autocast(samples.device.type, enabled=False):
             windows = samples.unfold(0, kernel, stride)  # (rows of the first convolution, kernel)
@@ -153,7 +181,7 @@ class ConvExtractor(nn.Module):
 
     def _fold_group_norm(self, signal: Tensor, starts: Sequence[int], lengths: Sequence[int]) -> list[tuple[Tensor, Tensor]]:
         """First convolution and group norm of each utterance as one `(C, kernel)` weight and one `(C,)` shift."""
-        conv, norm = cast(FrameConv, self.convs[0]), cast(nn.GroupNorm, self.norms[0])
+        conv, norm = self.convs[0], cast(nn.GroupNorm, self.norms[0])
         # float64 costs nothing on a (kernel, kernel) matrix; Apple's GPUs do not have it.
         wide = torch.float32 if signal.device.type == "mps" else torch.float64
         weight = conv.weight.flatten(1).to(wide)  # (C, kernel)
@@ -173,129 +201,3 @@ class ConvExtractor(nn.Module):
                 shift = shift + 0 * conv.bias.to(wide)
             folded.append(((weight * scale[:, None]).to(signal.dtype), shift.to(signal.dtype)))
         return folded
-
-
-def full_precision(x: Tensor) -> AbstractContextManager[None]:
-    """A context in which convolutions of float32 tensors on an NVIDIA GPU use all their bits, not TensorFloat-32's ten.
-
-    Example:
-        >>> with full_precision(torch.zeros(1)):
-        ...     pass
-    """
-    cudnn = torch.backends.cudnn
-    if x.device.type != "cuda" or x.dtype != torch.float32:
-        return nullcontext()
-    given = {"enabled": cudnn.enabled, "benchmark": cudnn.benchmark, "deterministic": cudnn.deterministic}
-    return cudnn.flags(**given, allow_tf32=False)
-
-
-class PositionalConv(nn.Module):
-    """The convolutional position embedding: a grouped convolution with weight norm, then GELU, `(N, D)` to `(N, D)`.
-
-    `weight_g` `(1, 1, kernel)` and `weight_v` `(D, D / groups, kernel)` are the two parts of the weight norm, as the
-    checkpoints hold them. Each utterance is surrounded by zeros, so that none reaches into its neighbour.
-    fairseq: `conv_pos`, `conv_pos_groups`; an even kernel drops the last output (`SamePad`).
-    """
-
-    def __init__(self, dim: int, kernel: int, groups: int) -> None:
-        super().__init__()
-        self.kernel, self.groups = kernel, groups
-        self.weight_g = nn.Parameter(torch.empty(1, 1, kernel))
-        self.weight_v = nn.Parameter(torch.empty(dim, dim // groups, kernel))
-        self.bias = nn.Parameter(torch.empty(dim))
-        self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        """Normal weights of variance 4 / (kernel x dim), zero bias. fairseq: `make_conv_pos`."""
-        nn.init.normal_(self.weight_v, std=(4 / (self.kernel * self.weight_v.shape[0])) ** 0.5)
-        nn.init.zeros_(self.bias)
-        with torch.no_grad():
-            self.weight_g.copy_(torch.linalg.vector_norm(self.weight_v, dim=(0, 1), keepdim=True))
-
-    def weight(self) -> Tensor:
-        """The convolution's weight, `(D, D / groups, kernel)`: each tap of `weight_v` scaled to the norm in `weight_g`."""
-        # A plain sum is ten times as fast as torch's norm over two axes; it needs 32 bits, being one over thousands.
-        v = self.weight_v.to(torch.promote_types(self.weight_v.dtype, torch.float32))
-        norm = v.square().flatten(0, 1).sum(0).sqrt()  # (kernel,)
-        return (v * (self.weight_g / norm)).to(self.weight_v.dtype)
-
-    def forward(self, x: Tensor, lengths: Sequence[int]) -> Tensor:
-        """Position embedding `(N, D)` of packed frames `(N, D)`; `lengths` are the frames of each utterance."""
-        dtype = x.dtype
-        # torch 2.13's grouped convolution in bfloat16 is wrong on CPUs without bfloat16 units (off by 90 % when measured).
-        wide = torch.float32 if x.device.type == "cpu" and dtype == torch.bfloat16 else dtype
-        gap = self.kernel // 2
-        spaced = with_gaps(x.to(wide), lengths, gap).t()[None]  # (1, D, N + gaps)
-        with full_precision(spaced), torch.autocast(x.device.type, enabled=False):
-            out = functional.conv1d(spaced, self.weight().to(wide), self.bias.to(wide), groups=self.groups)[0].t()
-        return functional.gelu(without_gaps(out, lengths, gap)).to(dtype)
-
-
-class SelfAttention(nn.Module):
-    """Multi-head self-attention within each utterance, `(N, D)` to `(N, D)`."""
-
-    def __init__(self, dim: int, num_heads: int, dropout: float = 0.0) -> None:
-        super().__init__()
-        self.num_heads, self.dropout = num_heads, dropout
-        self.q_proj = nn.Linear(dim, dim)
-        self.k_proj = nn.Linear(dim, dim)
-        self.v_proj = nn.Linear(dim, dim)
-        self.out_proj = nn.Linear(dim, dim)
-
-    def forward(self, x: Tensor, lengths: Sequence[int]) -> Tensor:
-        """Packed frames `(N, D)` in and out; `lengths` are the frames of each utterance."""
-        heads = [proj(x).unflatten(1, (self.num_heads, -1)).transpose(0, 1) for proj in (self.q_proj, self.k_proj, self.v_proj)]
-        query, key, value = (h.split(list(lengths), dim=1) for h in heads)  # each (H, F_i, D / H)
-        dropout = self.dropout if self.training else 0.0
-        out = [
-            functional.scaled_dot_product_attention(q[None], k[None], v[None], dropout_p=dropout)[0].transpose(0, 1).flatten(1)
-            for q, k, v in zip(query, key, value, strict=True)
-        ]
-        mixed: Tensor = self.out_proj(out[0] if len(out) == 1 else torch.cat(out))
-        return mixed
-
-
-class FeedForward(nn.Module):
-    """Linear, GELU, linear: `(N, D)` to `(N, D)`. fairseq: `fc1`, `fc2`."""
-
-    def __init__(self, dim: int, inner_dim: int, dropout: float = 0.0) -> None:
-        super().__init__()
-        self.fc1 = nn.Linear(dim, inner_dim)
-        self.fc2 = nn.Linear(inner_dim, dim)
-        self.dropout = nn.Dropout(dropout)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Frames `(N, D)` in and out."""
-        out: Tensor = self.fc2(self.dropout(functional.gelu(self.fc1(x))))
-        return out
-
-
-class Block(nn.Module):
-    """One transformer block, post-norm (`pre_norm=False`, the original transformer) or pre-norm, `(N, D)` to `(N, D)`.
-
-    Args:
-        attention: called as `attention(x, lengths)`.
-        feed_forward: called as `feed_forward(x)`.
-        dim: width `D`.
-        pre_norm: fairseq: `layer_norm_first`.
-        dropout: after attention and after feed-forward, in train mode.
-    """
-
-    def __init__(self, attention: nn.Module, feed_forward: nn.Module, dim: int, *, pre_norm: bool, dropout: float) -> None:
-        super().__init__()
-        self.pre_norm = pre_norm
-        self.attention = attention
-        self.attention_norm = nn.LayerNorm(dim)
-        self.feed_forward = feed_forward
-        self.feed_forward_norm = nn.LayerNorm(dim)
-        self.dropout = nn.Dropout(dropout)
-
-    def forward(self, x: Tensor, lengths: Sequence[int]) -> Tensor:
-        """Packed frames `(N, D)` in and out; `lengths` are the frames of each utterance."""
-        if self.pre_norm:
-            x = x + self.dropout(self.attention(self.attention_norm(x), lengths))
-            x = x + self.dropout(self.feed_forward(self.feed_forward_norm(x)))
-        else:
-            x = self.attention_norm(x + self.dropout(self.attention(x, lengths)))
-            x = self.feed_forward_norm(x + self.dropout(self.feed_forward(x)))
-        return x

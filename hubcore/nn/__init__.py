@@ -1,0 +1,31 @@
+"""Parts of speech encoders on packed frames, for every family and for third parties. Imports no torch until used."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from hubcore.lazy import lazy_exports
+
+if TYPE_CHECKING:
+    from hubcore.nn.attention import SelfAttention as SelfAttention
+    from hubcore.nn.attention import attend as attend
+    from hubcore.nn.conv import ConvExtractor as ConvExtractor
+    from hubcore.nn.conv import FrameConv as FrameConv
+    from hubcore.nn.conv import plain_features as plain_features
+    from hubcore.nn.encoder_upstream import EncoderUpstream as EncoderUpstream
+    from hubcore.nn.positions import BatchNormPositionalConv as BatchNormPositionalConv
+    from hubcore.nn.positions import PositionalConv as PositionalConv
+    from hubcore.nn.positions import StackedPositionalConv as StackedPositionalConv
+    from hubcore.nn.positions import conv_same as conv_same
+    from hubcore.nn.speech_encoder import SpeechEncoder as SpeechEncoder
+    from hubcore.nn.speech_encoder import build_encoder as build_encoder
+    from hubcore.nn.speech_encoder import build_extractor as build_extractor
+    from hubcore.nn.speech_encoder import build_feature_norm as build_feature_norm
+    from hubcore.nn.speech_encoder import build_projection as build_projection
+    from hubcore.nn.speech_encoder import build_speech_encoder as build_speech_encoder
+    from hubcore.nn.speech_encoder_config import SpeechEncoderConfig as SpeechEncoderConfig
+    from hubcore.nn.transformer import Block as Block
+    from hubcore.nn.transformer import Encoder as Encoder
+    from hubcore.nn.transformer import FeedForward as FeedForward
+
+__getattr__, __dir__ = lazy_exports(__name__)

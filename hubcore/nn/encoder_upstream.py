@@ -1,0 +1,129 @@
+"""`EncoderUpstream`: a model on packed frames behind the uniform call. A family adds its config, its model, its reader.
+
+Shapes: `B` batch, `T` samples, `F` frames, `N` packed frames of all utterances, `D` dim.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from hubcore.card import UpstreamShape
+from hubcore.errors import OptionError
+from hubcore.protocol import UpstreamOutput
+from hubcore.ragged import pad_packed, regular_frame_times
+from hubcore.upstream import UpstreamBase, check_config
+
+
+class EncoderConfig(Protocol):
+    """What `EncoderUpstream` asks of a family's config; `SpeechEncoderConfig` has it all."""
+
+    @property
+    def upstream_shape(self) -> UpstreamShape:
+        """Names and widths of the hidden states, frame stride, sample rate."""
+        ...
+
+    @property
+    def receptive_field(self) -> int:
+        """Samples that one frame is computed from, before any context of blocks."""
+        ...
+
+    @property
+    def min_samples(self) -> int:
+        """Fewest samples that give a frame."""
+        ...
+
+    @property
+    def first_sample(self) -> int:
+        """The sample at which frame 0 starts; below 0 where padded convolutions reach before the utterance."""
+        ...
+
+
+class EncoderUpstream(UpstreamBase):
+    """An upstream around `model(wavs, layers) -> ([(N, D) for each layer], [frames of each utterance])`.
+
+    It checks the batch, pads the hidden states, and tells when each frame was. A subclass names its config class, its
+    configs and its builder, and writes `from_file`.
+
+    Example:
+        >>> import torch
+        >>> from hubcore.nn import EncoderUpstream, SpeechEncoderConfig, build_speech_encoder
+        >>> class AcmeUpstream(EncoderUpstream):
+        ...     config_class = SpeechEncoderConfig
+        ...     build_model = staticmethod(build_speech_encoder)
+        >>> out = AcmeUpstream(SpeechEncoderConfig(dim=96, num_layers=2))([torch.randn(16000), torch.randn(8000)])
+        >>> [tuple(state.shape) for state in out.hidden_states], out.lengths.tolist()
+        ([(2, 49, 96), (2, 49, 96), (2, 49, 96)], [49, 24])
+    """
+
+    build_model: Callable[..., nn.Module]
+    """Makes the model of a config, with fresh weights."""
+
+    def __init__(self, config: EncoderConfig, model: nn.Module | None = None) -> None:
+        """An upstream with fresh weights, or around a `model` that was built elsewhere from the same config."""
+        check_config(type(self), config)
+        shape = config.upstream_shape
+        super().__init__(
+            layer_names=shape.layer_names,
+            hidden_sizes=shape.hidden_sizes,
+            frame_stride=shape.frame_stride,
+            receptive_field=config.receptive_field,
+            min_samples=config.min_samples,
+            sample_rate=shape.sample_rate,
+        )
+        self.config = config
+        self.model = type(self).build_model(config) if model is None else model
+        blocks = getattr(self.model, "num_layers", self.num_layers)
+        if blocks != self.num_layers:
+            raise OptionError(
+                f"the model has {blocks} blocks, but its config says {self.num_layers}. Both must agree. "
+                "Build the model from this config, or pass the config that it was built from."
+            )
+
+    def forward(
+        self,
+        wavs: Sequence[Tensor] | Tensor,
+        lengths: Tensor | Sequence[int] | None = None,
+        *,
+        layers: Sequence[int] | None = None,
+    ) -> UpstreamOutput:
+        """The hidden states of a batch of waveforms; see `hubcore.Upstream.forward`."""
+        rows = self.check_input(wavs, lengths)
+        chosen = self.check_layers(layers)
+        states, counts = self.model(rows, chosen)
+        return self.padded_output(states, counts, chosen, [len(row) for row in rows])
+
+    def padded_output(
+        self,
+        states: Sequence[Tensor],
+        counts: Sequence[int],
+        layers: Sequence[int],
+        samples: Sequence[int],
+        extras: Mapping[str, Any] | None = None,
+    ) -> UpstreamOutput:
+        """The output for packed hidden states `(N, D)`, with the times of frames at a constant stride.
+
+        Args:
+            states: hidden states of the layers `layers`.
+            counts: frames of each utterance.
+            layers: indices into `layer_names`.
+            samples: samples of each utterance, beyond which no frame reaches.
+            extras: tensors that only this family gives.
+        """
+        if self.frame_stride is None:
+            raise OptionError(f"{type(self).__name__} has no constant frame stride. Its forward must say when each frame was.")
+        padded = [pad_packed(state, counts) for state in states]  # (B, F, D) each
+        frames = torch.tensor(counts, dtype=torch.int64, device=padded[0].device)
+        times = regular_frame_times(
+            frames,
+            padded[0].shape[1],
+            stride=self.frame_stride,
+            span=self.receptive_field,
+            sample_rate=self.sample_rate,
+            offset=self.config.first_sample,
+        )
+        ends = torch.tensor(samples, dtype=times.dtype, device=times.device) / self.sample_rate
+        return self.make_output(padded, frames, layers, times.clamp(min=0).minimum(ends[:, None, None]), extras)

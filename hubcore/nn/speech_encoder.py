@@ -1,0 +1,178 @@
+"""`SpeechEncoder`: the encoder that wav2vec 2.0, HuBERT and their descendants share, and the builders that read a config.
+
+Shapes: `T` samples, `N` packed frames of all utterances, `C` channels, `D` dim, `L` blocks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+from hubcore.nn.attention import SelfAttention
+from hubcore.nn.conv import ConvExtractor, FrameConv
+from hubcore.nn.positions import BatchNormPositionalConv, PositionalConv
+from hubcore.nn.speech_encoder_config import SpeechEncoderConfig
+from hubcore.nn.transformer import Block, Encoder, FeedForward
+from hubcore.ragged import conv_length, pack_on_grid
+
+
+class SpeechEncoder(nn.Module):
+    """Waveforms to hidden states: convolutional extractor, projection, transformer (Baevski et al. 2020, section 2).
+
+    Args:
+        extractor: waveform signal to frames `(N, C)`.
+        feature_norm: layer norm of those. fairseq: `layer_norm`.
+        projection: `(N, C)` to `(N, D)`. fairseq: `post_extract_proj`.
+        encoder: `(N, D)` to hidden states.
+        normalize: whether each waveform is normalised over its own samples first. fairseq: `task.normalize`.
+        normalize_eps: added to the variance there.
+
+    Example:
+        >>> import torch
+        >>> model = build_speech_encoder(SpeechEncoderConfig(dim=96, num_layers=4))
+        >>> states, counts = model([torch.zeros(16000)], layers=[0, 4])
+        >>> [tuple(state.shape) for state in states], counts
+        ([(49, 96), (49, 96)], [49])
+    """
+
+    def __init__(
+        self,
+        extractor: ConvExtractor,
+        feature_norm: nn.Module,
+        projection: nn.Module,
+        encoder: Encoder,
+        *,
+        normalize: bool = False,
+        normalize_eps: float = 1e-5,
+    ) -> None:
+        super().__init__()
+        self.normalize, self.normalize_eps = normalize, normalize_eps
+        self.extractor = extractor
+        self.feature_norm = feature_norm
+        self.projection = projection
+        self.encoder = encoder
+
+    @property
+    def num_layers(self) -> int:
+        """Number of blocks."""
+        return len(self.encoder.blocks)
+
+    def convolve(self, wavs: Sequence[Tensor]) -> tuple[Tensor, list[int]]:
+        """Convolutional features `(N, C)` of 1-D waveforms before their layer norm, and the frames of each."""
+        if self.normalize:
+            wavs = [functional.layer_norm(wav, wav.shape, eps=self.normalize_eps) for wav in wavs]
+        samples = [wav.shape[0] for wav in wavs]
+        signal, starts = pack_on_grid(wavs, self.extractor.stride)
+        return self.extractor(signal, starts, samples), [conv_length(n, self.extractor.geometry) for n in samples]
+
+    def extract(self, wavs: Sequence[Tensor]) -> tuple[Tensor, list[int]]:
+        """Normalised convolutional features `(N, C)` of 1-D waveforms, and the frames of each."""
+        features, counts = self.convolve(wavs)
+        return self.feature_norm(features), counts
+
+    def forward(self, wavs: Sequence[Tensor], layers: Sequence[int]) -> tuple[list[Tensor], list[int]]:
+        """Hidden states `(N, D)` of the layers asked for (0 to L), and the frames of each utterance."""
+        features, counts = self.extract(wavs)
+        return self.encoder(self.projection(features), counts, layers), counts
+
+
+def build_speech_encoder(config: SpeechEncoderConfig, encoder: Encoder | None = None) -> SpeechEncoder:
+    """The model that a config describes, with fresh weights; around another `encoder` where a family has its own.
+
+    Example:
+        >>> len(build_speech_encoder(SpeechEncoderConfig(dim=96, num_layers=4)).encoder.blocks)
+        4
+    """
+    return SpeechEncoder(
+        build_extractor(config),
+        build_feature_norm(config),
+        build_projection(config),
+        build_encoder(config) if encoder is None else encoder,
+        normalize=config.normalize,
+        normalize_eps=config.normalize_eps,
+    )
+
+
+def build_extractor(config: SpeechEncoderConfig) -> ConvExtractor:
+    """The convolutional extractor that a config describes, with fresh weights.
+
+    Example:
+        >>> build_extractor(SpeechEncoderConfig()).stride
+        320
+    """
+    channels = [1, *(c for c, _, _ in config.conv_layers)]
+    convs = [
+        FrameConv(channels[i], out, kernel=kernel, stride=stride, bias=config.conv_bias)
+        for i, (out, kernel, stride) in enumerate(config.conv_layers)
+    ]
+    if config.conv_norm == "group":
+        return ConvExtractor(convs, [nn.GroupNorm(channels[1], channels[1])], "group")
+    return ConvExtractor(convs, [nn.LayerNorm(out) for out in channels[1:]], "layer")
+
+
+def build_feature_norm(config: SpeechEncoderConfig) -> nn.Module:
+    """The layer norm of the extractor's frames, or nothing.
+
+    Example:
+        >>> build_feature_norm(SpeechEncoderConfig(feature_norm=False))
+        Identity()
+    """
+    return nn.LayerNorm(config.conv_dim) if config.feature_norm else nn.Identity()
+
+
+def build_projection(config: SpeechEncoderConfig) -> nn.Module:
+    """The linear layer from the extractor's width to the blocks', or nothing.
+
+    Example:
+        >>> build_projection(SpeechEncoderConfig(dim=512, num_heads=8, input_projection=False))
+        Identity()
+    """
+    return nn.Linear(config.conv_dim, config.dim) if config.input_projection else nn.Identity()
+
+
+def build_encoder(
+    config: SpeechEncoderConfig,
+    *,
+    attention: Callable[[], nn.Module] | None = None,
+    pos_conv: nn.Module | None = None,
+    context: nn.Module | None = None,
+) -> Encoder:
+    """The transformer encoder that a config describes, with fresh weights (fairseq: `init_bert_params`).
+
+    Args:
+        config: the shape.
+        attention: makes the attention of one block, called as `attention(x, counts, *context)`; `SelfAttention` if None.
+        pos_conv: another position embedding than the config's.
+        context: what all blocks share, see `Encoder`.
+
+    Example:
+        >>> encoder = build_encoder(SpeechEncoderConfig(dim=96, num_layers=2), attention=lambda: SelfAttention(96, 4))
+        >>> encoder.blocks[1].attention.num_heads
+        4
+    """
+
+    def plain_attention() -> nn.Module:
+        return SelfAttention(config.dim, config.num_heads, config.attention_dropout)
+
+    blocks = [
+        Block(
+            (attention or plain_attention)(),
+            FeedForward(config.dim, config.ffn_dim, config.activation_dropout),
+            config.dim,
+            pre_norm=config.pre_norm,
+            dropout=config.dropout,
+        )
+        for _ in range(config.num_layers)
+    ]
+    for block in blocks:
+        for module in block.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.normal_(module.weight, std=0.02)
+                nn.init.zeros_(module.bias)
+    if pos_conv is None:
+        kind = PositionalConv if config.pos_conv_norm == "weight" else BatchNormPositionalConv
+        pos_conv = kind(config.dim, config.pos_conv_kernel, config.pos_conv_groups)
+    norm = nn.LayerNorm(config.dim)
+    return Encoder(pos_conv, blocks, norm, pre_norm=config.pre_norm, dropout=config.dropout, context=context)

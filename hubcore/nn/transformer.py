@@ -1,0 +1,130 @@
+"""Transformer blocks over packed frames, and the encoder that collects hidden states.
+
+Shapes: `N` packed frames of all utterances, `D` dim, `L` blocks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+
+class FeedForward(nn.Module):
+    """Linear, GELU, linear: `(N, D)` to `(N, D)`. fairseq: `fc1`, `fc2`.
+
+    Example:
+        >>> FeedForward(8, inner_dim=32)(torch.zeros(5, 8)).shape
+        torch.Size([5, 8])
+    """
+
+    def __init__(self, dim: int, inner_dim: int, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(dim, inner_dim)
+        self.fc2 = nn.Linear(inner_dim, dim)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Frames `(N, D)` in and out."""
+        out: Tensor = self.fc2(self.dropout(functional.gelu(self.fc1(x))))
+        return out
+
+
+class Block(nn.Module):
+    """One transformer block, post-norm (`pre_norm=False`, the original transformer) or pre-norm, `(N, D)` to `(N, D)`.
+
+    Args:
+        attention: called as `attention(x, counts, *context)`.
+        feed_forward: called as `feed_forward(x)`.
+        dim: width `D`.
+        pre_norm: fairseq: `layer_norm_first`.
+        dropout: after attention and after feed-forward, in train mode.
+
+    Example:
+        >>> from hubcore.nn import SelfAttention
+        >>> Block(SelfAttention(8, 2), FeedForward(8, 32), 8, pre_norm=True)(torch.zeros(5, 8), [2, 3]).shape
+        torch.Size([5, 8])
+    """
+
+    def __init__(
+        self, attention: nn.Module, feed_forward: nn.Module, dim: int, *, pre_norm: bool, dropout: float = 0.0
+    ) -> None:
+        super().__init__()
+        self.pre_norm = pre_norm
+        self.attention = attention
+        self.attention_norm = nn.LayerNorm(dim)
+        self.feed_forward = feed_forward
+        self.feed_forward_norm = nn.LayerNorm(dim)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor, counts: Sequence[int], *context: Any) -> Tensor:
+        """Packed frames `(N, D)` in and out; `counts` are the frames of each utterance."""
+        if self.pre_norm:
+            x = x + self.dropout(self.attention(self.attention_norm(x), counts, *context))
+            x = x + self.dropout(self.feed_forward(self.feed_forward_norm(x)))
+        else:
+            x = self.attention_norm(x + self.dropout(self.attention(x, counts, *context)))
+            x = self.feed_forward_norm(x + self.dropout(self.feed_forward(x)))
+        return x
+
+
+class Encoder(nn.Module):
+    """Position embedding and blocks, `(N, D)` to the hidden states asked for.
+
+    Args:
+        pos_conv: called as `pos_conv(x, counts)`, its result is added to the input; None for blocks that know positions.
+        blocks: called as `block(x, counts, *context)`.
+        norm: before the first block (post-norm), or after the last (pre-norm).
+        pre_norm: fairseq: `layer_norm_first`.
+        dropout: of the input of the first block, in train mode.
+        context: called once as `context(x, counts)`, its result passed to every block, such as a bias that all share.
+
+    Example:
+        >>> from hubcore.nn import PositionalConv, SelfAttention
+        >>> blocks = [Block(SelfAttention(8, 2), FeedForward(8, 32), 8, pre_norm=True) for _ in range(3)]
+        >>> encoder = Encoder(PositionalConv(8, 4, 2), blocks, nn.LayerNorm(8), pre_norm=True)
+        >>> [tuple(state.shape) for state in encoder(torch.zeros(5, 8), [2, 3], layers=[0, 3])]
+        [(5, 8), (5, 8)]
+    """
+
+    def __init__(
+        self,
+        pos_conv: nn.Module | None,
+        blocks: Sequence[nn.Module],
+        norm: nn.Module,
+        *,
+        pre_norm: bool,
+        dropout: float = 0.0,
+        context: nn.Module | None = None,
+    ) -> None:
+        super().__init__()
+        self.pre_norm = pre_norm
+        self.pos_conv = pos_conv
+        self.context = context
+        self.blocks = nn.ModuleList(blocks)
+        self.norm = norm
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor, counts: Sequence[int], layers: Sequence[int], *, layerdrop: float = 0.0) -> list[Tensor]:
+        """The hidden states `layers`, each `(N, D)`; no block above the highest of them runs.
+
+        Hidden state k is the input of block k (0-based); hidden state L is the output of the encoder, which for pre-norm
+        models includes the final layer norm. `layerdrop` is the probability that a block gives back its input, for
+        pre-training only. fairseq: `encoder_layerdrop`.
+        """
+        if self.pos_conv is not None:
+            x = x + self.pos_conv(x, counts)
+        if not self.pre_norm:
+            x = self.norm(x)
+        x = self.dropout(x)
+        context = () if self.context is None else (self.context(x, counts),)
+        states = {0: x} if 0 in layers else {}
+        for index, block in enumerate(self.blocks[: max(layers)], start=1):
+            if not layerdrop or torch.rand(()).item() >= layerdrop:
+                x = block(x, counts, *context)
+            if index in layers:
+                states[index] = self.norm(x) if self.pre_norm and index == len(self.blocks) else x
+        return [states[layer] for layer in layers]
