@@ -23,7 +23,6 @@ WITHOUT_EXAMPLE = {
     "hubcore.checkpoints.layouts.TensorInfo": _RECORD,
     "hubcore.checkpoints.layouts.check_names": "it only raises; docs/checkpoints.md shows what",
     "hubcore.checkpoints.native.write_native": "UpstreamBase.save_checkpoint, its only caller, has one",
-    "hubcore.errors.HubcoreError": "docs/errors.md shows how it is caught",
     "hubcore.extract.manifest.Settings": _RECORD,
     "hubcore.extract.plan.Failure": _RECORD,
     "hubcore.extract.plan.Plan": _RECORD,
