@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from hubcore import UpstreamOutput
-from tests.conformance.toy import ToyUpstream
+from tests.toys import ToyUpstream
 
 BROKEN: list[tuple[str, Callable[[], Any], str]] = []
 Factory = TypeVar("Factory", bound=Callable[[], Any])

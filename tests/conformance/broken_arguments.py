@@ -12,7 +12,7 @@ from hubcore import UpstreamOutput
 from hubcore.errors import AudioError
 from hubcore.ragged import check_wavs
 from tests.conformance.breaking import Edited, as_kind, breaks
-from tests.conformance.toy import BLOCKS, ToyUpstream
+from tests.toys import BLOCKS, ToyUpstream
 
 
 @breaks("layer_selection", "layers=[0] gave 3 hidden states said to be layers [0, 1, 2], expected [0]")

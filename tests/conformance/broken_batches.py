@@ -10,7 +10,7 @@ from torch import Tensor
 
 from hubcore import UpstreamOutput
 from tests.conformance.breaking import Edited, breaks, breaks_with
-from tests.conformance.toy import KERNEL, ToyUpstream
+from tests.toys import KERNEL, ToyUpstream
 
 
 class AcceptsFromKernel(ToyUpstream):

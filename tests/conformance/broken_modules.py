@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from hubcore import UpstreamBase, UpstreamOutput
 from hubcore.ragged import pad_packed, regular_frame_times
 from tests.conformance.breaking import Edited, breaks
-from tests.conformance.toy import STRIDE, WIDTH, ToyUpstream
+from tests.toys import STRIDE, WIDTH, ToyUpstream
 
 
 def scaled(output: UpstreamOutput, factor: Any) -> UpstreamOutput:

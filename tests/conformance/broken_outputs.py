@@ -11,7 +11,7 @@ from torch import Tensor
 
 from hubcore import UpstreamOutput
 from tests.conformance.breaking import Edited, as_kind, breaks, breaks_with
-from tests.conformance.toy import ToyUpstream
+from tests.toys import ToyUpstream
 
 breaks_with("attributes", "hidden_sizes has 2 entries, but layer_names has 3", hidden_sizes=(8, 8))
 breaks_with("attributes", "hidden_sizes is '8'", hidden_sizes="8")

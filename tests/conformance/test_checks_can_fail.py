@@ -13,7 +13,7 @@ from hubcore import Featurizer
 from hubcore.testing import CHECKS, check_upstream
 from tests.conformance import broken_arguments, broken_batches, broken_modules, broken_outputs
 from tests.conformance.breaking import BROKEN
-from tests.conformance.toy import STRIDE, ToyUpstream
+from tests.toys import STRIDE, ToyUpstream
 
 # Importing these fills BROKEN.
 SOURCES = (broken_arguments, broken_batches, broken_modules, broken_outputs)

@@ -20,9 +20,9 @@ from hubcore.testing.exemptions import Exemptions
 from tests.conformance.broken_batches import PaddedMoments
 from tests.conformance.broken_modules import Energies, MultipliedByZero, UnusedWeight
 from tests.conformance.broken_outputs import FillsPadding
-from tests.conformance.toy import ToyUpstream
 from tests.paths import REPOSITORY
 from tests.running import python
+from tests.toys import ToyUpstream
 
 PAGE = (REPOSITORY / "docs/conformance.md").read_text(encoding="utf-8")
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from hubcore.errors import OptionError
 from hubcore.testing import check_reference, speech_like
 from tests.conformance.broken_batches import PaddedMoments
-from tests.conformance.toy import ToyUpstream
+from tests.toys import ToyUpstream
 
 WAVS = [speech_like(2000, seed=1), speech_like(900, seed=2), speech_like(1400, seed=3)]
 

@@ -253,7 +253,7 @@ def test_randomize_gives_another_model_each_time_and_says_so() -> None:
 
 
 def test_randomize_needs_a_config(install: Installer) -> None:
-    code = "from tests.conformance.toy import ToyUpstream\nclass OddUpstream(ToyUpstream): pass\n"
+    code = "from tests.toys import ToyUpstream\nclass OddUpstream(ToyUpstream): pass\n"
     install("odd", entry_points="[hubcore.upstreams]\nodd = odd:OddUpstream\n", files={"odd.py": code})
     assert S3PRLUpstream("odd").num_layers == 3
     with pytest.raises(OptionError, match="randomize=True needs"):

@@ -1,4 +1,4 @@
-"""A small upstream that keeps the whole contract; `broken.py` breaks it in one way after the other.
+"""Small upstreams for tests. `tests/conformance/broken_*.py` break `ToyUpstream` in one way after the other.
 
 Shapes: `B` batch, `T` samples, `F` frames, `D` dim.
 """
