@@ -73,6 +73,8 @@ class Card:
     """What a user should know before using it."""
     options: Mapping[str, Any] = field(default_factory=dict)
     """Default options of `hub.load`, overridden by the caller's; `layers` is what `forward` returns by default."""
+    overrides: str | None = None
+    """The distribution whose card of this name a user's own takes the place of, such as `hubcore`."""
     file: str | None = None
     """The registry file that holds this record."""
     line: int | None = None

@@ -71,7 +71,8 @@ class DuplicateUpstreamError(HubcoreError):
         super().__init__(
             f"{name!r} is claimed by {' and by '.join(owners)}. Neither is preferred over the other. "
             + (
-                f"Say which one you mean: {' or '.join(repr(c) for c in self.choices)}; or uninstall one of them."
+                f"Say which one you mean: {' or '.join(repr(c) for c in self.choices)}; or uninstall one of them, or write "
+                "`overrides:` into your own card."
                 if len(set(owners)) == len(owners)
                 else f"Remove it from one of these: {'; '.join(files)}."
             )
@@ -83,15 +84,21 @@ class UnavailableUpstreamError(HubcoreError):
 
 
 class RegistryError(HubcoreError):
-    """A registry file is malformed; the message names the file, the line and the record.
+    """A registry file is malformed; `file` and `line` are the place, where there is one, and `str()` begins with it.
 
-    `file` and `line` hold the place, where there is one.
+    Example:
+        >>> print(RegistryError("'ours' has no 'license'.", "Add it.", "a/registry.yaml", 3))
+        a/registry.yaml, line 3: 'ours' has no 'license'. Add it.
     """
 
-    def __init__(self, message: str, file: str | None = None, line: int | None = None) -> None:
+    def __init__(self, what: str, fix: str = "", file: str | None = None, line: int | None = None) -> None:
+        super().__init__(what, fix)
         self.file = file
         self.line = line
-        super().__init__(message)
+
+    def __str__(self) -> str:
+        place = f"{self.file}, line {self.line}: " if self.line else f"{self.file}: " if self.file else ""
+        return place + super().__str__()
 
 
 class OptionError(HubcoreError, ValueError):

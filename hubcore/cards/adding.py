@@ -12,63 +12,49 @@ from typing import Any
 import yaml
 
 from hubcore.card import Card, Source
-from hubcore.cards.checking import check_card, family_for
-from hubcore.errors import OptionError, RegistryError
-from hubcore.loading import import_class, reads_checkpoints
-from hubcore.registry.names import build_registry, user_files
-from hubcore.registry.reading import NAME, read_registry
+from hubcore.cards.checking import check_card
+from hubcore.cards.editing import local_uri
+from hubcore.errors import OptionError
+from hubcore.registry.names import build_registry
+from hubcore.registry.reading import NAME
 from hubcore.sources.resolve import verify
 from hubcore.sources.stamps import file_sha256
 
 _SHA256 = re.compile(r"[0-9a-fA-F]{64}")
 
 
-def card_to_add(path: Path, *, replacing: bool, **fields: Any) -> Card:
-    """A card for the registry file at `path`, after every check that needs no download.
+def card_to_add(folder: Path, **fields: Any) -> Card:
+    """A card for a file in `folder`, after every check that needs no download.
 
     Args:
-        path: where it will be written; its local sources are relative to that folder.
-        replacing: whether the file may have a record of this name.
+        folder: where its file will be; its local sources are relative to it.
         **fields: those of `Card`.
 
     Raises:
-        OptionError: a name that cannot be one, or that somebody else owns; an unknown family, config or option; a file that
-            is not there.
+        OptionError: an impossible name, or one that somebody else owns; an unknown family, config or option; a missing file.
 
     Example:
-        >>> card_to_add(Path("mine.yaml"), replacing=False, name="mine", upstream="fbank", config="mfcc", license="x").config
+        >>> card_to_add(Path("cards"), name="mine", upstream="fbank", config="mfcc", license="x").config
         'mfcc'
     """
-    card = Card(**fields, file=str(path))
+    card = Card(**fields, file=str(folder / f"{fields['name']}.yaml"))
     for label in (card.name, *card.aliases):
         if not NAME.fullmatch(label):
             raise OptionError(
-                f"the name {label!r} cannot be one. A name has a-z, 0-9, _, . and -, begins with a letter or a digit, and has "
+                f"{label!r} is not a valid name. A name has a-z, 0-9, _, . and -, begins with a letter or a digit, and has "
                 "at most 64 of them. Choose such a name."
             )
-    registry = build_registry()
-    if path.exists() and not replacing and card.name in {old.name for old in read_registry(path)[0]}:
-        raise OptionError(f"{card.name!r} is in {path} already. A name means one record. Use --replace, or another name.")
-    found = check_card(card, registry)
+    found = check_card(card, build_registry())
     if found:
-        raise OptionError(" ".join(finding.what for finding in found))
-    family = family_for(card, registry)
-    if not card.sources and family is not None and not family.missing and reads_checkpoints(import_class(family)):
-        raise OptionError(
-            f"{card.name!r} names no source, but the family {card.upstream!r} runs checkpoints. Without one its weights would "
-            "be random. Say where it is with --source: a path, https://... or hf://org/repo/file."
-        )
+        raise OptionError(" ".join(finding.text for finding in found))
     return card
 
 
-def parse_sources(path: Path, uris: Sequence[str], digests: Sequence[str], sizes: Sequence[int]) -> tuple[Source, ...]:
-    """The sources of a card in the registry file at `path`; what is not said of a local file is taken from it.
-
-    A local file below the registry file's folder is named relative to it, so that both can be moved together; any other by
-    its absolute path.
+def parse_sources(folder: Path, uris: Sequence[str], digests: Sequence[str], sizes: Sequence[int]) -> tuple[Source, ...]:
+    """The sources of a card in `folder`; what is not said of a local file is taken from it.
 
     Raises:
-        OptionError: more or fewer digests or sizes than sources, a digest that is none, a file that is not there.
+        OptionError: more or fewer digests or sizes than sources, an invalid digest, a file that is not there.
         ChecksumError: a local file is not the one that the digest or size is of.
     """
     for what, given in (("--sha256", digests), ("--size", sizes)):
@@ -83,18 +69,17 @@ def parse_sources(path: Path, uris: Sequence[str], digests: Sequence[str], sizes
     found = []
     for index, uri in enumerate(uris):
         source = Source(uri, digests[index].lower() if digests else None, sizes[index] if sizes else None)
-        found.append(source if "://" in uri else _local(path, source))
+        found.append(source if "://" in uri else _local(folder, source))
     return tuple(found)
 
 
-def _local(path: Path, source: Source) -> Source:
+def _local(folder: Path, source: Source) -> Source:
     if not source.uri:
-        raise OptionError("a --source is empty. It is a file or folder that is here, or a URI. Say where the checkpoint is.")
+        raise OptionError("a --source is empty. It is a file, a folder, or a URI. Say where the checkpoint is.")
     file = Path(os.path.abspath(os.path.expanduser(source.uri)))
     if not file.exists():
-        raise OptionError(f"{file} does not exist. A source is a file or folder that is here, or a URI. Check the spelling.")
-    folder = Path(os.path.abspath(path)).parent
-    uri = file.relative_to(folder).as_posix() if file.is_relative_to(folder) else str(file)
+        raise OptionError(f"{file} does not exist. A source is a file, a folder, or a URI. Check the spelling.")
+    uri = local_uri(file, Path(os.path.abspath(folder)))
     if file.is_dir():
         return replace(source, uri=uri)
     verify(file, source)
@@ -120,44 +105,6 @@ def parse_options(pairs: Sequence[str]) -> dict[str, Any]:
         try:
             options[key] = yaml.safe_load(text)
         except (yaml.YAMLError, ValueError, RecursionError) as error:
-            said = " ".join(str(error).split())
-            raise OptionError(
-                f"the value of {pair!r} cannot be read ({said}). It is read as YAML. Put text in quotes."
-            ) from error
+            why = " ".join(str(error).split())
+            raise OptionError(f"the value of {pair!r} cannot be read as YAML ({why}). Put text in quotes.") from error
     return options
-
-
-def file_of(name: str) -> Path:
-    """The one registry file of the user that has a record `name`.
-
-    Raises:
-        RegistryError: none has it, or several do; the message says whose it is instead, or which files.
-    """
-    holding, aliases = [], {}
-    for path in user_files():
-        cards, _ = _readable(path)
-        holding += [path for card in cards if card.name == name]
-        aliases.update({alias: (card.name, path) for card in cards for alias in card.aliases})
-    if len(holding) == 1:
-        return holding[0]
-    if holding:
-        listed = ", ".join(map(str, holding))
-        raise RegistryError(f"{name!r} stands in {listed}. Only one is changed at a time. Say which with --file.")
-    if name in aliases:
-        record, path = aliases[name]
-        raise RegistryError(f"{name!r} is an alias of {record!r} in {path}. Records are removed by name. Remove {record!r}.")
-    owners = sorted({entry.owner for entry in build_registry().entries if name in (entry.name, *entry.aliases)} - {"user"})
-    if owners:
-        raise RegistryError(
-            f"{name!r} is not yours but belongs to {' and '.join(owners)}. Only records of your own files can be removed. "
-            "Uninstall that distribution, or name it in HUBCORE_DISABLE_PLUGINS, if it is a plugin."
-        )
-    files = ", ".join(map(str, user_files())) or "there are none"
-    raise RegistryError(f"no registry file of yours has a record {name!r}. They are: {files}. Check the name, or use --file.")
-
-
-def _readable(path: Path) -> tuple[list[Card], list[RegistryError]]:
-    try:
-        return read_registry(path)
-    except RegistryError as error:
-        return [], [error]

@@ -110,6 +110,8 @@ def run_card(folder: Path) -> Card | None:
     cards, broken = read_registry(path)
     if broken or len(cards) != 1:
         raise (
-            broken[0] if broken else RegistryError(f"{printable(path)} has {len(cards)} cards. A run has one. Delete the file.")
+            broken[0]
+            if broken
+            else RegistryError(f"it has {len(cards)} cards, but a run has one.", "Delete the file.", printable(path))
         )
     return cards[0]

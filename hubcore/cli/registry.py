@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -10,6 +11,7 @@ import click
 
 if TYPE_CHECKING:
     from hubcore.card import Card
+    from hubcore.cards.editing import Facts
 
 _EXAMPLE = """\b
 Example:
@@ -24,7 +26,7 @@ Example:
 _REMOVE_EXAMPLE = """\b
 Example:
   hubcore registry remove our_wav2vec2
-  hubcore registry remove our_wav2vec2 --file my_cards.yaml"""
+  hubcore registry remove our_wav2vec2 --folder cards"""
 _CHECK_EXAMPLE = """\b
 Example:
   hubcore registry check
@@ -35,8 +37,9 @@ Example:
 _PIN_EXAMPLE = """\b
 Example:
   hubcore registry pin my_cards.yaml
-  hubcore registry pin my_cards.yaml our_wav2vec2 --fetch"""
-_FILE_HELP = "The registry file; registry.yaml in the configuration folder if left out."
+  hubcore registry pin my_cards.yaml our_wav2vec2 --fetch --out pinned.yaml"""
+_file = click.Path(exists=True, dir_okay=False, path_type=Path)
+_folder = click.Path(file_okay=False, path_type=Path)
 
 
 @click.group(epilog=_EXAMPLE)
@@ -56,88 +59,68 @@ def command() -> None:
 @click.option("--license", "licence", metavar="TEXT", help="Licence of the weights, as their publisher states it.")
 @click.option("--alias", "aliases", multiple=True, metavar="NAME", help="Another name; may be given again.")
 @click.option("--option", "options", multiple=True, metavar="KEY=VALUE", help="A default of hub.load; may be given again.")
+@click.option("--overrides", metavar="OWNER", help="Take the place of the card that this distribution has under NAME.")
 @click.option("--training-data", metavar="TEXT", help="What the weights were trained on.")
 @click.option("--paper", metavar="URL", help="The paper's address.")
 @click.option("--note", metavar="TEXT", help="What a user should know first.")
-@click.option("--file", "-f", type=click.Path(dir_okay=False, path_type=Path), metavar="F", help=_FILE_HELP)
-@click.option("--replace", "replacing", is_flag=True, help="Replace the whole record of this name, if there is one.")
+@click.option("--folder", type=_folder, metavar="DIR", help="Where to write it; hubcore's configuration folder if left out.")
+@click.option("--replace", "replacing", is_flag=True, help="Replace the card of this name that was added before.")
 def add(
     name: str,
-    upstream: str,
     sources: tuple[str, ...],
     digests: tuple[str, ...],
     sizes: tuple[int, ...],
-    config: str | None,
     licence: str | None,
-    aliases: tuple[str, ...],
     options: tuple[str, ...],
-    training_data: str | None,
-    paper: str | None,
-    note: str | None,
-    file: Path | None,
+    folder: Path | None,
     replacing: bool,
+    **fields: Any,
 ) -> None:
-    """Write a card for NAME into a registry file of your own, without a line of YAML.
+    """Write a card for NAME, as NAME.yaml in a folder that hubcore reads.
 
     Everything is checked first: the name, the family, its config and options, local files. Of a local file SHA-256 and
-    size are written too. Comments, order and every other record of the file stay as they are.
+    size are written too.
     """
     from hubcore import hub
     from hubcore.cards.adding import card_to_add, parse_options, parse_sources
-    from hubcore.cards.editing import add_card, default_file
+    from hubcore.cards.editing import add_card
+    from hubcore.registry.names import config_folder, user_files
 
-    target = file or default_file()
-    card = card_to_add(
-        target,
-        replacing=replacing,
-        name=name,
-        upstream=upstream,
-        sources=parse_sources(target, sources, digests, sizes),
-        config=config,
-        license=licence or "unknown",
-        aliases=aliases,
-        options=parse_options(options),
-        training_data=training_data,
-        paper=paper,
-        note=note,
-    )
-    line = add_card(target, card, replacing=replacing)
+    folder = folder or config_folder()
+    found = parse_sources(folder, sources, digests, sizes)
+    given = parse_options(options)
+    card = card_to_add(folder, name=name, sources=found, license=licence or "unknown", options=given, **fields)
+    file = add_card(folder, card, replacing=replacing)
     hub.refresh()
-    click.echo(f"{name} is in {target}, line {line}")
+    click.echo(f"{name} is in {file}")
     for source in card.sources:
         if source.sha256 is not None and not digests:
             click.echo(f"  {source.uri} has {source.size} bytes, SHA-256 {source.sha256}")
     if not licence:
         click.echo(
-            "  license: unknown was written, because none was given; --license says what the publisher states "
-            "(with --replace), `none needed` where there are no weights"
+            "  license: unknown, because none was given; --license says what the publisher states (with --replace), "
+            "`none needed` where there are no weights"
         )
-    if not _is_read(target):
-        click.echo(
-            f"  hubcore reads this file once its path is in HUBCORE_REGISTRY: export HUBCORE_REGISTRY={target.absolute()}"
-        )
+    if file.resolve() not in {path.resolve() for path in user_files()}:
+        click.echo(f"  to let hubcore read this folder: export HUBCORE_REGISTRY={folder.absolute()}")
     click.echo(f'next: `hubcore info {name}`, or hub.load("{name}") in Python')
 
 
 @command.command("remove", epilog=_REMOVE_EXAMPLE)
 @click.argument("name")
-@click.option(
-    "--file", "-f", type=click.Path(exists=True, dir_okay=False, path_type=Path), metavar="F", help="The registry file."
-)
-def remove(name: str, file: Path | None) -> None:
-    """Remove the record of NAME from a registry file of your own. A checkpoint in the cache stays there."""
+@click.option("--folder", type=_folder, metavar="DIR", help="The folder that holds the card's file.")
+def remove(name: str, folder: Path | None) -> None:
+    """Delete the file that `hubcore registry add` wrote for NAME. A checkpoint in the cache stays there."""
     from hubcore import hub
-    from hubcore.cards.adding import file_of
     from hubcore.cards.editing import remove_card
 
-    target = file or file_of(name)
-    remove_card(target, name)
+    file = remove_card(name, folder)
     hub.refresh()
-    click.echo(f"{name} was removed from {target}")
+    click.echo(f"{name} was removed; {file} is deleted")
 
 
 @command.command("check", epilog=_CHECK_EXAMPLE)
-@click.argument("files", nargs=-1, type=click.Path(exists=True, dir_okay=False, path_type=Path), metavar="[FILE]...")
+@click.argument("files", nargs=-1, type=_file, metavar="[FILE]...")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of lines.")
 def check(files: tuple[Path, ...], as_json: bool) -> None:
     """Check registry files, all of your own if no FILE is given; each finding begins with file:line.
@@ -149,24 +132,25 @@ def check(files: tuple[Path, ...], as_json: bool) -> None:
     from hubcore.registry.names import build_registry, user_files
 
     registry = build_registry()
-    chosen = [*files] or user_files()
-    results = [(file, *check_file(file, registry)) for file in chosen]
+    results = [(file, *check_file(file, registry)) for file in files or user_files()]
     findings = [finding for _, _, found in results for finding in found]
     if as_json:
-        data: dict[str, Any] = {
-            "files": [{"file": str(file), "cards": len(cards)} for file, cards, _ in results],
-            "findings": [vars(finding) for finding in findings],
-        }
-        click.echo(json.dumps(data, indent=2))
+        rows = [{"file": found.file, "line": found.line, "what": found.what, "fix": found.fix} for found in findings]
+        counts = [{"file": str(file), "cards": len(cards)} for file, cards, _ in results]
+        click.echo(json.dumps({"files": counts, "findings": rows}, indent=2))
     else:
         for finding in findings:
             click.echo(str(finding))
         for file, cards, found in results:
-            click.echo(f"{file}: {_count(cards)}, {len(found) or 'no'} finding{'' if len(found) == 1 else 's'}")
+            click.echo(f"{file}: {_count(cards, 'card')}, {_count(found, 'finding')}")
         if not results:
             click.echo("there is no registry file of your own; `hubcore registry add` makes one")
     if findings:
         click.get_current_context().exit(1)
+
+
+def _count(things: Sequence[object], what: str) -> str:
+    return f"{len(things) or 'no'} {what}{'' if len(things) == 1 else 's'}"
 
 
 @command.command("schema", epilog=_SCHEMA_EXAMPLE)
@@ -181,55 +165,54 @@ def schema(out: TextIO) -> None:
 
 
 @command.command("pin", epilog=_PIN_EXAMPLE)
-@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("file", type=_file)
 @click.argument("names", nargs=-1, metavar="[NAME]...")
 @click.option("--fetch", is_flag=True, help="Download the files that are not here.")
-def pin(file: Path, names: tuple[str, ...], fetch: bool) -> None:
+@click.option("--out", "-o", type=click.Path(dir_okay=False, path_type=Path), metavar="F", help="Write there, not to FILE.")
+def pin(file: Path, names: tuple[str, ...], fetch: bool, out: Path | None) -> None:
     """Write SHA-256 and size into the cards of FILE that lack them, from the files that are here.
 
-    Comments, order and every other value stay as they are. Only NAMEs are pinned if any are given.
+    The file is written anew, so one that has comments needs --out. Only NAMEs are pinned if any are given.
     """
-    from hubcore.cards.text import write_facts
-    from hubcore.errors import DownloadError, UnknownUpstreamError
+    from hubcore.cards.editing import check_rewritable, pin_cards
+    from hubcore.errors import UnknownUpstreamError
     from hubcore.registry.reading import read_registry
-    from hubcore.sources.resolve import fetch_source, find_cached
-    from hubcore.sources.stamps import file_sha256
 
+    if out is None:
+        check_rewritable(file)
     cards, broken = read_registry(file)
     if broken:
         raise broken[0]
     for name in names:
         if name not in {card.name for card in cards}:
             raise UnknownUpstreamError(name, [card.name for card in cards], f"It is not in {file}.")
-    facts: dict[tuple[str, str], tuple[str, int]] = {}
-    missing = failed = 0
-    for card in cards:
-        for source in card.sources if not names or card.name in names else ():
-            if source.sha256 is not None and source.size is not None:
-                continue
-            try:
-                path = fetch_source(source, card) if fetch else find_cached(source, card)
-            except DownloadError as error:
-                click.echo(f"hubcore: error: {card.name}: {error}", err=True)
-                failed += 1
-                continue
-            if path is None or not path.is_file():
-                missing += 1
-                continue
-            facts[card.name, source.uri] = (file_sha256(path), path.stat().st_size)
-            click.echo(f"{card.name}: {source.uri} has {path.stat().st_size} bytes, SHA-256 {file_sha256(path)}")
-    written = write_facts(file, facts)
-    click.echo(f"{written} values written into {file}; {missing} sources are not here" + (", see --fetch" if missing else ""))
+    facts, missing, failed = _facts([card for card in cards if not names or card.name in names], fetch)
+    written = pin_cards(file, facts, out)
+    hint = ", see --fetch" if missing else ""
+    click.echo(f"{written} values written into {out or file}; {missing} sources are not here{hint}")
     if failed:
         click.get_current_context().exit(1)
 
 
-def _is_read(path: Path) -> bool:
-    """Whether hubcore reads a registry file without being told to."""
-    from hubcore.registry.names import user_files
+def _facts(cards: Sequence[Card], fetch: bool) -> tuple[Facts, int, int]:
+    """SHA-256 and size of each source that lacks one, and how many sources are not here or failed to be fetched."""
+    from hubcore.errors import DownloadError
+    from hubcore.sources.resolve import fetch_source, find_cached
+    from hubcore.sources.stamps import file_sha256
 
-    return path.resolve() in {file.resolve() for file in user_files()}
-
-
-def _count(cards: list[Card]) -> str:
-    return f"{len(cards)} card{'' if len(cards) == 1 else 's'}"
+    facts, missing, failed = {}, 0, 0
+    for card, source in [(owner, source) for owner in cards for source in owner.sources]:
+        if source.sha256 is not None and source.size is not None:
+            continue
+        try:
+            path = fetch_source(source, card) if fetch else find_cached(source, card)
+        except DownloadError as error:
+            click.echo(f"hubcore: error: {card.name}: {error}", err=True)
+            failed += 1
+            continue
+        if path is None or not path.is_file():
+            missing += 1
+            continue
+        facts[card.name, source.uri] = (file_sha256(path), path.stat().st_size)
+        click.echo(f"{card.name}: {source.uri} has {path.stat().st_size} bytes, SHA-256 {file_sha256(path)}")
+    return facts, missing, failed

@@ -8,18 +8,20 @@ torch.
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 import importlib.util
 import os
 import re
 import threading
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 
 from hubcore.card import Card
 from hubcore.errors import DuplicateUpstreamError, RegistryError, UnknownUpstreamError
-from hubcore.findings import Finding, last_sentence
+from hubcore.findings import Finding
 from hubcore.registry.reading import NAME, read_registry
 
 UPSTREAMS_GROUP = "hubcore.upstreams"
@@ -69,6 +71,8 @@ class Entry:
     """None for a family without a card of this name."""
     family: Family | None
     """None if the card's family is not installed."""
+    overridden_by: str | None = None
+    """The place of a user's card that takes this name; `owner:name` still means this entry."""
 
     @property
     def aliases(self) -> tuple[str, ...]:
@@ -85,7 +89,7 @@ class Entry:
         return self.family.missing
 
 
-@dataclass
+@dataclass(frozen=True)
 class Registry:
     """All names known here, at the moment it was built.
 
@@ -100,10 +104,11 @@ class Registry:
     """Everything broken, for `hubcore doctor`."""
 
     def names(self) -> list[str]:
-        """Every name that `find` accepts: names and aliases, and both `owner:name` forms of a contested one."""
-        owners = self._owners()
-        contested = [f"{entry.owner}:{name}" for name, claims in owners.items() if len(claims) > 1 for entry in claims]
-        return sorted({*owners, *contested})
+        """Every name that `find` accepts: names and aliases, and the `owner:name` forms where a plain name is not enough."""
+        plain = {name for name in self._by_name if self.claims(name)}
+        return sorted(
+            plain.union(f"{e.owner}:{name}" for name, found in self._by_name.items() if len(found) > 1 for e in found)
+        )
 
     def find(self, name: str) -> Entry:
         """The entry that a name, an alias or `owner:name` means.
@@ -113,15 +118,48 @@ class Registry:
             DuplicateUpstreamError: two distributions claim it.
         """
         owner, _, plain = name.rpartition(":")
-        claims = self._owners().get(plain, [])
+        claims = self.claims(plain)
         if owner:
-            claims = [entry for entry in claims if entry.owner == owner]
+            claims = [entry for entry in self._by_name.get(plain, []) if entry.owner == owner]
         if not claims:
             raise UnknownUpstreamError(name, self.names(), self._why_not(plain))
         if len(claims) > 1:
             files = [f"{entry.card.file}, line {entry.card.line}" for entry in claims if entry.card]
             raise DuplicateUpstreamError(plain, sorted(entry.owner for entry in claims), files)
         return claims[0]
+
+    def claims(self, name: str) -> list[Entry]:
+        """The entries that a plain name could mean; more than one if it is contested."""
+        return [entry for entry in self._by_name.get(name, []) if not entry.overridden_by]
+
+    def duplicates(self) -> dict[str, list[str]]:
+        """Contested names and their owners."""
+        claims = ((name, self.claims(name)) for name in self._by_name)
+        return {name: sorted(entry.owner for entry in found) for name, found in claims if len(found) > 1}
+
+    def spelling(self, entry: Entry) -> str:
+        """The name by which `find` gives an entry: `owner:name` where the plain one is contested or means another."""
+        return entry.name if self.claims(entry.name) == [entry] else f"{entry.owner}:{entry.name}"
+
+    @functools.cached_property
+    def families(self) -> dict[str, list[Family]]:
+        """The installed families by name; more than one where distributions share a name."""
+        found: dict[str, dict[Family, None]] = {}
+        for entry in self.entries:
+            if entry.family is not None:
+                found.setdefault(entry.family.name, {})[entry.family] = None
+        return {name: [*claims] for name, claims in found.items()}
+
+    @functools.cached_property
+    def _by_name(self) -> dict[str, list[Entry]]:
+        found: dict[str, list[Entry]] = {}
+        for entry in self.entries:
+            for name in (entry.name, *entry.aliases):
+                claims = found.setdefault(name, [])
+                # A card says more than the bare entry point of its own distribution.
+                if entry.card or all(claim.owner != entry.owner for claim in claims):
+                    claims.append(entry)
+        return found
 
     def _why_not(self, name: str) -> str:
         """Why a name may be missing: its own record is wrong, or something else could not be read, or is turned off."""
@@ -130,21 +168,6 @@ class Registry:
                 return f"Its record cannot be used: {problem.place}: {problem.text}"
         broken = f", and `hubcore doctor` what could not be read ({len(self.problems)})" if self.problems else ""
         return f"`hubcore list` shows every name{broken}{_or_enable()}."
-
-    def duplicates(self) -> dict[str, list[str]]:
-        """Contested names and their owners."""
-        return {name: sorted(e.owner for e in claims) for name, claims in self._owners().items() if len(claims) > 1}
-
-    def _owners(self) -> dict[str, list[Entry]]:
-        owners: dict[str, list[Entry]] = {}
-        for entry in self.entries:
-            for name in (entry.name, *entry.aliases):
-                claims = owners.setdefault(name, [])
-                # A card explains the family of its own distribution better than the bare entry point does.
-                if entry.card is None and any(claim.owner == entry.owner for claim in claims):
-                    continue
-                claims.append(entry)
-        return owners
 
 
 _lock = threading.Lock()
@@ -168,59 +191,72 @@ def refresh() -> None:
 
 def build_registry() -> Registry:
     """Reads all entry points and registry files; imports none of what they name."""
+    for cached in (_spec, _requirements, _is_installed):
+        cached.cache_clear()
     problems: list[Finding] = []
-    families: list[Family] = []
-    files: list[tuple[str, str, Path]] = [("hubcore", "", own_registry_file())]
+    families: dict[str, list[Family]] = {}
+    files = {("hubcore", "", own_registry_file()): None}
     for owner, version, point in entry_points(problems):
+        what = fix = ""
         if point.group == UPSTREAMS_GROUP:
             target = target_of(point)
-            if not NAME.fullmatch(point.name) or not TARGET.fullmatch(target):
+            if NAME.fullmatch(point.name) and TARGET.fullmatch(target):
+                families.setdefault(point.name, []).append(Family(point.name, target, owner, version, _missing(point, owner)))
+            else:
                 what = f"entry point {point.name!r} = {point.value!r} must be name = module:Class."
                 fix = "Correct it and install the distribution again."
-                problems.append(Finding(what, fix, entry_points_file(point), owner=owner, version=version))
-                continue
-            family = Family(point.name, target, owner, version, _missing(point, target, owner))
-            if family not in families:
-                families.append(family)
         elif point.group == REGISTRIES_GROUP:
             located = _package_file(point.value)
-            if located is None:
+            if located:
+                files[owner, version, located] = None
+            else:
                 what = f"entry point {point.name!r} names {point.value!r}, which is not there."
                 fix = "It must be package:file."
-                problems.append(Finding(what, fix, entry_points_file(point), owner=owner, version=version))
-            elif (owner, version, located) not in files:
-                files.append((owner, version, located))
-    files += [("user", "", path) for path in user_files(problems)]
+        if what:
+            problems.append(Finding(what, fix, entry_points_file(point), owner=owner, version=version))
+    files |= {("user", "", path): None for path in user_files(problems)}
 
     entries: list[Entry] = []
     for owner, version, path in files:
         try:
             cards, broken = read_registry(path, None if owner == "user" else owner)
         except RegistryError as error:
-            problems.append(_unreadable(error, path, owner, version))
-            continue
-        problems += [_unreadable(error, path, owner, version) for error in broken]
-        entries += [Entry(card.name, owner, card, _family_of(card.upstream, owner, families)) for card in cards]
-    entries += [Entry(family.name, family.distribution, None, family) for family in families]
-    taken = {(entry.owner, name) for entry in entries if entry.card for name in (entry.name, *entry.aliases)}
-    entries = [entry for entry in entries if entry.card or (entry.owner, entry.name) not in taken]
+            cards, broken = [], [error]
+        problems += [Finding(error.what, error.fix, str(path), error.line, owner, version) for error in broken]
+        entries += [Entry(card.name, owner, card, choose_family(families.get(card.upstream, ()), owner)) for card in cards]
+    taken = {(entry.owner, name) for entry in entries for name in (entry.name, *entry.aliases)}
+    for family in dict.fromkeys(family for claims in families.values() for family in claims):
+        if (family.distribution, family.name) not in taken:
+            entries.append(Entry(family.name, family.distribution, None, family))
+    _override(entries, problems)
     return Registry(sorted(entries, key=lambda entry: (entry.name, entry.owner)), problems)
 
 
-def _unreadable(error: RegistryError, path: Path, owner: str, version: str) -> Finding:
-    """A registry file, or one record of it, that cannot be used."""
-    what, fix = last_sentence(re.sub(rf"^{re.escape(str(path))}(, line \d+)?: ", "", str(error)))
-    return Finding(what, fix, str(path), error.line, owner, version)
-
-
-def _family_of(name: str, owner: str, families: Iterable[Family]) -> Family | None:
-    """The family of that name: the card's own distribution's first, then hubcore's, then the only other one."""
-    claims = [family for family in families if family.name == name]
+def choose_family(claims: Sequence[Family], owner: str) -> Family | None:
+    """Of the families of one name the one for a card of `owner`: its own, then hubcore's, then the only other one."""
     for preferred in (owner, "hubcore"):
         for family in claims:
             if family.distribution == preferred:
                 return family
-    return claims[0] if len(claims) == 1 else None
+    return claims[0] if claims and all(family == claims[0] for family in claims) else None
+
+
+def _override(entries: list[Entry], problems: list[Finding]) -> None:
+    """Lets a user's card with `overrides` take the name and the aliases of the card that it names the owner of."""
+    places = {(canonical(entry.owner), entry.name): place for place, entry in enumerate(entries) if entry.card}
+    for place, entry in enumerate(entries):
+        card = entry.card
+        if card is None or card.overrides is None:
+            continue
+        there = places.get((canonical(card.overrides), entry.name))
+        if entry.owner != "user" or there is None or there == place:
+            why = f"{card.overrides!r} has no such card" if entry.owner == "user" else "only a card of the user may do that"
+            what = f"the card {entry.name!r} overrides that of {card.overrides!r}, but {why}."
+            problems.append(Finding(what, "Remove `overrides`.", card.file or "", card.line, entry.owner))
+            continue
+        aliases = dict.fromkeys((*entry.aliases, *entries[there].aliases))
+        entries[place] = replace(entry, card=replace(card, aliases=tuple(aliases)))
+        entries[there] = replace(entries[there], overridden_by=f"{card.file}, line {card.line}")
 
 
 def disabled_plugins() -> frozenset[str]:
@@ -293,39 +329,50 @@ def entry_points_file(point: importlib.metadata.EntryPoint) -> str:
     return str(folder / "entry_points.txt") if folder else ""
 
 
-def _missing(point: importlib.metadata.EntryPoint, target: str, owner: str) -> str | None:
+def _missing(point: importlib.metadata.EntryPoint, owner: str) -> str | None:
     """The command that installs what an entry point needs and lacks, or None."""
-    try:
-        top = importlib.util.find_spec(target.partition(":")[0].partition(".")[0])
-    except Exception:  # the finder of some other distribution's editable install may be broken
-        top = None
-    if top is None:
-        package = target.partition(":")[0].partition(".")[0]
+    package = module_of(point).partition(".")[0]
+    if _spec(package) is None:
         return f"its package {package!r} is missing. Put it back with: pip install --force-reinstall {owner}"
-    for extra in point.extras:
-        for requirement in importlib.metadata.requires(owner) or ():
-            wanted, _, marker = requirement.partition(";")
-            if re.search(rf"extra\s*==\s*['\"]{re.escape(extra)}['\"]", marker):
-                needed = re.split(r"[\s<>=!~\[(]", wanted.strip(), maxsplit=1)[0]
-                try:
-                    importlib.metadata.distribution(needed)
-                except importlib.metadata.PackageNotFoundError:
-                    return f"{needed} is not installed. Install it with: pip install '{owner}[{extra}]'"
+    for extra in point.extras if "[" in point.value else ():
+        for needed, marker in _requirements(owner):
+            if re.search(rf"extra\s*==\s*['\"]{re.escape(extra)}['\"]", marker) and not _is_installed(needed):
+                return f"{needed} is not installed. Install it with: pip install '{owner}[{extra}]'"
     return None
+
+
+@functools.cache
+def _requirements(distribution: str) -> list[tuple[str, str]]:
+    """Name and marker of everything that a distribution requires."""
+    found = [requirement.partition(";") for requirement in importlib.metadata.requires(distribution) or ()]
+    return [(re.split(r"[\s<>=!~\[(]", wanted.strip(), maxsplit=1)[0], marker) for wanted, _, marker in found]
+
+
+@functools.cache
+def _is_installed(distribution: str) -> bool:
+    try:
+        importlib.metadata.distribution(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+@functools.cache
+def _spec(package: str) -> ModuleSpec | None:
+    """Where a top-level package is; it is not imported."""
+    try:
+        return importlib.util.find_spec(package)
+    except Exception:  # the finder of some other distribution's editable install may be broken
+        return None
 
 
 def _package_file(value: str) -> Path | None:
     """The file that `package:file` names, found without importing the package."""
     package, _, name = value.partition(":")
-    try:
-        spec = importlib.util.find_spec(package.partition(".")[0])
-    except Exception:  # as above
-        return None
-    for root in (spec.submodule_search_locations or ()) if spec else ():
-        path = Path(root, *package.split(".")[1:], name)
-        if name and path.is_file():
-            return path
-    return None
+    top, *rest = package.split(".")
+    spec = _spec(top)
+    paths = [Path(root, *rest, name) for root in (spec.submodule_search_locations or ())] if spec else []
+    return next((path for path in paths if name and path.is_file()), None)
 
 
 def own_registry_file() -> Path:
@@ -336,22 +383,37 @@ def own_registry_file() -> Path:
 
 
 def user_files(problems: list[Finding] | None = None) -> list[Path]:
-    """The user's registry files, each once: those in `HUBCORE_REGISTRY`, then `hubcore/*.yaml` in the configuration folder.
+    """The user's registry files, each once: those that `HUBCORE_REGISTRY` names, then those in `config_folder`.
 
-    Their paths are absolute, since a program may change its working folder between this and loading.
+    It names files, or folders whose `*.yaml` are read. All paths are absolute, since a program may change its working folder.
     """
-    files = []
+    files: list[Path] = []
     for text in filter(None, os.environ.get("HUBCORE_REGISTRY", "").split(os.pathsep)):
         path = Path(os.path.abspath(os.path.expanduser(text)))
         if path.is_file():
             files.append(path)
+        elif path.is_dir():
+            files += card_files(path)
         elif problems is not None:
-            problems.append(
-                Finding(f"HUBCORE_REGISTRY names {text}, which is not a file.", "Correct or unset it.", owner="user")
-            )
-    config = os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")
-    files += sorted(Path(os.path.abspath(config), "hubcore").glob("*.yaml"))
+            what = f"HUBCORE_REGISTRY names {text}, which is neither a file nor a folder."
+            problems.append(Finding(what, "Correct or unset it.", owner="user"))
+    files += card_files(config_folder())
     once: dict[str, Path] = {}
     for path in files:
         once.setdefault(os.path.realpath(path), path)
     return [*once.values()]
+
+
+def card_files(folder: Path) -> list[Path]:
+    """The registry files in a folder, sorted by name."""
+    return sorted(folder.glob("*.yaml"))
+
+
+def config_folder() -> Path:
+    """The folder of the user's own cards, `hubcore` in the configuration folder; it need not be there.
+
+    Example:
+        >>> config_folder().name
+        'hubcore'
+    """
+    return Path(os.path.abspath(os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")), "hubcore")

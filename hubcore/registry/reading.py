@@ -1,10 +1,11 @@
-"""Reading one registry file: strict YAML, strict fields, every error with file and line. Imports no torch.
+"""Reading a registry file: strict YAML, then `schema.json`; every error has file and line. Imports no torch.
 
 A file says which family runs a checkpoint and never where its code is, so that no file can make anything be imported.
 """
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,19 +17,29 @@ from hubcore.card import Card, Source
 from hubcore.errors import RegistryError, nearest_names
 
 SCHEMA = Path(__file__).with_name("schema.json")
-"""The JSON Schema of registry files, for editors. What it says is what this module checks; tests hold them together."""
+"""The JSON Schema of registry files: what this module checks, and what editors complete cards with."""
+_RULES: dict[str, Any] = json.loads(SCHEMA.read_text(encoding="utf-8"))
+_DEFINITIONS: dict[str, Any] = _RULES["definitions"]
+NAME = re.compile(_DEFINITIONS["name"]["pattern"])
+"""A name of an upstream, for `fullmatch`."""
+
 _MAX_BYTES = 1 << 20
 _MAX_DEPTH = 20
-NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}")
-_SHA256 = re.compile(r"[0-9a-f]{64}")
-_TEXT_FIELDS = ("upstream", "license", "config", "training_data", "paper", "note")
-_FIELDS = (*_TEXT_FIELDS, "aliases", "sources", "options")
-_SCHEMES = ("https://", "hf://", "package://")
-_REFUSED_SCHEMES = ("http:", "ftp:", "file:", "data:")
-_BYTES = re.compile(r"0|[1-9][0-9]{0,15}")
-_NULL = "tag:yaml.org,2002:null"
-
+_TAG = "tag:yaml.org,2002:"
+_KINDS = {"str": "string", "int": "integer", "float": "number", "bool": "boolean", "null": "null"}
+"""YAML's basic types, as JSON Schema calls them."""
+_WORDS = {
+    "string": "text",
+    "integer": "a whole number",
+    "number": "a number",
+    "boolean": "true or false",
+    "null": "null",
+    "array": "a list",
+    "object": "a mapping of names to values",
+}
+_DECIMAL = re.compile(r"[-+]?(0|[1-9][0-9_]*)")
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_constructor: Any = yaml.constructor.SafeConstructor()
 
 
 def read_registry(path: Path, distribution: str | None = None) -> tuple[list[Card], list[RegistryError]]:
@@ -41,62 +52,47 @@ def read_registry(path: Path, distribution: str | None = None) -> tuple[list[Car
     Raises:
         RegistryError: the file as a whole cannot be read.
     """
-    root = _compose(path)
-    fields = _mapping(path, root, "the file")
-    version = fields.get("version")
-    if version is None or version.value != "1" or version.tag != "tag:yaml.org,2002:int":
-        what = "it does not begin with `version: 1`. That is the only version there is. Add the line."
-        raise RegistryError(f"{path}: {what}", str(path), _line(version or root))
-    unknown = set(fields) - {"version", "upstreams"}
-    if unknown or "upstreams" not in fields:
-        bad = sorted(unknown) or "no `upstreams`"
-        where = _line(fields[min(unknown)] if unknown else root)
-        what = f"beside `version` there is {bad}. There must be `upstreams` and nothing else."
-        raise RegistryError(f"{path}: {what}", str(path), where)
-    records = _mapping(path, fields["upstreams"], "`upstreams`")
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise RegistryError(f"it cannot be read ({error}).", "It must be a UTF-8 text file.", str(path)) from error
+    return parse_registry(data, path, distribution)
+
+
+def parse_registry(data: bytes, path: Path, distribution: str | None = None) -> tuple[list[Card], list[RegistryError]]:
+    r"""`read_registry` for the bytes of a file, which need not be at `path` yet.
+
+    Example:
+        >>> cards, errors = parse_registry(b"version: 1\nupstreams: {a: {upstream: fbank}}", Path("mine.yaml"))
+        >>> print(*errors)
+        mine.yaml, line 2: 'a' has no 'license'. Add it: the licence of the weights...
+    """
+    file = str(path)
+    fields = _fields(file, _compose(data, file), _RULES, "the file")
+    _value(file, fields["version"], _RULES["properties"]["version"], "'version'")
     cards: list[Card] = []
     broken: list[RegistryError] = []
     claimed: dict[str, str] = {}
-    for name, node in records.items():
+    for name, node in _fields(file, fields["upstreams"], _RULES["properties"]["upstreams"], "'upstreams'").items():
         try:
-            card = _card(path, name, node, distribution)
-            for label in (card.name, *card.aliases):
+            _check(file, node, name, _DEFINITIONS["name"], "the name")
+            record = _value(file, node, _DEFINITIONS["card"], repr(name))
+            for label in (name, *record.get("aliases", ())):
                 if label in claimed:
-                    raise _error(path, node, f"{label!r} is already the name of {claimed[label]!r}. Names must be unique")
-                claimed[label] = card.name
-            cards.append(card)
+                    raise _error(file, node, f"{label!r} is already the name of {claimed[label]!r}.", "Rename one.")
+                claimed[label] = name
         except RegistryError as error:
             broken.append(error)
+        else:
+            cards.append(_card(name, record, file, _line(node), distribution))
     return cards, broken
 
 
-def _compose(path: Path) -> yaml.Node:
-    try:
-        data = path.read_bytes()
-        if len(data) > _MAX_BYTES:
-            raise RegistryError(f"{path}: it has {len(data)} bytes. At most {_MAX_BYTES} are read. Split the file.", str(path))
-        text = data.decode("utf-8-sig")
-        # Aliases and merge keys can make a short text explode, so they are refused before anything is built.
-        depth = 0
-        for event in yaml.parse(text, Loader=_Loader):
-            if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
-                raise _error(path, event, "anchors and aliases are not allowed. Write the value out")
-            tag = getattr(event, "tag", None)
-            if tag is not None:
-                raise _error(path, event, f"tags such as {tag} are not allowed. Leave it out, or put text in quotes")
-            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-            if depth > _MAX_DEPTH:
-                raise _error(path, event, f"nested deeper than {_MAX_DEPTH}. Records are flat: mend it")
-        node = yaml.compose(text, Loader=_Loader)
-    except (OSError, UnicodeDecodeError) as error:
-        raise RegistryError(f"{path}: it cannot be read ({error}). It must be a UTF-8 text file.", str(path)) from error
-    except (yaml.YAMLError, RecursionError) as error:
-        mark = getattr(error, "problem_mark", None)
-        what = f"it is not valid YAML ({' '.join(str(error).split())}). Mend that line."
-        raise RegistryError(f"{path}: {what}", str(path), mark.line + 1 if mark else None) from error
-    if node is None:
-        raise RegistryError(f"{path}: it is empty. A registry begins with `version: 1`. Add it.", str(path), 1)
-    return node
+def _card(name: str, record: dict[str, Any], file: str, line: int, distribution: str | None) -> Card:
+    record = {key: value for key, value in record.items() if value is not None}
+    record["aliases"] = tuple(record.get("aliases", ()))
+    record["sources"] = tuple(Source(**source) for source in record.get("sources", ()))
+    return Card(name=name, file=file, line=line, distribution=distribution, **record)
 
 
 def find_line(path: Path, name: str, *keys: str) -> int | None:
@@ -109,8 +105,8 @@ def find_line(path: Path, name: str, *keys: str) -> int | None:
         1
     """
     try:
-        node: yaml.Node | None = _compose(path)
-    except RegistryError:
+        node: yaml.Node | None = _compose(path.read_bytes(), str(path))
+    except (OSError, RegistryError):
         return None
     place: yaml.Node | None = None
     for key in ("upstreams", name, *keys):
@@ -119,112 +115,119 @@ def find_line(path: Path, name: str, *keys: str) -> int | None:
     return _line(place) if place is not None else None
 
 
+# YAML -----------------------------------------------------------------------------------------------------------------
+
+
+def _compose(data: bytes, file: str) -> yaml.Node:
+    if len(data) > _MAX_BYTES:
+        raise RegistryError(f"it has {len(data)} bytes. At most {_MAX_BYTES} are read.", "Split the file.", file)
+    try:
+        text = data.decode("utf-8-sig")
+        # Aliases and merge keys can make a short text explode, so they are refused before anything is built.
+        depth = 0
+        for event in yaml.parse(text, Loader=_Loader):
+            if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
+                raise _error(file, event, "anchors and aliases are not allowed.", "Write the value out.")
+            if (tag := getattr(event, "tag", None)) is not None:
+                raise _error(file, event, f"tags such as {tag} are not allowed.", "Leave it out, or put text in quotes.")
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if depth > _MAX_DEPTH:
+                raise _error(file, event, f"it is nested deeper than {_MAX_DEPTH}.", "Records are flat: correct it.")
+        node = yaml.compose(text, Loader=_Loader)
+    except UnicodeDecodeError as error:
+        raise RegistryError(f"it cannot be read ({error}).", "It must be a UTF-8 text file.", file) from error
+    except (yaml.YAMLError, RecursionError) as error:
+        mark = getattr(error, "problem_mark", None)
+        what = f"it is not valid YAML ({' '.join(str(error).split())})."
+        raise RegistryError(what, "Correct that line.", file, mark.line + 1 if mark else None) from error
+    if node is None:
+        raise RegistryError("it is empty.", "A registry begins with `version: 1`: add it.", file, 1)
+    return node
+
+
 def _line(place: yaml.Event | yaml.Node) -> int:
     return place.start_mark.line + 1 if place.start_mark else 1
 
 
-def _error(path: Path, place: yaml.Event | yaml.Node, what: str) -> RegistryError:
-    text = what if what.endswith(("?", ".")) else f"{what}."
-    return RegistryError(f"{path}, line {_line(place)}: {text}", str(path), _line(place))
+def _error(file: str, place: yaml.Event | yaml.Node, what: str, fix: str) -> RegistryError:
+    return RegistryError(what, fix, file, _line(place))
 
 
-def _mapping(path: Path, node: yaml.Node, what: str) -> dict[str, yaml.Node]:
-    if not isinstance(node, yaml.MappingNode):
-        raise _error(path, node, f"{what} must be a mapping of names to values, but is not. Mend it")
-    out: dict[str, yaml.Node] = {}
-    for key, value in node.value:
-        if not isinstance(key, yaml.ScalarNode) or key.tag != "tag:yaml.org,2002:str":
-            raise _error(path, key, f"the key {key.value!r} of {what} is not text. Put it in quotes")
-        if key.value in out:
-            raise _error(path, key, f"the key {key.value!r} of {what} stands twice. Remove one")
-        out[key.value] = value
-    return out
+# The schema, on nodes that know their lines ---------------------------------------------------------------------------
 
 
-def _text(path: Path, node: yaml.Node, what: str) -> str:
-    if not isinstance(node, yaml.ScalarNode) or node.tag != "tag:yaml.org,2002:str":
-        raise _error(path, node, f"{what} must be text, but is {getattr(node, 'value', node)!r}. Put it in quotes")
-    if not node.value:
-        raise _error(path, node, f"{what} is empty. Say what it is, or leave the field out")
-    return str(node.value)
+def _value(file: str, node: yaml.Node, rule: Mapping[str, Any], label: str) -> Any:
+    """Plain data of a node that is as a rule of the schema says.
 
-
-def _card(path: Path, name: str, node: yaml.Node, distribution: str | None) -> Card:
-    if not NAME.fullmatch(name):
-        raise _error(path, node, f"the name {name!r} may hold a-z, 0-9, _, . and - only, at most 64. Rename it")
-    fields = _mapping(path, node, f"{name!r}")
-    for key in fields:
-        if key not in _FIELDS:
-            near = nearest_names(key, _FIELDS, count=1)
-            hint = f"Did you mean {near[0]!r}?" if near else f"The fields are {', '.join(_FIELDS)}"
-            raise _error(path, fields[key], f"{name!r} has the unknown field {key!r}. {hint}")
-    for key in ("upstream", "license"):
-        if key not in fields or fields[key].tag == _NULL:
-            raise _error(path, node, f"{name!r} has no {key!r}. Add it; a licence may be `unknown`, but not absent")
-    text = {
-        key: _text(path, fields[key], f"{key!r} of {name!r}")
-        for key in _TEXT_FIELDS
-        if key in fields and fields[key].tag != _NULL
-    }
-    aliases = tuple(_text(path, item, f"an alias of {name!r}") for item in _items(path, fields.get("aliases")))
-    for alias in aliases:
-        if not NAME.fullmatch(alias):
-            raise _error(path, node, f"the alias {alias!r} may hold a-z, 0-9, _, . and - only. Rename it")
-    options = _plain(path, fields["options"]) if "options" in fields else {}
-    if not isinstance(options, Mapping):
-        raise _error(path, fields["options"], f"'options' of {name!r} must be a mapping. Mend it")
-    return Card(
-        name=name,
-        aliases=aliases,
-        sources=tuple(_source(path, item, name) for item in _items(path, fields.get("sources"))),
-        options=options,
-        file=str(path),
-        line=_line(node),
-        distribution=distribution,
-        **text,
-    )
-
-
-def _items(path: Path, node: yaml.Node | None) -> list[yaml.Node]:
-    if node is None:
-        return []
-    if not isinstance(node, yaml.SequenceNode):
-        raise _error(path, node, "a list is expected here. Write [a, b]")
-    return list(node.value)
-
-
-def _source(path: Path, node: yaml.Node, name: str) -> Source:
-    fields = _mapping(path, node, f"a source of {name!r}")
-    unknown = set(fields) - {"uri", "sha256", "size"}
-    if unknown or "uri" not in fields:
-        bad = f"has the unknown field {sorted(unknown)[0]!r}" if unknown else "has no uri"
-        raise _error(path, node, f"a source of {name!r} {bad}. The fields are uri, sha256, size")
-    uri = _text(path, fields["uri"], f"the uri of {name!r}")
-    if "://" in uri and uri.startswith(_REFUSED_SCHEMES):
-        raise _error(path, node, f"the uri {uri!r} of {name!r} must be {', '.join(_SCHEMES)} or a path. Change it")
-    sha256 = size = None
-    if "sha256" in fields and fields["sha256"].tag != _NULL:
-        sha256 = _text(path, fields["sha256"], f"sha256 of {name!r}")
-        if not _SHA256.fullmatch(sha256):
-            raise _error(path, fields["sha256"], f"sha256 of {name!r} must be 64 hex digits, but is {sha256!r}. Correct it")
-    if "size" in fields and fields["size"].tag != _NULL:
-        # YAML reads a leading zero as octal, which nobody means by a number of bytes.
-        if fields["size"].tag != "tag:yaml.org,2002:int" or not _BYTES.fullmatch(str(fields["size"].value)):
-            raise _error(path, fields["size"], f"size of {name!r} must be a number of bytes. Correct it")
-        size = int(fields["size"].value)
-    return Source(uri=uri, sha256=sha256, size=size)
-
-
-def _plain(path: Path, node: yaml.Node) -> Any:
-    """Plain data of a node; tags other than YAML's own basic ones are errors."""
+    Raises:
+        RegistryError: it is not.
+    """
+    rule = _DEFINITIONS[rule["$ref"].rpartition("/")[2]] if "$ref" in rule else rule
+    allowed = [rule["type"]] if isinstance(rule["type"], str) else rule["type"]
+    kind = _kind(node)
+    if kind not in allowed and not (kind == "integer" and "number" in allowed):
+        wanted = " or ".join(_WORDS[name] for name in allowed)
+        shown = repr(node.value)[:60] if isinstance(node, yaml.ScalarNode) else _WORDS[kind]
+        fix = "Put it in quotes." if isinstance(node, yaml.ScalarNode) and "string" in allowed else "Correct it."
+        raise _error(file, node, f"{label} must be {wanted}, but is {shown}.", fix)
     if isinstance(node, yaml.MappingNode):
-        return {key: _plain(path, value) for key, value in _mapping(path, node, "an option").items()}
+        known, other = rule.get("properties", {}), rule.get("additionalProperties")
+        pairs = _fields(file, node, rule, label)
+        return {key: _value(file, item, known.get(key, other), f"{key!r} of {label}") for key, item in pairs.items()}
     if isinstance(node, yaml.SequenceNode):
-        return [_plain(path, item) for item in node.value]
+        return [_value(file, item, rule["items"], f"an item of {label}") for item in node.value]
+    if kind == "integer" and not _DECIMAL.fullmatch(node.value):  # YAML reads 010 as 8 and 4:30 as 270
+        raise _error(file, node, f"{label} is {node.value!r}.", "Write a plain decimal number, or put it in quotes.")
     try:
-        value = yaml.SafeLoader("").construct_object(node)
-    except (yaml.YAMLError, ValueError, OverflowError) as error:  # a date that is none, a number too long to be one
-        raise _error(path, node, f"the value {node.value!r:.60} is not plain data. Use text, numbers, true or false") from error
-    if not isinstance(value, str | int | float | bool | None):
-        raise _error(path, node, f"the value {node.value!r} is a {type(value).__name__}. Put it in quotes")
+        value = getattr(_constructor, f"construct_yaml_{node.tag.removeprefix(_TAG)}")(node)
+    except (ValueError, OverflowError) as error:  # Python reads no number of thousands of digits
+        what = f"{label} is {node.value!r:.60}, which is no usable number."
+        raise _error(file, node, what, "Put it in quotes.") from error
+    _check(file, node, value, rule, label)
     return value
+
+
+def _kind(node: yaml.Node) -> str:
+    if isinstance(node, yaml.ScalarNode):
+        name = node.tag.removeprefix(_TAG)
+        return _KINDS.get(name, name)
+    return "object" if isinstance(node, yaml.MappingNode) else "array"
+
+
+def _fields(file: str, node: yaml.Node, rule: Mapping[str, Any], label: str) -> dict[str, yaml.Node]:
+    """The fields of a mapping: none unknown, none twice, none missing."""
+    if not isinstance(node, yaml.MappingNode):
+        raise _error(file, node, f"{label} must be {_WORDS['object']}.", "Correct it.")
+    known = rule.get("properties", {})
+    found: dict[str, yaml.Node] = {}
+    for key, value in node.value:
+        if not isinstance(key, yaml.ScalarNode) or key.tag != f"{_TAG}str":
+            raise _error(file, key, f"the key {key.value!r:.60} of {label} is not text.", "Put it in quotes.")
+        if key.value in found:
+            raise _error(file, key, f"the key {key.value!r} of {label} stands twice.", "Remove one.")
+        if key.value not in known and rule.get("additionalProperties") is False:
+            near = nearest_names(key.value, known, count=1)
+            hint = f"Did you mean {near[0]!r}?" if near else f"The fields are {', '.join(known)}."
+            raise _error(file, key, f"{label} has the unknown field {key.value!r}.", hint)
+        found[key.value] = value
+    for key in rule.get("required", ()):
+        if key not in found or found[key].tag == f"{_TAG}null":
+            raise _error(file, node, f"{label} has no {key!r}.", f"Add it: {_description(known[key])}")
+    return found
+
+
+def _check(file: str, node: yaml.Node, value: Any, rule: Mapping[str, Any], label: str) -> None:
+    """Raises `RegistryError` unless a single value is as its rule says, whose description then says what may stand there."""
+    if isinstance(value, str):
+        if len(value) < rule.get("minLength", 0):
+            raise _error(file, node, f"{label} is empty.", "Write a text, or leave the field out.")
+        good = re.search(rule.get("pattern", ""), value) is not None
+    else:
+        good = value is None or rule.get("minimum", value) <= value <= rule.get("maximum", value)
+    if not good or rule.get("const", value) != value:
+        raise _error(file, node, f"{label} is {value!r}.", f"It must be {_description(rule)}")
+
+
+def _description(rule: Mapping[str, Any]) -> str:
+    text: str = rule["description"]
+    return text[0].lower() + text[1:]

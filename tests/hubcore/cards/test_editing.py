@@ -1,8 +1,9 @@
-"""Editing a registry's text: the new record in its place, and every other line and value as it was."""
+"""Registry files that hubcore writes: whole, valid, one for each added card, and never over what a person wrote."""
 
 from __future__ import annotations
 
 import dataclasses
+import datetime as dt
 import os
 import tempfile
 from pathlib import Path
@@ -13,36 +14,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hubcore.card import Card, Source
-from hubcore.cards.editing import add_card, remove_card
+from hubcore.cards.editing import add_card, pin_cards, remove_card, write_cards
 from hubcore.errors import RegistryError
+from hubcore.registry.names import config_folder
 from hubcore.registry.reading import read_registry
 
 NEW = Card(name="m", upstream="fbank", license="none needed")
-
-FILE = """\
-# About this file.
-version: 1   # the only one
-
-upstreams:   # the records
-  # all of them
-
-  # the first
-  a:
-    upstream: fbank   # its family
-    license: none needed
-    # a comment of a's own
-
-  # about x
-  # in two lines
-  x: {upstream: wav2vec2, license: "MIT", options: {lambd: 0.70}}
-
-  z:
-    license: none needed
-    upstream: fbank
-  # the end of the records
-
-# the end of the file
-"""
+HAND = "# mine\nversion: 1\nupstreams:\n  m: {upstream: fbank, license: x}\n"
 
 
 def said(path: Path) -> dict[str, Card]:
@@ -51,200 +29,189 @@ def said(path: Path) -> dict[str, Card]:
     return {card.name: dataclasses.replace(card, file=None, line=None) for card in cards}
 
 
-def put(folder: Path, text: str) -> Path:
-    path = folder / "r.yaml"
-    path.write_bytes(text.encode())
-    return path
+def test_each_card_has_a_file_of_its_own(tmp_path: Path) -> None:
+    folder = tmp_path / "new"
+    assert add_card(folder, NEW) == folder / "m.yaml"
+    add_card(folder, dataclasses.replace(NEW, name="n", license="x"))
+    assert sorted(path.name for path in folder.iterdir()) == ["m.yaml", "n.yaml"]
+    assert said(folder / "m.yaml") == {"m": NEW}
+    assert remove_card("m", folder) == folder / "m.yaml"
+    assert [path.name for path in folder.iterdir()] == ["n.yaml"]
 
 
-def test_a_record_goes_to_its_sorted_place_and_nothing_else_changes(tmp_path: Path) -> None:
-    path = put(tmp_path, FILE)
-    line = add_card(path, NEW)
-    record = "  m:\n    upstream: fbank\n    license: none needed\n"
-    own = "    # a comment of a's own\n"
-    assert path.read_text() == FILE.replace(own, f"{own}\n{record}")
-    assert path.read_text().splitlines()[line - 1] == "  m:"
+def test_only_replace_replaces(tmp_path: Path) -> None:
+    path = add_card(tmp_path, NEW)
+    other = dataclasses.replace(NEW, license="other")
+    with pytest.raises(RegistryError, match=r"m\.yaml: this card is there already\. Use --replace"):
+        add_card(tmp_path, other)
+    assert said(path) == {"m": NEW}
+    add_card(tmp_path, other, replacing=True)
+    assert said(path) == {"m": other}
 
 
-@pytest.mark.parametrize(("name", "before"), [("0", "  # the first\n"), ("zz", "  # the end of the records\n")])
-def test_the_first_and_the_last_place(tmp_path: Path, name: str, before: str) -> None:
-    path = put(tmp_path, FILE)
-    add_card(path, dataclasses.replace(NEW, name=name))
-    text = path.read_text()
-    assert list(said(path)) == sorted([name, "a", "x", "z"])
-    assert [line for line in text.splitlines() if line in FILE.splitlines() or not line.strip()][:3] == FILE.splitlines()[:3]
-    record = text.index("\n  '0':" if name == "0" else "\n  zz:")
-    assert record < text.index(before)
-    remove_card(path, name)
-    assert path.read_text() == FILE
+def test_what_a_person_wrote_is_never_changed(tmp_path: Path) -> None:
+    path = tmp_path / "m.yaml"
+    path.write_text(HAND)
+    with pytest.raises(RegistryError, match=r"m\.yaml: it was written by hand"):
+        add_card(tmp_path, NEW, replacing=True)
+    with pytest.raises(RegistryError, match=r"m\.yaml, line 4: 'm' stands here, in a file written by hand"):
+        remove_card("m", tmp_path)
+    assert path.read_text() == HAND
+    path.unlink()
+    path = add_card(tmp_path, NEW)
+    path.write_text(path.read_text() + "  second: {upstream: fbank, license: x}\n")  # by hand, into a file of ours
+    for refused in (lambda: add_card(tmp_path, NEW, replacing=True), lambda: remove_card("second", tmp_path)):
+        with pytest.raises(RegistryError, match="written by hand"):
+            refused()
 
 
-def test_removing_keeps_every_other_line(tmp_path: Path) -> None:
-    path = put(tmp_path, FILE)
-    remove_card(path, "x")
-    assert path.read_text() == FILE.replace('  x: {upstream: wav2vec2, license: "MIT", options: {lambd: 0.70}}\n', "")
-    remove_card(path, "a")
-    remove_card(path, "z")
-    assert said(path) == {} and "upstreams: {}   # the records\n" in path.read_text()
-    assert [line for line in path.read_text().splitlines() if "#" in line] == [
-        line.replace("upstreams:", "upstreams: {}")
-        for line in FILE.splitlines()
-        if "#" in line and "own" not in line and "its" not in line
-    ]
-    add_card(path, NEW)
-    assert said(path) == {"m": NEW} and "upstreams:   # the records\n" in path.read_text()
-
-
-def test_replacing_changes_that_record_only(tmp_path: Path) -> None:
-    path = put(tmp_path, FILE)
-    with pytest.raises(RegistryError, match=r"r\.yaml, line 15: 'x' is there already.*--replace"):
-        add_card(path, dataclasses.replace(NEW, name="x"))
-    assert path.read_text() == FILE
-    add_card(path, dataclasses.replace(NEW, name="x"), replacing=True)
-    old = '  x: {upstream: wav2vec2, license: "MIT", options: {lambd: 0.70}}\n'
-    assert path.read_text() == FILE.replace(old, "  x:\n    upstream: fbank\n    license: none needed\n")
-
-
-ODD_FILES = {
-    "no newline at the end": "version: 1\nupstreams:\n  a: {upstream: b, license: c}",
-    "windows": "version: 1\r\nupstreams:\r\n  a:\r\n    upstream: b\r\n    license: c\r\n",
-    "byte order mark": "\ufeffversion: 1\nupstreams:\n  a: {upstream: b, license: c}\n",
-    "version behind": "upstreams:\n  a:\n    upstream: b\n    license: c\n# about the version\nversion: 1\n",
-    "four columns": "version: 1\nupstreams:\n    a:\n        upstream: b\n        license: c\n",
-    "empty": "version: 1\nupstreams: {}\n",
-    "empty with a comment": "version: 1\nupstreams: {} # none yet\n# end\n",
-    "quoted": '"version": 1\n"upstreams":\n  \'a\': {upstream: b, license: c}\n',
-    "block text": (
-        "version: 1\nupstreams:\n  a:\n    upstream: b\n    license: c\n    note: |\n      one\n\n      # two\n"
-        "  z:\n    upstream: b\n    license: |-\n      x\n"
-    ),
-    "beyond ASCII": "# caf\u00e9 \U0001f600\nversion: 1\nupstreams:\n  z: {upstream: b, license: '\u00e9 \U0001f600'}\n",
-    "unsorted": "version: 1\nupstreams:\n  z: {upstream: b, license: c}\n  a: {upstream: b, license: c}\n",
-    "marks of a document": "---\nversion: 1\nupstreams:\n  z: {upstream: b, license: c}\n",
-}
-
-
-@pytest.mark.parametrize("what", ODD_FILES)
-def test_odd_files_are_kept_as_they_are(what: str, tmp_path: Path) -> None:
-    path = put(tmp_path, ODD_FILES[what])
-    before = said(path)
-    add_card(path, NEW)
-    assert said(path) == {**before, "m": NEW}
-    data = path.read_bytes()
-    if what == "windows":
-        assert data.count(b"\r\n") == data.count(b"\n")
-    if what == "byte order mark":
-        assert data.startswith(b"\xef\xbb\xbf")
-    if what == "four columns":
-        assert b"    m:\n        upstream: fbank\n" in data
-    remove_card(path, "m")
-    assert said(path) == before
-    assert path.read_bytes().decode().rstrip() == ODD_FILES[what].rstrip()
+def test_remove_says_where_a_name_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    add_card(config_folder(), dataclasses.replace(NEW, aliases=("other",)))
+    for name, what in (
+        ("other", r"m\.yaml, line 5: 'other' is an alias of 'm'\. Remove 'm'\."),
+        ("fbank", "'fbank' belongs to hubcore"),
+        ("nothing", "none of your registry files has 'nothing'"),
+    ):
+        with pytest.raises(RegistryError, match=what):
+            remove_card(name)
+    second = add_card(tmp_path, NEW)
+    monkeypatch.setenv("HUBCORE_REGISTRY", str(tmp_path))
+    with pytest.raises(RegistryError, match=r"'m' stands in .* and .*\. Say which with --folder\."):
+        remove_card("m")
+    assert remove_card("m", tmp_path) == second
+    assert remove_card("m") == config_folder() / "m.yaml"
 
 
 @pytest.mark.parametrize(
-    ("text", "what"),
+    "wrong",
     [
-        ("version: 1\nupstreams: {a: {upstream: b, license: c}}\n", "line 2: its records stand in braces"),
-        ("{version: 1, upstreams: {}}\n", "line 1: its records stand in braces"),
-        ("version: 1\nupstreams:\n  bad: {upstream: b}\n", "is not changed while a record of it is wrong: .*line 3"),
-        ("version: 1\nupstreams:\n  a: {upstream: b, license: c, aliases: [m]}\n", "'m' is already the name of 'a'.*Nothing"),
-        ("version: 1\nupstreams:\n  a: {upstream: b, license: c}\n...\n", "not valid YAML"),
-        ("version: 1\nupstreams:\n  {}\n", "Nothing was written|by hand|not valid"),
-        ("a: registry\n", "version"),
+        {"license": ""},
+        {"name": "Big"},
+        {"aliases": ("m",)},
+        {"options": {"when": dt.date(2020, 1, 1)}},
+        {"options": {"what": object()}},
+        {"sources": (Source("http://h/x"),)},
+        {"sources": (Source("https://h/x", sha256="abc"),)},
+        {"note": "\ud800"},
     ],
+    ids=str,
 )
-def test_a_file_that_cannot_be_edited_safely_is_refused_and_left(tmp_path: Path, text: str, what: str) -> None:
-    path = put(tmp_path, text)
-    with pytest.raises(RegistryError, match=what) as caught:
-        add_card(path, NEW)
-    assert path.read_text() == text and [p.name for p in tmp_path.iterdir()] == ["r.yaml"]
-    assert str(path) in str(caught.value) and ".yaml." not in str(caught.value).replace("r.yaml.", "")
-
-
-def test_a_record_that_would_not_be_valid_is_never_written(tmp_path: Path) -> None:
-    path = tmp_path / "new" / "r.yaml"
-    for wrong in (
-        dataclasses.replace(NEW, license=""),
-        dataclasses.replace(NEW, name="Big"),
-        dataclasses.replace(NEW, options={"when": __import__("datetime").date(2020, 1, 1)}),
-        dataclasses.replace(NEW, sources=(Source("http://h/x"),)),
-        dataclasses.replace(NEW, sources=(Source("https://h/x", sha256="abc"),)),
-        dataclasses.replace(NEW, note="\ud800"),
-    ):
-        with pytest.raises(RegistryError) as caught:
-            add_card(path, wrong)
-        assert not path.exists() and not list(tmp_path.glob("new/.*")) and str(path) in str(caught.value)
+def test_a_card_that_would_not_be_valid_is_never_written(wrong: dict[str, Any], tmp_path: Path) -> None:
+    with pytest.raises(RegistryError, match=r"Nothing was written\.") as caught:
+        add_card(tmp_path / "new", dataclasses.replace(NEW, **wrong))
+    assert not list(tmp_path.glob("new/*")) and str(tmp_path) in str(caught.value)
 
 
 def test_a_link_stays_a_link_and_permissions_stay(tmp_path: Path) -> None:
     (tmp_path / "real").mkdir()
-    real = put(tmp_path / "real", FILE)
+    real = add_card(tmp_path / "real", NEW)
     real.chmod(0o640)
-    link = tmp_path / "link.yaml"
-    link.symlink_to(real)
-    add_card(link, NEW)
-    assert link.is_symlink() and "m" in said(real) and real.stat().st_mode & 0o777 == 0o640
+    (tmp_path / "m.yaml").symlink_to(real)
+    add_card(tmp_path, dataclasses.replace(NEW, license="x"), replacing=True)
+    assert (tmp_path / "m.yaml").is_symlink() and said(real)["m"].license == "x" and real.stat().st_mode & 0o777 == 0o640
 
 
-@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write anywhere")
-def test_a_folder_that_takes_nothing(tmp_path: Path) -> None:
-    path = put(tmp_path, FILE)
-    tmp_path.chmod(0o500)
-    try:
+def test_a_folder_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RegistryError, match=r"m\.yaml: it cannot be written"):
+        add_card(tmp_path / "file", NEW)
+    if os.geteuid():  # root may write anywhere
+        tmp_path.chmod(0o500)
         with pytest.raises(RegistryError, match="cannot be written"):
-            add_card(path, NEW)
-    finally:
+            add_card(tmp_path, NEW)
         tmp_path.chmod(0o700)
 
 
-def test_a_file_that_must_not_be_written_is_not_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = put(tmp_path, FILE)
-    monkeypatch.setattr(os, "access", lambda file, mode: Path(file) != path or mode != os.W_OK)  # root may write anywhere
-    with pytest.raises(RegistryError, match=r"cannot be written .*Permission denied"):
-        add_card(path, NEW)
-    assert path.read_text() == FILE and [p.name for p in tmp_path.iterdir()] == ["r.yaml"]
+# Pins -----------------------------------------------------------------------------------------------------------------
+
+DIGEST = "1" * 64
+"""Of decimal digits alone, which YAML takes for a number where it stands without quotes."""
+FACTS = {("m", "a.pt"): (DIGEST, 5), ("m", "https://h/x"): (DIGEST, 6)}
 
 
-def test_a_folder_that_is_a_file_is_an_error(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    with pytest.raises(RegistryError, match="cannot be written"):
-        add_card(tmp_path / "file" / "r.yaml", NEW)
+def cards_with_sources(path: Path) -> Path:
+    sources = (Source("a.pt"), Source("https://h/x", "ab" * 32), Source("other.pt"))
+    write_cards(path, [dataclasses.replace(NEW, sources=sources), dataclasses.replace(NEW, name="other")])
+    return path
 
 
-def test_what_another_program_writes_meanwhile_is_not_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = put(tmp_path, FILE)
-    monkeypatch.setattr("hubcore.cards.editing._check", lambda *_: path.write_text(FILE + "# another's\n"))
-    with pytest.raises(RegistryError, match="was changed by another program meanwhile"):
-        add_card(path, NEW)
-    assert path.read_text() == FILE + "# another's\n"
+def test_pins_complete_what_is_missing_and_change_nothing_else(tmp_path: Path) -> None:
+    path = cards_with_sources(tmp_path / "r.yaml")
+    before = said(path)
+    assert pin_cards(path, FACTS) == 3
+    pinned = (Source("a.pt", DIGEST, 5), Source("https://h/x", "ab" * 32, 6), Source("other.pt"))
+    assert said(path) == {**before, "m": dataclasses.replace(before["m"], sources=pinned)}
+    data = path.read_bytes()
+    assert pin_cards(path, FACTS) == 0 and path.read_bytes() == data
 
 
-# Any file -------------------------------------------------------------------------------------------------------------
+def test_an_added_card_that_was_pinned_can_still_be_removed(tmp_path: Path) -> None:
+    path = add_card(tmp_path, dataclasses.replace(NEW, sources=(Source("a.pt"),)))
+    assert pin_cards(path, FACTS) == 2
+    assert remove_card("m", tmp_path) == path
+
+
+@pytest.mark.parametrize("comment", ["# first\n", "  # about m\n", ""])
+def test_comments_are_not_lost(comment: str, tmp_path: Path) -> None:
+    path = tmp_path / "r.yaml"
+    text = f"version: 1\n{comment}upstreams: {{m: {{upstream: a, license: 'b#c', sources: [{{uri: a.pt}}]}}}}"
+    path.write_text(text + ("" if comment else "  # last"))
+    before = path.read_text()
+    with pytest.raises(RegistryError, match=r"has comments.*Write to another file with --out"):
+        pin_cards(path, FACTS)
+    assert path.read_text() == before
+    assert pin_cards(path, FACTS, tmp_path / "out.yaml") == 2
+    assert said(tmp_path / "out.yaml")["m"].sources == (Source("a.pt", DIGEST, 5),) and path.read_text() == before
+    path.write_text(text.replace(comment, ""))
+    assert pin_cards(path, FACTS) == 2
+
+
+def test_a_copy_in_another_folder_means_the_same_files(tmp_path: Path) -> None:
+    (tmp_path / "cards").mkdir()
+    path = cards_with_sources(tmp_path / "cards/r.yaml")
+    assert pin_cards(path, FACTS, tmp_path / "up.yaml") == 3
+    assert [source.uri for source in said(tmp_path / "up.yaml")["m"].sources] == [
+        "cards/a.pt",
+        "https://h/x",
+        "cards/other.pt",
+    ]
+    assert pin_cards(path, FACTS, tmp_path / "side/r.yaml") == 3
+    assert said(tmp_path / "side/r.yaml")["m"].sources[0].uri == str(tmp_path / "cards/a.pt")
+
+
+def test_a_file_with_a_wrong_record_is_not_pinned(tmp_path: Path) -> None:
+    path = tmp_path / "r.yaml"
+    path.write_text("version: 1\nupstreams:\n  m: {upstream: a}\n")
+    with pytest.raises(RegistryError, match="line 3: 'm' has no 'license'"):
+        pin_cards(path, FACTS)
+
+
+# Any card -------------------------------------------------------------------------------------------------------------
 
 texts = st.one_of(
     st.text(st.characters(codec="utf-8", exclude_characters="\ufeff\ufffe\uffff"), min_size=1, max_size=15),
     st.sampled_from(
-        ["null", "1", "a: b", "# c", "two\nlines", "no", "'", '"', "- x", "{", "https://h/x?a=b&c=d", " x ", "x: ", "~"]
+        ["null", "1", "a: b", "# c", "two\nlines", "no", "'", '"', "- x", "{", "https://h/x?a=b&c=d", " x ", "x: ", "~", "4:30"]
     ),
 )
+shared: list[int] = [1, 2]
 options = st.dictionaries(
     texts,
-    st.one_of(st.none(), st.booleans(), st.integers(), texts, st.lists(st.integers(), max_size=3), st.floats(allow_nan=False)),
+    st.one_of(
+        st.none(), st.booleans(), st.integers(), texts, st.just(shared), st.lists(st.integers()), st.floats(allow_nan=False)
+    ),
     max_size=3,
 )
-name_texts = st.one_of(
-    st.from_regex(r"[a-z0-9][a-z0-9_.-]{0,9}", fullmatch=True), st.sampled_from(["no", "1", "1e3", "null", "y"])
-)
+names = st.one_of(st.from_regex(r"[a-z0-9][a-z0-9_.-]{0,9}", fullmatch=True), st.sampled_from(["no", "1", "1e3", "null", "y"]))
 sources = st.builds(
     Source,
-    st.one_of(st.just("https://h/x?a=1&b=#c"), st.just("weights/a b, {c}.pt"), st.just("hf://a/b")),
-    st.one_of(st.none(), st.just("0" * 64), st.just("1e" + "2" * 62), st.just("ab" * 32)),
+    st.sampled_from(["https://h/x?a=1&b=#c", "weights/a b, {c}.pt", "hf://a/b"]),
+    st.sampled_from([None, "0" * 64, "1e" + "2" * 62, "ab" * 32]),
     st.one_of(st.none(), st.integers(0, 10**15)),
 )
 any_card: st.SearchStrategy[Any] = st.builds(
     Card,
-    name=name_texts,
+    name=names,
     upstream=texts,
     license=texts,
     config=st.one_of(st.none(), texts),
@@ -254,27 +221,10 @@ any_card: st.SearchStrategy[Any] = st.builds(
 )
 
 
-@given(st.lists(any_card, min_size=1, max_size=5, unique_by=lambda card: card.name), st.randoms(use_true_random=False))
+@given(st.lists(any_card, max_size=4, unique_by=lambda card: card.name))
 @settings(max_examples=80, deadline=None)
-def test_any_cards_are_written_read_and_removed_again(cards: list[Card], random: Any) -> None:
+def test_any_cards_are_read_back_as_they_were_written(cards: list[Card]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "r.yaml"
-        kept: dict[str, Card] = {}
-        for card in cards:
-            add_card(path, card)
-            kept[card.name] = card
-            assert said(path) == kept
-            # A hand-written comment at a random place between lines survives all that follows.
-            lines = path.read_text().splitlines(keepends=True)
-            lines.insert(random.randrange(4, len(lines) + 1), f"  # by hand {len(kept)}\n")
-            path.write_text("".join(lines))
-        names = list(said(path))
-        assert names == sorted(names)
-        comments = path.read_text().count("# by hand")
-        assert comments >= len(cards)
-        random.shuffle(names)
-        for name in names:
-            del kept[name]
-            remove_card(path, name)
-            assert said(path) == kept
-        assert path.read_text().endswith("\n")
+        write_cards(path, cards)
+        assert said(path) == {card.name: card for card in cards}

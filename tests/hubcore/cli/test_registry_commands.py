@@ -15,8 +15,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from hubcore import hub
-from hubcore.cards.editing import default_file
 from hubcore.cli import main
+from hubcore.registry.names import config_folder
 from hubcore.registry.reading import read_registry
 from tests.conftest import Installer
 
@@ -32,10 +32,13 @@ def added(*arguments: object) -> Result:
 
 
 def refused(*arguments: object) -> str:
-    before = default_file().read_bytes() if default_file().exists() else None
+    def written() -> list[tuple[str, bytes]]:
+        return [(path.name, path.read_bytes()) for path in sorted(config_folder().glob("*"))]
+
+    before = written()
     result = call("registry", "add", *arguments)
     assert result.exit_code == 2, result.output
-    assert (default_file().read_bytes() if default_file().exists() else None) == before, "something was written"
+    assert written() == before
     return result.stderr
 
 
@@ -47,10 +50,10 @@ def weights(tmp_path: Path) -> Path:
     return path
 
 
-def card_of(name: str, path: Path | None = None) -> Any:
-    cards, errors = read_registry(path or default_file())
+def card_of(name: str, folder: Path | None = None) -> Any:
+    (card,), errors = read_registry((folder or config_folder()) / f"{name}.yaml")
     assert errors == []
-    return next(card for card in cards if card.name == name)
+    return card
 
 
 # add ------------------------------------------------------------------------------------------------------------------
@@ -60,7 +63,7 @@ def test_a_card_is_added_and_can_be_used_at_once(weights: Path) -> None:
     arguments = ("--config", "tiny", "--license", "MIT", "--alias", "o1", "--alias", "o2", "--option", "layers=[4, 2]")
     texts = ("--note", "for: telephone # speech", "--training-data", "40 h", "--paper", "https://example.org/p")
     result = added("ours", "--upstream", "wav2vec2", "--source", weights, *arguments, *texts)
-    assert f"ours is in {default_file()}, line 4\n" in result.output
+    assert f"ours is in {config_folder() / 'ours.yaml'}\n" in result.output
     assert 'next: `hubcore info ours`, or hub.load("ours") in Python' in result.output
     card = card_of("ours")
     assert (card.config, card.license, card.aliases, card.options) == ("tiny", "MIT", ("o1", "o2"), {"layers": [4, 2]})
@@ -74,23 +77,23 @@ def test_a_card_is_added_and_can_be_used_at_once(weights: Path) -> None:
 
 def test_without_a_licence_it_is_unknown_and_that_is_said(weights: Path) -> None:
     result = added("ours", "-u", "wav2vec2", "--source", weights)
-    assert card_of("ours").license == "unknown" and "license: unknown was written, because none was given" in result.output
+    assert card_of("ours").license == "unknown" and "license: unknown, because none was given" in result.output
     again = added("ours", "-u", "wav2vec2", "--source", weights, "--license", "MIT", "--replace")
     assert card_of("ours").license == "MIT" and "unknown" not in again.output
 
 
-def test_a_file_below_the_registry_is_named_relative_to_it(
+def test_a_file_below_the_folder_is_named_relative_to_it(
     tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    file = tmp_path / "cards.yaml"
     monkeypatch.chdir(weights.parent)
-    result = added("ours", "-u", "wav2vec2", "--source", weights.name, "--file", file)
-    assert card_of("ours", file).sources[0].uri == "weights/ours.safetensors"
-    assert f"export HUBCORE_REGISTRY={file}" in result.output
-    added("ours", "-u", "wav2vec2", "--source", weights.name)
-    assert card_of("ours").sources[0].uri == str(weights)
-    monkeypatch.setenv("HUBCORE_REGISTRY", str(file))
-    assert "export" not in added("ours2", "-u", "wav2vec2", "--source", weights, "--file", file).output
+    result = added("ours", "-u", "wav2vec2", "--source", weights.name, "--folder", tmp_path)
+    assert card_of("ours", tmp_path).sources[0].uri == "weights/ours.safetensors"
+    assert f"export HUBCORE_REGISTRY={tmp_path}\n" in result.output
+    monkeypatch.setenv("HUBCORE_REGISTRY", str(tmp_path))
+    assert type(hub.load("ours")).__name__ == "Wav2Vec2Upstream"
+    assert "export" not in added("ours2", "-u", "wav2vec2", "--source", weights, "--folder", tmp_path).output
+    added("ours3", "-u", "wav2vec2", "--source", weights.name)
+    assert card_of("ours3").sources[0].uri == str(weights)
 
 
 def test_a_whole_folder_of_a_model_has_no_digest(tmp_path: Path) -> None:
@@ -114,8 +117,8 @@ def test_digests_and_sizes_belong_to_sources_in_their_order(weights: Path) -> No
 @pytest.mark.parametrize(
     ("arguments", "what"),
     [
-        (("Big", "-u", "fbank"), "the name 'Big' cannot be one"),
-        (("x", "-u", "fbank", "--alias", "a/b"), "the name 'a/b' cannot be one"),
+        (("Big", "-u", "fbank"), "'Big' is not a valid name"),
+        (("x", "-u", "fbank", "--alias", "a/b"), "'a/b' is not a valid name"),
         (("x", "-u", "fbnk"), "of the family 'fbnk', which no installed distribution provides. The nearest is fbank"),
         (("x", "-u", "wav2vec"), "The nearest is wav2vec2"),
         (("x", "-u", "fbank", "--config", "mfc"), "'fbank' has no config called 'mfc'. The nearest is mfcc"),
@@ -124,14 +127,14 @@ def test_digests_and_sizes_belong_to_sources_in_their_order(weights: Path) -> No
         (("x", "-u", "fbank", "--config", "fbank", "--option", "layers=[3]"), "has 1 hidden states"),
         (("x", "-u", "fbank", "--option", "num_mel_bins"), "is not of the form key=value"),
         (("x", "-u", "fbank", "--option", "delta_order=1", "--option", "delta_order=2"), "is given twice"),
-        (("x", "-u", "fbank", "--config", "fbank", "--option", "window=[a"), "It is read as YAML"),
+        (("x", "-u", "fbank", "--config", "fbank", "--option", "window=[a"), "cannot be read as YAML"),
         (("x", "-u", "ofa_wav2vec2", "--source", "hf://o/r/f", "--config", "base", "--option", "lamdb=1"), "nearest are lambd"),
         (("x", "-u", "ofa_wav2vec2", "--source", "hf://o/r/f", "--config", "base", "--option", "tail=x"), "tail is 'x'"),
         (("x", "-u", "wav2vec2"), "'x' names no source"),
         (("x", "-u", "wav2vec2", "--source", "nowhere.pt"), "nowhere.pt does not exist"),
         (("x", "-u", "wav2vec2", "--source", "hf://org"), "is not of the form hf://org/repo"),
         (("x", "-u", "wav2vec2", "--source", "https://me:pw@h/x"), "Correct it|credentials|password"),
-        (("x", "-u", "wav2vec2", "--source", "http://h/x"), "'http://h/x' of 'x' must be https://"),
+        (("x", "-u", "wav2vec2", "--source", "http://h/x"), "is 'http://h/x'. It must be https://"),
         (("x", "-u", "wav2vec2", "--source", "package://hubcore/nothing"), "is not there"),
         (("x", "-u", "fbank", "--license", ""), None),
         (("x", "-u", "fbank", "--option", "num_mel_bins=0"), "num_mel_bins is 0. It must be at least 1"),
@@ -153,7 +156,7 @@ def test_what_cannot_be_used_is_refused_and_nothing_is_written(arguments: tuple[
 
 def test_a_name_that_is_there_needs_replace() -> None:
     added("mine", "-u", "fbank", "--config", "fbank", "--license", "none needed")
-    assert "'mine' is in" in (message := refused("mine", "-u", "fbank")) and "--replace" in message
+    assert "mine.yaml: this card is there already. Use --replace" in refused("mine", "-u", "fbank")
     added("mine", "-u", "fbank", "--config", "mfcc", "--replace")
     assert card_of("mine").config == "mfcc" and card_of("mine").license == "unknown"
 
@@ -164,11 +167,10 @@ def test_a_name_of_hubcore_a_plugin_or_another_file_is_refused(
     install("acme", entry_points="[hubcore.upstreams]\nacme_one = acme_mod:X\n", files={"acme_mod.py": "class X: pass\n"})
     for name, owner in (("fbank", "hubcore"), ("wav2vec2", "hubcore"), ("acme_one", "acme")):
         message = refused(name, "-u", "fbank")
-        assert f"{name!r} is a name of {owner} already" in message and f"'user:{name}' and '{owner}:{name}'" in message
+        assert f"{name!r} is a name of {owner} already" in message and f"'user:{name}' or '{owner}:{name}'" in message
     assert "'mfcc' is a name of hubcore" in refused("mine", "-u", "fbank", "--alias", "mfcc")
-    other = tmp_path / "other.yaml"
-    added("theirs", "-u", "fbank", "--file", other)
-    monkeypatch.setenv("HUBCORE_REGISTRY", str(other))
+    added("theirs", "-u", "fbank", "--folder", tmp_path)
+    monkeypatch.setenv("HUBCORE_REGISTRY", str(tmp_path))
     assert "both files are yours" in refused("theirs", "-u", "fbank")
 
 
@@ -179,20 +181,6 @@ def test_a_family_whose_package_is_missing_or_broken(install: Installer) -> None
     assert "cannot be imported" in refused("x", "-u", "broken")
 
 
-def test_the_rest_of_the_file_stays_as_it_is() -> None:
-    path = default_file()
-    path.parent.mkdir(parents=True)
-    text = (
-        "# mine\nversion: 1\nupstreams:\n  # about a\n  a: {upstream: fbank, license: x}   # here\n\n"
-        "  c: {license: y, upstream: fbank}\n"
-    )
-    path.write_text(text)
-    added("b", "-u", "fbank", "--license", "x")
-    assert path.read_text() == text.replace("# here\n\n", "# here\n\n  b:\n    upstream: fbank\n    license: x\n\n")
-    assert call("registry", "remove", "b").exit_code == 0
-    assert path.read_text() == text
-
-
 def test_two_at_once_lose_nothing(tmp_path: Path) -> None:
     script = (
         "import sys\nfrom pathlib import Path\nfrom hubcore.card import Card\n"
@@ -200,42 +188,23 @@ def test_two_at_once_lose_nothing(tmp_path: Path) -> None:
         "for k in range(15):\n"
         "    add_card(Path(sys.argv[1]), Card(name=f'{sys.argv[2]}{k}', upstream='fbank', license='x'))\n"
     )
-    file = str(tmp_path / "r.yaml")
-    workers = [subprocess.Popen([sys.executable, "-c", script, file, letter]) for letter in "ab"]
+    workers = [subprocess.Popen([sys.executable, "-c", script, str(tmp_path), letter]) for letter in "ab"]
     assert [worker.wait(120) for worker in workers] == [0, 0]
-    cards, errors = read_registry(Path(file))
-    assert errors == [] and len(cards) == 30 and [p.name for p in tmp_path.iterdir()] == ["r.yaml"]
+    assert sorted(path.stem for path in tmp_path.iterdir()) == sorted(f"{letter}{k}" for letter in "ab" for k in range(15))
 
 
 # remove ---------------------------------------------------------------------------------------------------------------
 
 
-def test_remove_takes_the_record_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    added("mine", "-u", "fbank", "--alias", "other")
-    assert "mine" in hub.list()
+def test_remove_deletes_the_file_of_a_card(tmp_path: Path) -> None:
+    for folder, more in ((config_folder(), ()), (tmp_path, ("--folder", tmp_path))):
+        added("mine", "-u", "fbank", *more)
+        assert ("mine" in hub.list()) == (not more)
+        result = call("registry", "remove", "mine", *more)
+        assert result.exit_code == 0 and result.output == f"mine was removed; {folder / 'mine.yaml'} is deleted\n"
+        assert "mine" not in hub.list() and not list(folder.iterdir())
     result = call("registry", "remove", "mine")
-    assert result.exit_code == 0 and f"mine was removed from {default_file()}" in result.output
-    assert "mine" not in hub.list() and read_registry(default_file()) == ([], [])
-    added("mine", "-u", "fbank")
-    assert "mine" in hub.list()
-
-
-def test_remove_says_why_it_cannot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    added("mine", "-u", "fbank", "--alias", "other")
-    for name, what in (
-        ("other", "is an alias of 'mine'"),
-        ("fbank", "is not yours but belongs to hubcore"),
-        ("nothing", "no registry file of yours has a record 'nothing'"),
-    ):
-        result = call("registry", "remove", name)
-        assert result.exit_code == 2 and what in result.stderr
-    second = tmp_path / "second.yaml"
-    second.write_bytes(default_file().read_bytes())
-    monkeypatch.setenv("HUBCORE_REGISTRY", str(second))
-    assert "Say which with --file" in call("registry", "remove", "mine").stderr
-    assert call("registry", "remove", "mine", "--file", second).exit_code == 0
-    assert "has no record 'mine'" in call("registry", "remove", "mine", "--file", second).stderr
-    assert card_of("mine").aliases == ("other",)
+    assert result.exit_code == 2 and "none of your registry files has 'mine'" in result.stderr
 
 
 # check ----------------------------------------------------------------------------------------------------------------
@@ -307,7 +276,7 @@ def test_check_looks_at_the_users_own_files() -> None:
     assert "there is no registry file of your own" in call("registry", "check").stdout
     added("mine", "-u", "fbank", "--license", "none needed")
     result = call("registry", "check")
-    assert result.exit_code == 0 and result.stdout == f"{default_file()}: 1 card, no findings\n"
+    assert result.exit_code == 0 and result.stdout == f"{config_folder() / 'mine.yaml'}: 1 card, no findings\n"
 
 
 def test_hubcores_own_registry_has_findings_only_where_a_plugin_is_missing() -> None:
