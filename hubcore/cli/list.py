@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from hubcore.cli.table import format_table
-from hubcore.registry.names import Entry, Registry, current_registry
+from hubcore.registry.names import Entry, current_registry
 
 _EXAMPLE = """\b
 Example:
@@ -21,7 +21,8 @@ Example:
 def command(as_json: bool) -> None:
     """List every upstream known here."""
     registry = current_registry()
-    rows = [row for entry in registry.entries for row in _rows(entry, registry)]
+    duplicates = registry.duplicates()
+    rows = [_row(entry, registry.spelling(entry), duplicates.get(entry.name, [])) for entry in registry.entries]
     if as_json:
         click.echo(json.dumps(rows, indent=2))
         return
@@ -33,27 +34,21 @@ def command(as_json: bool) -> None:
         click.echo(f"\n{count} problem{'s' * (count > 1)} found on the way; `hubcore doctor` shows them.", err=True)
 
 
-def _rows(entry: Entry, registry: Registry) -> list[dict[str, Any]]:
-    """One row for the entry's name; a contested name is spelt as the form that picks this owner."""
-    owners = registry.duplicates().get(entry.name, [])
-    notes = []
-    if owners:
-        notes.append(f"duplicate: claimed by {' and '.join(owners)}")
-    if entry.unavailable:
-        notes.append(f"unavailable: {entry.unavailable}")
-    if entry.aliases:
-        notes.append(f"also {', '.join(entry.aliases)}")
-    if entry.card and entry.card.note:
-        notes.append(entry.card.note)
-    return [
-        {
-            "name": f"{entry.owner}:{entry.name}" if owners else entry.name,
-            "aliases": list(entry.aliases),
-            "family": entry.card.upstream if entry.card else entry.name,
-            "class": entry.family.target if entry.family else None,
-            "from": entry.owner,
-            "available": entry.unavailable is None,
-            "duplicate_of": owners or None,
-            "note": "; ".join(notes) or None,
-        }
-    ]
+def _row(entry: Entry, spelling: str, owners: list[str]) -> dict[str, Any]:
+    notes = {
+        "duplicate: claimed by": " and ".join(owners),
+        "overridden by": entry.overridden_by,
+        "unavailable:": entry.unavailable,
+        "also": ", ".join(entry.aliases),
+        "": entry.card.note if entry.card else None,
+    }
+    return {
+        "name": spelling,
+        "aliases": list(entry.aliases),
+        "family": entry.card.upstream if entry.card else entry.name,
+        "class": entry.family.target if entry.family else None,
+        "from": entry.owner,
+        "available": entry.unavailable is None,
+        "duplicate_of": owners or None,
+        "note": "; ".join(f"{label} {text}".strip() for label, text in notes.items() if text) or None,
+    }

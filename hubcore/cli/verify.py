@@ -62,9 +62,7 @@ def command(names: tuple[str, ...], everything: bool, as_json: bool) -> None:
 
 def _all_cards(registry: Registry) -> list[tuple[str, Entry]]:
     """Every entry with a card, a contested name spelt as the form that picks its owner."""
-    contested = registry.duplicates()
-    entries = [entry for entry in registry.entries if entry.card is not None]
-    return [(f"{entry.owner}:{entry.name}" if entry.name in contested else entry.name, entry) for entry in entries]
+    return [(registry.spelling(entry), entry) for entry in registry.entries if entry.card is not None]
 
 
 def _verified(entries: list[tuple[str, Entry]]) -> list[Verification]:

@@ -395,7 +395,7 @@ def user_files(problems: list[Finding] | None = None) -> list[Path]:
         elif path.is_dir():
             files += card_files(path)
         elif problems is not None:
-            what = f"HUBCORE_REGISTRY names {text}, which is neither a file nor a folder."
+            what = f"HUBCORE_REGISTRY names {text}, which is not a file or a folder."
             problems.append(Finding(what, "Correct or unset it.", owner="user"))
     files += card_files(config_folder())
     once: dict[str, Path] = {}

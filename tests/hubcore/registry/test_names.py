@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from hubcore import hub
+from hubcore.cli import main
 from hubcore.errors import (
     DuplicateUpstreamError,
     OptionError,
@@ -343,3 +347,65 @@ def test_hooks_take_part(install: Installer) -> None:
     assert hub.fetch("memory://x").read_bytes() == b"x"
     hub.load("mfcc")
     assert importlib.import_module("hooked_good").seen == [("FbankUpstream", "mfcc")]
+
+
+# A card of a user's own in the place of another's ----------------------------------------------------------------------
+
+MIRROR = """\
+version: 1
+upstreams:
+  wav2vec2_tiny_prompts: {{upstream: wav2vec2, license: x, overrides: {owner}, sources: [{{uri: {uri}}}]}}
+"""
+
+
+def test_a_users_card_may_override_another_on_purpose(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "mirror.yaml"
+    monkeypatch.setenv("HUBCORE_REGISTRY", str(path))
+    path.write_text(MIRROR.format(owner="Hubcore", uri=hub.fetch(TINY)))
+    hub.refresh()
+    assert hub.load(TINY).card.file == str(path)
+    assert hub.load(f"hubcore:{TINY}").card.file == str(own_registry_file())
+    assert TINY not in current_registry().duplicates() and current_registry().problems == []
+    assert {TINY, f"hubcore:{TINY}", f"user:{TINY}"} < set(hub.list())
+    rows = {row["name"]: row for row in json.loads(CliRunner().invoke(main, ["list", "--json"]).stdout)}
+    assert rows[TINY]["from"] == "user" and f"overridden by {path}, line 3" in rows[f"hubcore:{TINY}"]["note"]
+
+
+def test_an_overriding_card_takes_the_aliases_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "mirror.yaml"
+    record = "{upstream: fbank, license: x, overrides: hubcore, aliases: [own]}"
+    path.write_text(f"version: 1\nupstreams:\n  wav2vec2_custom: {record}\n")
+    monkeypatch.setenv("HUBCORE_REGISTRY", str(path))
+    for name in ("wav2vec2_custom", "wav2vec2_local", "own"):
+        assert current_registry().find(name).owner == "user"
+    assert current_registry().find("hubcore:wav2vec2_local").owner == "hubcore"
+
+
+@pytest.mark.parametrize("owner", ["nobody", "user"])
+def test_overriding_what_is_not_there_is_a_problem(owner: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "mirror.yaml"
+    path.write_text(MIRROR.format(owner=owner, uri="x"))
+    monkeypatch.setenv("HUBCORE_REGISTRY", str(path))
+    (problem,) = current_registry().problems
+    assert f"overrides that of {owner!r}, but {owner!r} has no such card. Remove" in problem.text and problem.line == 3
+    with pytest.raises(DuplicateUpstreamError, match="or write `overrides:` into your own card"):
+        hub.load(TINY)
+
+
+def test_a_plugin_cannot_override(install: Installer) -> None:
+    install(
+        "thief",
+        entry_points="[hubcore.registries]\nthief = thief:r.yaml\n",
+        files={"thief/__init__.py": "", "thief/r.yaml": MIRROR.format(owner="hubcore", uri="https://example.org/x")},
+    )
+    assert "only a card of the user may do that" in current_registry().problems[0].text
+    with pytest.raises(DuplicateUpstreamError, match="hubcore and by thief"):
+        hub.load(TINY)
+
+
+def test_a_distribution_with_very_many_names_is_listed_in_seconds(install: Installer) -> None:
+    points = "\n".join(f"family{k} = big_mod:X{k} [all]" for k in range(50_000))
+    install("big", entry_points=f"[hubcore.upstreams]\n{points}\n", files={"big_mod.py": ""})
+    begin = time.perf_counter()
+    assert CliRunner().invoke(main, ["list"]).stdout.count("\nfamily") == 50_000
+    assert time.perf_counter() - begin < 20  # below 2 on an idle core; a quadratic listing takes minutes
