@@ -303,7 +303,7 @@ def test_a_plugin_cannot_keep_the_check_from_ending_or_print_into_it(install: In
             "has no option called 'gian'",
             "Correct the card",
         ),
-        ("  louder: [\n", 4, "not valid YAML", "Mend that line."),
+        ("  louder: [\n", 4, "not valid YAML", "Correct that line."),
     ],
 )
 def test_a_card_that_is_wrong(cards: str, line: int, cause: str, remedy: str, install: Installer) -> None:
