@@ -19,6 +19,7 @@ FORBIDDEN = {
         ("plugins/hubcore_toy/config.py", "from hubcore_fbank import CONFIGS"),  # a plugin that pyproject.toml does not name
     ],
     "layers": [("hubcore/card.py", "from hubcore import hub"), ("hubcore/newcomer.py", "import hubcore.card")],
+    "parts": [("hubcore/nn/attention.py", "import hubcore.protocol")],
     "front": [("hubcore/errors.py", "from hubcore import UpstreamBase")],
     "circles": [("plugins/hubcore_toy/config.py", "import hubcore_toy.upstream")],
 }
