@@ -1,4 +1,4 @@
-"""Writing a file whole or not at all: `write_whole`, and `sync`, which returns when bytes are on the disk.
+"""Files that are whole or not there (`write_whole`), bytes that are on the disk (`sync`), folders for one process (`hold`).
 
 Imports nothing of the core; an `OSError` goes through to the caller, who knows what the file was for.
 """
@@ -14,6 +14,11 @@ import shutil
 import stat
 from collections.abc import Iterator
 from pathlib import Path
+
+try:
+    import fcntl
+except ImportError:  # Windows has no such lock
+    fcntl = None  # type: ignore[assignment]
 
 _log = logging.getLogger("hubcore.files")
 _CANNOT_SYNC = frozenset((errno.EINVAL, errno.EBADF, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS))
@@ -130,3 +135,37 @@ def _sync(descriptor: int, name: object) -> None:
         if not _said:
             _said.append(True)
             _log.warning("%s cannot be synced (%s); after a power cut, files written here may be incomplete", name, error)
+
+
+def hold(folder: Path) -> contextlib.ExitStack:
+    """Holds a folder against other processes until the result is closed, or this process ends; creates it first.
+
+    Where the file system has no locks, nothing is held.
+
+    Raises:
+        BlockingIOError: another process holds it.
+        OSError: it cannot be created.
+
+    Example:
+        >>> import tempfile
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> with hold(folder):
+        ...     try:
+        ...         hold(folder)
+        ...     except BlockingIOError:
+        ...         print("in use")
+        in use
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    held = contextlib.ExitStack()
+    if fcntl is None:
+        return held
+    descriptor = os.open(folder, os.O_RDONLY)
+    held.callback(os.close, descriptor)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
+            held.close()
+            raise BlockingIOError(errno.EWOULDBLOCK, os.strerror(errno.EWOULDBLOCK), str(folder)) from error
+    return held

@@ -5,12 +5,18 @@ from __future__ import annotations
 import json
 import logging
 import os
-from typing import Any
+import sys
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from hubcore.cli.table import format_bytes, format_table
+from hubcore.cli.table import format_bytes, format_duration, format_table
+from hubcore.progress import Progress
 from hubcore.text import printable
+
+if TYPE_CHECKING:
+    from hubcore.pretrain import Status
 
 _EXAMPLE = """\b
 Example:
@@ -22,15 +28,15 @@ Example:
 @click.command(epilog=_EXAMPLE)
 @click.argument("config", metavar="CONFIG")
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
-@click.option("--out", "-o", required=True, metavar="RUN", help="The run's folder; a run that is in it goes on.")
+@click.option("--out", "-o", required=True, metavar="RUN", help="The run's folder; a run that is in it is resumed.")
 @click.option("--init", metavar="C", help="Weights to start from: a run, a path, https://..., hf://... or a name.")
 @click.option("--dry-run", is_flag=True, help="Print what the run would do, and its resolved recipe; train nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 def command(config: str, overrides: tuple[str, ...], out: str, init: str | None, dry_run: bool, as_json: bool) -> None:
     """Pre-train by a recipe: CONFIG is a YAML file, or the bare name of one that comes with hubcore.
 
-    Any key of the recipe can be given as KEY=VALUE, such as optimization.lr=1e-4. The same command goes on where it was
-    interrupted, at the last checkpoint. Needs accelerate: pip install 'hubcore[train]'.
+    Any key of the recipe can be given as KEY=VALUE, such as optimization.lr=1e-4. The same command resumes a run that was
+    interrupted, from its last checkpoint. Needs accelerate: pip install 'hubcore[train]'.
 
     Exit codes: 0 when the last update is done; 1 when the run stopped, with the reason; 130 or 143 when a signal did.
     """
@@ -41,11 +47,10 @@ def command(config: str, overrides: tuple[str, ...], out: str, init: str | None,
     if dry_run:
         _print_plan(recipe, as_json)
         return
-    from hubcore.pretrain.live import Live
     from hubcore.pretrain.loop import pretrain
 
-    with Live() as live:
-        outcome = pretrain(recipe, out, init=init, report=live)
+    with Progress("update", keep=True) as bar:
+        outcome = pretrain(recipe, out, init=init, report=partial(_show, bar))
     if as_json and _is_main():
         click.echo(json.dumps({"run": out, **vars(outcome)}, indent=2))
     elif outcome.status == "finished":
@@ -60,6 +65,14 @@ def command(config: str, overrides: tuple[str, ...], out: str, init: str | None,
         click.get_current_context().exit(128 + outcome.signal if outcome.signal else 1)
 
 
+def _show(bar: Progress, status: Status) -> None:
+    """A bar on a terminal; elsewhere a line for each row of metrics.jsonl."""
+    note = f"{status.text}, {format_duration(status.seconds_left)} left"
+    bar(status.update, status.max_updates, note)
+    if status.row and not sys.stderr.isatty():
+        click.echo(f"update {status.update} of {status.max_updates}: {note}", err=True)
+
+
 def _is_main() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
@@ -67,11 +80,11 @@ def _is_main() -> bool:
 def _print_plan(recipe: Any, as_json: bool) -> None:
     import yaml
 
-    from hubcore.pretrain.dry_run import describe_plan
+    from hubcore.pretrain.dry_run import describe_run
     from hubcore.pretrain.prepare import prepare
 
     prepared = prepare(recipe)
-    plan = describe_plan(prepared)
+    plan = describe_run(prepared)
     if as_json:
         click.echo(json.dumps({**plan, "recipe": prepared.recipe.plain()}, indent=2))
         return

@@ -6,23 +6,16 @@ An utterance is done when its line is in the manifest, never merely because a fi
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
-import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from hubcore.errors import ExtractionError
 from hubcore.extract.plan import Failure
-from hubcore.files import sync, write_whole
+from hubcore.files import hold, sync, write_whole
 from hubcore.text import printable
-
-try:
-    import fcntl
-except ImportError:  # Windows has no flock; two runs into one folder are then the user's to avoid
-    fcntl = None  # type: ignore[assignment]
 
 MANIFEST_KEYS = (
     "utterance",
@@ -180,34 +173,21 @@ class Manifest:
             _append_lines(self.failures_path, map(asdict, failures))
 
 
-@contextlib.contextmanager
-def exclusive(folder: Path) -> Iterator[None]:
-    """Holds the folder against another run, for as long as this process lives at most; creates it first.
+def exclusive(folder: Path) -> contextlib.ExitStack:
+    """Holds the folder against another run until the result is closed; creates it first.
 
     Raises:
         ExtractionError: it cannot be created, or another run holds it.
     """
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(folder, os.O_RDONLY) if fcntl else None
+        return hold(folder)
+    except BlockingIOError as error:
+        raise ExtractionError(
+            f"{printable(folder)} is being written by another extraction. Two in one folder would undo each other.",
+            fix="Wait for it, or choose another folder.",
+        ) from error
     except OSError as error:
         raise _unwritable(folder, error) from error
-    if descriptor is None:
-        yield
-        return
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            # Some network file systems have no locks; then, as on Windows, nothing is held.
-            if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
-                raise ExtractionError(
-                    f"{printable(folder)} is being written by another extraction. Two in one folder would undo each "
-                    "other. Wait for it, or choose another folder."
-                ) from error
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def _append_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
 import logging
 import os
 import secrets
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,13 +22,9 @@ from hubcore.checkpoints.formats.safetensors_file import SafetensorsFile
 from hubcore.checkpoints.native import write_native
 from hubcore.checkpoints.runs import MODEL, OPTIMIZER, STATE, read_state, run_checkpoints
 from hubcore.errors import CheckpointError
+from hubcore.files import hold, write_whole
 from hubcore.sources.stamps import hash_file
 from hubcore.text import printable
-
-try:
-    import fcntl
-except ImportError:  # Windows has no such lock
-    fcntl = None  # type: ignore[assignment]
 
 _log = logging.getLogger("hubcore.pretrain")
 FORMAT = 1
@@ -44,35 +39,20 @@ class Found:
     state: dict[str, Any]
 
 
-@contextlib.contextmanager
-def hold(run: Path) -> Iterator[None]:
-    """Holds a run's folder against another process, for as long as this one lives at most; creates it first.
+def hold_run(run: Path) -> contextlib.ExitStack:
+    """Holds a run's folder against another process until the result is closed; creates it first.
 
     Raises:
         CheckpointError: it cannot be created, or another process holds it.
     """
     try:
-        run.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(run, os.O_RDONLY) if fcntl else -1
-    except OSError as error:
+        return hold(run)
+    except BlockingIOError as error:
         raise CheckpointError(
-            f"{printable(run)} cannot be used ({error}). A run writes there. Choose another --out."
+            f"{printable(run)} is in use by another run.", fix="Wait for it to end, or choose another --out."
         ) from error
-    try:
-        if fcntl:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                # Some network file systems have no locks; then nothing is held.
-                if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
-                    raise CheckpointError(
-                        f"{printable(run)} is in use by another run. Two in one folder would undo each other. Wait for it, or "
-                        "choose another --out."
-                    ) from error
-        yield
-    finally:
-        if descriptor >= 0:
-            os.close(descriptor)
+    except OSError as error:
+        raise CheckpointError(f"{printable(run)} cannot be used ({error}).", fix="Choose another --out.") from error
 
 
 def write_checkpoint(
@@ -99,50 +79,33 @@ def write_checkpoint(
     Raises:
         CheckpointError: it cannot be written; what was there before is as it was.
     """
-    folder = run / "checkpoints"
-    target = folder / f"update_{update:08}"
-    part = folder / f".{target.name}.{secrets.token_hex(4)}.part"
+    target = run / "checkpoints" / f"update_{update:08}"
     try:
-        part.mkdir(parents=True)
-        write_native(part / MODEL, model, config=config, upstream=upstream)
-        save_file(dict(optimizer), part / OPTIMIZER)
-        files = {}
-        for name in (MODEL, OPTIMIZER):
-            _sync(part / name)
-            files[name] = {"size": (part / name).stat().st_size, "sha256": hash_file(part / name)}
-        with open(part / STATE, "w", encoding="ascii") as file:
-            json.dump({"format": FORMAT, "update": update, **state, "files": files}, file, indent=1, allow_nan=False)
-            file.write("\n")
-        _sync(part / STATE)
-        _sync(part)
-        _put(part, target)
-        _sync(folder)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with write_whole(target, folder=True) as part:
+            write_native(part / MODEL, model, config=config, upstream=upstream)
+            save_file(dict(optimizer), part / OPTIMIZER)
+            files = {
+                name: {"size": (part / name).stat().st_size, "sha256": hash_file(part / name)} for name in (MODEL, OPTIMIZER)
+            }
+            about = {"format": FORMAT, "update": update, **state, "files": files}
+            (part / STATE).write_text(json.dumps(about, indent=1, allow_nan=False) + "\n", encoding="ascii")
+            if target.exists():  # a damaged one
+                _remove(target)
     except (OSError, SafetensorError, CheckpointError) as error:
-        shutil.rmtree(part, ignore_errors=True)
         raise CheckpointError(
-            f"the checkpoint of update {update} could not be written to {printable(target)} ({error}). The ones before it are "
-            "as they were. Make room or mend the disk, and start the same command again: it resumes."
+            f"the checkpoint of update {update} could not be written to {printable(target)} ({error}). Earlier ones are "
+            "unchanged.",
+            fix="Make room or repair the disk, and start the same command again: it resumes.",
         ) from error
     return target
 
 
-def _put(part: Path, target: Path) -> None:
-    """Renames a checkpoint into its place; a damaged one there makes way."""
-    if target.exists():
-        old = target.with_name(f".{target.name}.{secrets.token_hex(4)}.old")
-        os.rename(target, old)
-        os.rename(part, target)
-        shutil.rmtree(old, ignore_errors=True)
-    else:
-        os.rename(part, target)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def _remove(checkpoint: Path) -> None:
+    """Deletes a checkpoint; renamed first, so that half of one is never taken for a whole one."""
+    away = checkpoint.with_name(f".{checkpoint.name}.{secrets.token_hex(4)}.old")
+    os.rename(checkpoint, away)
+    shutil.rmtree(away, ignore_errors=True)
 
 
 def prune(run: Path, *, keep_last: int, keep_every: int) -> list[Path]:
@@ -162,10 +125,8 @@ def prune(run: Path, *, keep_last: int, keep_every: int) -> list[Path]:
         kept += 1
         if kept <= keep_last or (keep_every and update % keep_every == 0):
             continue
-        away = path.with_name(f".{path.name}.{secrets.token_hex(4)}.old")
         with contextlib.suppress(OSError):
-            os.rename(path, away)  # first, so that half of one is never taken for a whole one
-            shutil.rmtree(away, ignore_errors=True)
+            _remove(path)
             deleted.append(path)
     return deleted
 

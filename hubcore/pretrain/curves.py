@@ -4,27 +4,20 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hubcore.errors import OptionError
-from hubcore.pretrain.metrics import METRICS, read_rows
+from hubcore.errors import HubcoreError, OptionError
+from hubcore.pretrain.metrics import METRICS, read_rows, run_figures
+from hubcore.pretrain.objective import Figure
+from hubcore.pretrain.objectives import find_objective
+from hubcore.pretrain.provenance import RECIPE
+from hubcore.pretrain.recipe import read_yaml
 from hubcore.text import printable
 from hubcore.tools.plotting import STYLE, load_matplotlib
 
-_PANELS: tuple[tuple[str, tuple[str, ...]], ...] = (
-    ("loss of a target (nats)", ("loss",)),
-    ("weighted loss terms", ("weighted/*",)),
-    ("accuracy", ("accuracy",)),
-    ("perplexity of the codes", ("code_perplexity",)),
-    ("alpha, mean", ("alpha_mean",)),
-    ("frame period (ms)", ("frame_period_ms",)),
-    ("norm of the gradient", ("grad_norm",)),
-    ("learning rate", ("lr",)),
-)
-"""Title of each panel and the figures in it; what begins with `valid/` and ends alike is drawn with them."""
 _TERMS = "weighted/"
 # Okabe and Ito's palette, told apart with any colour vision.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8A8A00")
@@ -38,6 +31,8 @@ class Curves:
 
     name: str
     series: dict[str, tuple[list[int], list[float]]]
+    figures: Mapping[str, Figure]
+    """How its objective shows them."""
 
 
 def is_run(folder: Path) -> bool:
@@ -67,7 +62,15 @@ def read_curves(run: Path) -> Curves:
         raise OptionError(
             f"{printable(run / METRICS)} has no figures yet. A row is written each run.log_every updates. Wait for the first."
         )
-    return Curves(run.resolve().name, series)
+    return Curves(run.resolve().name, series, _figures(run))
+
+
+def _figures(run: Path) -> Mapping[str, Figure]:
+    """How the run's objective shows its figures; empty if its recipe or its plugin is gone."""
+    try:
+        return find_objective(str(read_yaml(run / RECIPE)["upstream"])).figures
+    except (HubcoreError, KeyError):
+        return {}
 
 
 def draw_curves(runs: Sequence[Curves]) -> Any:
@@ -77,7 +80,12 @@ def draw_curves(runs: Sequence[Curves]) -> Any:
         HubcoreError: matplotlib is missing or broken.
     """
     with load_matplotlib("style").context(STYLE, after_reset=True):
-        panels = [(title, drawn) for title, names in _PANELS if (drawn := [_chosen(run, names) for run in runs]) and any(drawn)]
+        titles: dict[str, list[str]] = {}
+        for name, shown in run_figures({name: shown for run in runs for name, shown in run.figures.items()}).items():
+            if shown.panel:
+                titles.setdefault(shown.panel, []).append(name)
+        chosen = [(title, [_chosen(run, names) for run in runs]) for title, names in titles.items()]
+        panels = [(title, drawn) for title, drawn in chosen if any(drawn)]
         rows = (len(panels) + 1) // 2
         figure = load_matplotlib("figure").Figure(figsize=(11, 2.5 * rows + 0.4), layout="constrained")
         axes = [*figure.subplots(rows, 2, squeeze=False, sharex=True).flat]
@@ -93,14 +101,14 @@ def draw_curves(runs: Sequence[Curves]) -> Any:
 
 
 def _chosen(run: Curves, names: Sequence[str]) -> list[str]:
-    """The series of a run that belong into a panel, training first."""
+    """The series of a run that belong into a panel, training first; a name that ends in `*` stands for all that begin so."""
     found = []
     for name in names:
         if name.endswith("*"):
             found += sorted(series for series in run.series if series.startswith(name[:-1]) and any(run.series[series][1]))
         else:
             found += [name] if name in run.series else []
-            valid = [s for s in run.series if s.startswith("valid/") and s.rpartition("/")[2] == name]
+            valid = [series for series in run.series if series.startswith("valid/") and series.rpartition("/")[2] == name]
             found += sorted(
                 valid, key=lambda s: [float(part) if _NUMBER.fullmatch(part) else 0.0 for part in re.split("[_/]", s)]
             )

@@ -1,4 +1,4 @@
-"""What a run reads: `Corpus`, the utterances of some manifests; `plan_epoch`, their batches; `BatchReader`, audio ahead of use.
+"""Reading audio for a run: `Corpus`, the utterances of manifests; `Epochs`, their batches; `BatchReader`, audio ahead of use.
 
 A batch is a function of the run's seed, its epoch and its place in it. Reading may happen in any order and in any thread.
 """
@@ -109,14 +109,14 @@ def read_corpus(manifests: Sequence[str], *, min_samples: int, max_samples: int 
     return Corpus(tuple(items), tuple(short))
 
 
-def plan_epoch(lengths: Sequence[int], *, seed: int, epoch: int, max_samples_per_batch: int) -> list[tuple[int, ...]]:
+def epoch_batches(lengths: Sequence[int], *, seed: int, epoch: int, max_samples_per_batch: int) -> list[tuple[int, ...]]:
     """The batches of an epoch as indices into `lengths`: every index once, similar lengths together, all in random order.
 
-    The sum of a batch's lengths is at most `max_samples_per_batch`, and the next utterance of the plan would not have fitted.
+    The sum of a batch's lengths is at most `max_samples_per_batch`, and one more utterance of such a length would not fit.
 
     Example:
-        >>> plan = plan_epoch([10, 30, 11, 29], seed=1, epoch=0, max_samples_per_batch=60)
-        >>> sorted(index for batch in plan for index in batch)
+        >>> batches = epoch_batches([10, 30, 11, 29], seed=1, epoch=0, max_samples_per_batch=60)
+        >>> sorted(index for batch in batches for index in batch)
         [0, 1, 2, 3]
     """
     rng = np.random.Generator(np.random.PCG64([seed, epoch]))
@@ -143,15 +143,15 @@ class Place:
 
     epoch: int
     position: int
-    """Its place in the epoch's plan."""
+    """Its place among the epoch's batches."""
 
 
-class Plan:
+class Epochs:
     """The endless sequence of batches of a corpus: one epoch after the other.
 
     Example:
-        >>> plan = Plan([16000, 16000], seed=1, max_samples_per_batch=16000)
-        >>> [place.epoch for place, _ in plan.take(Place(0, 1), 3)], plan.after(Place(0, 1), 3)
+        >>> epochs = Epochs([16000, 16000], seed=1, max_samples_per_batch=16000)
+        >>> [place.epoch for place, _ in epochs.take(Place(0, 1), 3)], epochs.after(Place(0, 1), 3)
         ([0, 1, 1], Place(epoch=2, position=0))
     """
 
@@ -163,8 +163,8 @@ class Plan:
     def epoch(self, number: int) -> list[tuple[int, ...]]:
         """The batches of an epoch."""
         if number not in self._epochs:
-            self._epochs = {old: plan for old, plan in self._epochs.items() if old == number - 1}
-            self._epochs[number] = plan_epoch(self.lengths, seed=self._seed, epoch=number, max_samples_per_batch=self._cap)
+            self._epochs = {old: batches for old, batches in self._epochs.items() if old == number - 1}
+            self._epochs[number] = epoch_batches(self.lengths, seed=self._seed, epoch=number, max_samples_per_batch=self._cap)
         return self._epochs[number]
 
     def take(self, start: Place, count: int) -> list[tuple[Place, tuple[int, ...]]]:
@@ -172,11 +172,11 @@ class Plan:
         found: list[tuple[Place, tuple[int, ...]]] = []
         epoch, position = start.epoch, start.position
         while len(found) < count:
-            plan = self.epoch(epoch)
-            if position >= len(plan):
+            batches = self.epoch(epoch)
+            if position >= len(batches):
                 epoch, position = epoch + 1, 0
                 continue
-            found.append((Place(epoch, position), plan[position]))
+            found.append((Place(epoch, position), batches[position]))
             position += 1
         return found
 

@@ -1,11 +1,12 @@
 """`pretrain`: a run from its recipe to its last checkpoint, resumed where an earlier one ended.
 
-A run is a function of its recipe: killed at any moment and started again, it goes on from its last checkpoint as if nothing
+A run is a function of its recipe: killed at any moment and started again, it resumes from its last checkpoint as if nothing
 had happened, and its metrics are those of a run that was never disturbed.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import signal
 import threading
@@ -20,7 +21,7 @@ from hubcore.checkpoints.runs import read_state
 from hubcore.errors import CheckpointError, OptionError
 from hubcore.pretrain.checkpoints import (
     Found,
-    hold,
+    hold_run,
     newest_checkpoint,
     optimizer_tensors,
     prune,
@@ -29,34 +30,33 @@ from hubcore.pretrain.checkpoints import (
     write_checkpoint,
 )
 from hubcore.pretrain.data import Loaded, Place, read_ahead
-from hubcore.pretrain.metrics import METRICS, TIMING, RowFile, Window, rounded
+from hubcore.pretrain.metrics import Journal, Window, describe_row, rounded, run_figures
 from hubcore.pretrain.monitor import Monitor, why_not_finite, why_scale_collapsed
+from hubcore.pretrain.objective import Objective
 from hubcore.pretrain.prepare import Prepared, prepare
 from hubcore.pretrain.processes import Processes, warn_of_restarts
 from hubcore.pretrain.provenance import RECIPE, check_same_recipe, has_card_of, write_card, write_recipe
 from hubcore.pretrain.recipe import Recipe
 from hubcore.pretrain.steps import SMALLEST_SCALE, Stepper, Updated
-from hubcore.pretrain.tensorboard import EventWriter
 from hubcore.pretrain.validation import validate
 from hubcore.text import printable
 
-_MEND = "Make room or mend the disk, and start the same command again: it resumes."
 _log = logging.getLogger("hubcore.pretrain")
-Report = Callable[["Progress"], None]
+Report = Callable[["Status"], None]
 
 
 @dataclass(frozen=True)
-class Progress:
+class Status:
     """How far a run is; given to `report` after each update."""
 
     update: int
     max_updates: int
     row: dict[str, Any] | None
     """The row that was just written, if one was."""
-    hours_per_second: float
-    """Hours of audio learnt from in a second, since the run started or resumed."""
+    text: str
+    """The figures of the latest row and the speed, in words."""
     seconds_left: float
-    """Until the last update, at this speed."""
+    """Until the last update, at the speed since the run started or resumed."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class _Stop(Exception):  # noqa: N818 - it ends a run, and is no error of it
 
 
 def pretrain(recipe: Recipe, out: str | Path, *, init: str | None = None, report: Report | None = None) -> Outcome:
-    """Runs a recipe, or goes on with it where `out` holds checkpoints of it.
+    """Runs a recipe, or resumes it where `out` holds checkpoints of it.
 
     Args:
         recipe: what `read_recipe` gave.
@@ -95,10 +95,8 @@ def pretrain(recipe: Recipe, out: str | Path, *, init: str | None = None, report
     processes = Processes(recipe.run.device)
     folder = Path(out)
     try:
-        if not processes.is_main:
-            return _Run(prepared, folder, processes, init, None).go()
-        with hold(folder):
-            return _Run(prepared, folder, processes, init, report).go()
+        with hold_run(folder) if processes.is_main else contextlib.nullcontext():
+            return _Run(prepared, folder, processes, init or "", report if processes.is_main else None).go()
     finally:
         processes.close()
 
@@ -106,28 +104,25 @@ def pretrain(recipe: Recipe, out: str | Path, *, init: str | None = None, report
 class _Run:
     """The state of a run, and what is done at which update."""
 
-    def __init__(self, prepared: Prepared, folder: Path, processes: Processes, init: str | None, report: Report | None) -> None:
+    def __init__(self, prepared: Prepared, folder: Path, processes: Processes, init: str, report: Report | None) -> None:
         self.prepared, self.recipe, self.folder, self.processes = prepared, prepared.recipe, folder, processes
-        self.report, self.init = report, init or ""
-        self.update, self.place, self.samples = 0, Place(0, 0), 0
-        self.window, self.monitor = Window(), Monitor(self.recipe.monitor)
+        self.report, self.init = report, init
+        self.update, self.place, self.samples, self.saved = 0, Place(0, 0), 0, -1
+        self.figures = run_figures(prepared.objective_class.figures)
+        self.window, self.monitor = Window(), Monitor(self.recipe.monitor, self.figures)
         self.unreadable: dict[str, str] = {}
-        self.terms: list[str] = []
-        self.metrics: RowFile | None = None
-        self.timing: RowFile | None = None
-        self.events: EventWriter | None = None
-        self.saved = -1
-        self._corpus = prepared.train.corpus.fingerprint()
+        self.journal: Journal | None = None
         self.signal: int | None = None
-        self._began, self._done_before, self._samples_before = time.monotonic(), 0, 0
+        self.corpus = prepared.train.corpus.fingerprint()
         self.stepper = self._prepare_stepper()
+        self._began, self._before, self._row = time.monotonic(), (self.update, self.samples), dict[str, Any]()
 
     # Starting and resuming ------------------------------------------------------------------------------------------
 
     def _prepare_stepper(self) -> Stepper:
         found = newest_checkpoint(self.folder)
-        if found is None and (self.folder / RECIPE).is_file() and self.processes.is_main:
-            _log.info("%s holds no checkpoint yet; the run starts afresh", printable(self.folder))
+        if found is None and (self.folder / RECIPE).is_file():
+            self._say("%s holds no checkpoint yet; the run starts from the beginning", printable(self.folder))
         if found is not None:
             for text in check_same_recipe(self.folder, self.recipe):
                 self._say("the recipe has changed: %s", text)
@@ -142,13 +137,14 @@ class _Run:
         if len(set(seen)) > 1:
             raise OptionError(
                 f"the processes see different checkpoints in {printable(self.folder)}: those of the updates {seen} (-1 for "
-                "none). They would train apart. Give an --out that is one folder on all machines."
+                "none). They would train different models.",
+                fix="Give an --out that is one folder on all machines.",
             )
         if self.processes.is_main:
             self._open(found)
         return stepper
 
-    def _initialise(self, objective: Any) -> None:
+    def _initialise(self, objective: Objective) -> None:
         from hubcore.sources.resolve import resolve
 
         taken, fresh = objective.load_weights(resolve(self.init))
@@ -156,19 +152,19 @@ class _Run:
 
     def _resume(self, found: Found, stepper: Stepper) -> None:
         state = found.state
-        if state["corpus"] != self._corpus:
+        if state["corpus"] != self.corpus:
             raise OptionError(
-                f"the training manifests are not those that {printable(self.folder)} began with: files came, went, or changed "
-                "their length. A run goes on with the same data only. Bring them back, or choose another --out, with --init."
+                f"the training manifests are not those that {printable(self.folder)} began with: files were added, removed, or "
+                "changed their length. A run resumes only with the same data.",
+                fix="Restore the manifests, or choose another --out, with --init.",
             )
         restore(found, stepper.objective, stepper.optimizer, stepper.names)
         stepper.load_scaler_state(state["scaler"])
-        self.update, self.samples = found.update, int(state["samples"])
-        self.place = Place(int(state["epoch"]), int(state["position"]))
-        self.window, self.monitor = Window(state["window"]), Monitor(self.recipe.monitor, state["monitor"])
-        self.unreadable, self.terms, self.init = dict(state["unreadable"]), list(state["terms"]), str(state["init"])
-        self.saved = found.update
-        self._done_before, self._samples_before = self.update, self.samples
+        self.update = self.saved = found.update
+        self.place, self.samples = Place(int(state["epoch"]), int(state["position"])), int(state["samples"])
+        self.window = Window(state["window"])
+        self.monitor = Monitor(self.recipe.monitor, self.figures, state["monitor"])
+        self.unreadable, self.init = dict(state["unreadable"]), str(state["init"])
         before, now = int(state["micro_batches"]), self._group
         if before != now:
             self._say("an update has %d micro-batches now and had %d before, so the loss curve bends here", now, before)
@@ -176,21 +172,18 @@ class _Run:
 
     def _open(self, found: Found | None) -> None:
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
             sweep(self.folder)
             write_recipe(self.folder, self.recipe)
-            self.metrics = RowFile(self.folder / METRICS, found.state["metrics_bytes"] if found else 0)
-            self.timing = RowFile(self.folder / TIMING, found.state["timing_bytes"] if found else 0)
+            state = found.state if found else {}
+            self.journal = Journal(self.folder, self.update, state, events=self.recipe.run.tensorboard)
         except OSError as error:
-            self._close()
-            raise CheckpointError(f"{printable(self.folder)} cannot be used ({error}). Choose another --out.") from error
+            raise CheckpointError(f"{printable(self.folder)} cannot be used ({error}).", fix="Choose another --out.") from error
         if found and not has_card_of(self.folder, found.state):  # killed between the checkpoint and its card
             self._write_card(found.path, found.state)
-        if self.recipe.run.tensorboard:
-            self.events = EventWriter.open(self.folder / "tensorboard", self.update)
 
     @property
     def _group(self) -> int:
+        """Micro-batches of an update, in all processes."""
         return self.processes.world * self.recipe.optimization.accumulate
 
     def _say(self, message: str, *values: Any, level: int = logging.INFO) -> None:
@@ -213,85 +206,70 @@ class _Run:
                     self._one_update(batches)
                 self._save()
         except _Stop as stop:
-            if self.signal is not None:
-                return Outcome("interrupted", self.update, str(stop), self.signal)
-            return Outcome("stopped", self.update, str(stop))
+            return Outcome("stopped" if self.signal is None else "interrupted", self.update, str(stop), self.signal)
         finally:
             batches.close()  # type: ignore[attr-defined]
-            self._close()
+            if self.journal is not None:
+                self.journal.close()
         return Outcome("finished", self.update)
-
-    def _close(self) -> None:
-        for file in (self.metrics, self.timing, self.events):
-            if file is not None:
-                file.close()
 
     def _places(self) -> Iterator[tuple[Place, tuple[int, ...]]]:
         """This process's batches from the checkpoint on, for ever."""
-        plan, place, world = self.prepared.train.plan, self.place, self.processes.world
+        epochs, place = self.prepared.train.epochs, self.place
         while True:
-            yield from plan.take(place, self._group)[self.processes.rank :: world]
-            place = plan.after(place, self._group)
+            yield from epochs.take(place, self._group)[self.processes.rank :: self.processes.world]
+            place = epochs.after(place, self._group)
 
     def _one_update(self, batches: Iterator[Loaded]) -> None:
-        options, run = self.recipe.optimization, self.recipe.run
+        run, valid, last = self.recipe.run, self.prepared.valid, self.recipe.optimization.max_updates
         done = self.stepper.update(self.update, batches, lambda: self.signal)
         self._check(done)
         self.update += 1
-        self.place = self.prepared.train.plan.after(self.place, self._group)
+        self.place = self.prepared.train.epochs.after(self.place, self._group)
         self._record(done)
-        row = None
-        if self.update % run.log_every == 0 or self.update == options.max_updates:
-            row = self._write_row(done)
+        row = self._write_row(done) if self.update % run.log_every == 0 or self.update == last else None
         self._report(row)
         complaint = self.monitor.judge(row) if row else None
         if complaint:
             raise _Stop(f"{complaint} {self._kept()}")
-        valid = self.prepared.valid
-        if valid and run.validate_every and (self.update % run.validate_every == 0 or self.update == options.max_updates):
-            figures = validate(self.stepper, valid, self.update, workers=self.recipe.data.workers)
-            self._write({"update": self.update, **figures})
+        if valid and run.validate_every and (self.update % run.validate_every == 0 or self.update == last):
+            self._write({"update": self.update, **validate(self.stepper, valid, self.update, workers=self.recipe.data.workers)})
         if self.update % run.save_every == 0:
             self._save()
         caught = next((flag for flag in done.flags if flag is not None), None)
         if caught is not None:
             self.signal = caught
             self._save()
-            raise _Stop(f"interrupted at update {self.update}, which is saved. To go on: {self._command()}")
+            command = f"hubcore pretrain {printable(self.folder / RECIPE)} --out {printable(self.folder)}"
+            raise _Stop(f"interrupted at update {self.update}, which is saved. To resume: {command}")
 
     def _check(self, done: Updated) -> None:
         """Stops where an update was impossible."""
         if done.broken:
-            keys = self._keys()
+            data = self.prepared.train
+            keys = [data.corpus.utterances[items[0]].key for _, items in data.epochs.take(self.place, self._group)]
             raise _Stop(f"{why_not_finite(self.update, done.loss, done.grad_norm, keys)} {self._kept()}")
         if done.overflow and done.scale < SMALLEST_SCALE:
             raise _Stop(f"{why_scale_collapsed(self.update, done.scale)} {self._kept()}")
 
-    def _keys(self) -> list[str]:
-        """The first utterance of each micro-batch of this update."""
-        data = self.prepared.train
-        return [data.corpus.utterances[items[0]].key for _, items in data.plan.take(self.place, self._group)]
-
     def _record(self, done: Updated) -> None:
         self.samples += sum(batch.samples for batch in done.batches)
-        self.terms = self.terms or sorted({name for batch in done.batches for name in batch.terms})
         self.window.add(done.batches)
         self.window.put("grad_norm", done.grad_norm, 1.0 if done.sample_size else 0.0)
         self.window.count("overflows", done.overflow)
         self.window.count("without_targets", done.sample_size == 0)
         if done.sample_size == 0:
             self._say("update %d has no targets, so it changes nothing", self.update, level=logging.WARNING)
-        for batch in done.batches:
-            for key, reason in batch.unreadable.items():
-                if key not in self.unreadable:
-                    self.unreadable[key] = reason
-                    self._say("left out: %s", reason, level=logging.WARNING)
-        limit = min(self.recipe.data.max_unreadable, len(self.prepared.train.corpus.utterances) - 1)
-        if len(self.unreadable) > limit:
+        for key, reason in (found for batch in done.batches for found in batch.unreadable.items()):
+            if key not in self.unreadable:
+                self.unreadable[key] = reason
+                self._say("left out: %s", reason, level=logging.WARNING)
+        listed = len(self.prepared.train.corpus.utterances)
+        if len(self.unreadable) > min(self.recipe.data.max_unreadable, listed - 1):
             raise _Stop(
                 f"{len(self.unreadable)} files could not be used, the last one: {list(self.unreadable.values())[-1]} "
-                f"data.max_unreadable is {self.recipe.data.max_unreadable}, and the manifests list "
-                f"{len(self.prepared.train.corpus.utterances)}. Make the manifest again, or raise the limit. {self._kept()}"
+                f"data.max_unreadable is {self.recipe.data.max_unreadable}, and the manifests list {listed}. Make the manifest "
+                f"again, or raise the limit. {self._kept()}"
             )
 
     def _write_row(self, done: Updated) -> dict[str, Any]:
@@ -300,9 +278,9 @@ class _Run:
             "update": self.update,
             "epoch": self.place.epoch,
             **sums,
-            **{name: rounded(value) for name, value in self.stepper.weighted(sums, self.terms).items()},
+            **{f"weighted/{name}": rounded(weight * sums[name]) for name, weight in done.weights.items() if name in sums},
             "lr": rounded(done.lr),
-            "hours": rounded(self.samples / self.prepared.sample_rate / 3600),
+            "hours": rounded(self._hours(self.samples)),
             "unreadable": len(self.unreadable),
         }
         if self.recipe.optimization.precision == "fp16":
@@ -312,26 +290,26 @@ class _Run:
         return row
 
     def _write(self, row: dict[str, Any]) -> None:
-        if self.metrics is not None and self.timing is not None:
-            try:
-                self.metrics.write(row)
-                seconds = round(time.monotonic() - self._began, 3)
-                self.timing.write({"update": row["update"], "time": round(time.time(), 3), "seconds": seconds})
-            except OSError as error:
-                raise CheckpointError(
-                    f"the metrics of {printable(self.folder)} cannot be written ({error}). {self._kept()} {_MEND}"
-                ) from error
-        if self.events is not None:
-            self.events.write(row)
+        try:
+            if self.journal is not None:
+                self.journal.write(row)
+        except OSError as error:
+            raise CheckpointError(self._unwritable(f"the metrics of {printable(self.folder)}", error)) from error
+
+    def _hours(self, samples: int) -> float:
+        return samples / self.prepared.sample_rate / 3600
 
     def _report(self, row: dict[str, Any] | None) -> None:
         if self.report is None:
             return
+        self._row = row or self._row
         seconds = max(time.monotonic() - self._began, 1e-9)
-        hours = (self.samples - self._samples_before) / self.prepared.sample_rate / 3600
+        updates, samples = self._before
+        speed = 3600 * self._hours(self.samples - samples) / seconds
         last = self.recipe.optimization.max_updates
-        left = (last - self.update) * seconds / max(self.update - self._done_before, 1)
-        self.report(Progress(self.update, last, row, hours / seconds, left))
+        left = (last - self.update) * seconds / max(self.update - updates, 1)
+        text = ", ".join([*describe_row(self._row, self.figures), f"{speed:.1f} x real time"])
+        self.report(Status(self.update, last, row, text, left))
 
     # Saving ---------------------------------------------------------------------------------------------------------
 
@@ -340,63 +318,55 @@ class _Run:
         if self.saved == self.update:
             return
         failure = ""
-        if self.processes.is_main:
-            try:
-                self._write_checkpoint()
-            except CheckpointError as error:
-                failure = str(error)
-            except OSError as error:
-                failure = f"{printable(self.folder)} cannot be written ({error}). {self._kept()} {_MEND}"
+        try:
+            if self.journal is not None:
+                self._write_checkpoint(self.journal)
+        except CheckpointError as error:
+            failure = str(error)
+        except OSError as error:
+            failure = self._unwritable(printable(self.folder), error)
         failure = self.processes.gather([failure])[0]
         if failure:
             raise _Stop(failure)
         self.saved = self.update
 
-    def _write_checkpoint(self) -> None:
-        run, prepared = self.recipe.run, self.prepared
-        if self.metrics is None or self.timing is None:
-            raise OptionError("only process 0 writes checkpoints")
-        if self.events is not None:
-            self.events.flush()
+    def _write_checkpoint(self, journal: Journal) -> None:
         state = {
             "epoch": self.place.epoch,
             "position": self.place.position,
             "samples": self.samples,
-            "sample_rate": prepared.sample_rate,
+            "sample_rate": self.prepared.sample_rate,
             "scaler": self.stepper.scaler_state(),
             "window": self.window.state(),
             "monitor": self.monitor.state(),
             "unreadable": self.unreadable,
-            "terms": self.terms,
             "init": self.init,
-            "corpus": self._corpus,
+            "corpus": self.corpus,
             "world_size": self.processes.world,
             "micro_batches": self._group,
-            "metrics_bytes": self.metrics.sync(),
-            "timing_bytes": self.timing.sync(),
+            **journal.sync(),
         }
         path = write_checkpoint(
             self.folder,
             self.update,
             model=self.stepper.objective.state_dict(),
-            config=prepared.model_config,
-            upstream=prepared.upstream_class,
+            config=self.prepared.model_config,
+            upstream=self.prepared.upstream_class,
             optimizer=optimizer_tensors(self.stepper.optimizer, self.stepper.names),
             state=state,
         )
         self._write_card(path, read_state(path))
-        prune(self.folder, keep_last=run.keep_last, keep_every=run.keep_every)
+        prune(self.folder, keep_last=self.recipe.run.keep_last, keep_every=self.recipe.run.keep_every)
 
     def _write_card(self, checkpoint: Path, state: dict[str, Any]) -> None:
-        prepared = self.prepared
         write_card(
             self.folder,
             self.recipe,
             checkpoint,
             state,
-            upstream=prepared.objective_class.upstream,
-            config=prepared.named_config,
-            corpus_hours=prepared.train.corpus.samples / prepared.sample_rate / 3600,
+            upstream=self.prepared.objective_class.upstream,
+            config=self.prepared.named_config,
+            corpus_hours=self._hours(self.prepared.train.corpus.samples),
             init=self.init,
         )
 
@@ -405,8 +375,9 @@ class _Run:
             return "No checkpoint had been written yet."
         return f"The checkpoint of update {self.saved} is kept in {printable(self.folder)}."
 
-    def _command(self) -> str:
-        return f"hubcore pretrain {printable(self.folder / RECIPE)} --out {printable(self.folder)}"
+    def _unwritable(self, what: str, error: OSError) -> str:
+        repair = "Make room or repair the disk, and start the same command again: it resumes."
+        return f"{what} cannot be written ({error}). {self._kept()} {repair}"
 
 
 class _Signals:

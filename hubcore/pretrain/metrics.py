@@ -8,11 +8,15 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-import os
+import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from hubcore.files import sync
+from hubcore.pretrain.objective import Figure
+from hubcore.pretrain.tensorboard import EventWriter
 
 METRICS = "metrics.jsonl"
 TIMING = "timing.jsonl"
@@ -30,6 +34,8 @@ class MicroBatch:
     """Samples of audio."""
     terms: Mapping[str, float] = field(default_factory=dict)
     """Loss terms for one target each, before weighting."""
+    weights: Mapping[str, float] = field(default_factory=dict)
+    """Of each term."""
     figures: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     """Name -> (value, weight)."""
     unreadable: Mapping[str, str] = field(default_factory=dict)
@@ -66,12 +72,11 @@ class Window:
     def add(self, batches: Iterable[MicroBatch]) -> None:
         """Adds the micro-batches of an update, in their order, whichever process they come from."""
         for batch in sorted(batches, key=lambda one: one.place):
-            self.put("loss", batch.total / max(batch.sample_size, 1), batch.sample_size)
-            for name, value in batch.terms.items():
-                self.put(name, value, batch.sample_size)
-            for name, (value, weight) in batch.figures.items():
-                if name != "loss" and name not in batch.terms:
-                    self.put(name, value, weight)
+            size = batch.sample_size
+            terms = {"loss": batch.total / max(size, 1), **batch.terms}
+            own = {name: (value, float(size)) for name, value in terms.items()}
+            for name, (value, weight) in {**own, **batch.figures, **own}.items():
+                self.put(name, value, weight)
             self.count("sample_size", batch.sample_size)
 
     def row(self) -> dict[str, Any]:
@@ -93,6 +98,32 @@ def rounded(value: float) -> float | None:
         (0.3333333, None)
     """
     return float(f"{value:.7g}") if math.isfinite(value) else None
+
+
+def run_figures(figures: Mapping[str, Figure]) -> dict[str, Figure]:
+    """How the figures of a row are shown: those of every run, and those of its objective between them.
+
+    Example:
+        >>> list(run_figures({"accuracy": Figure()}))
+        ['loss', 'weighted/*', 'accuracy', 'grad_norm', 'lr']
+    """
+    return {
+        "loss": Figure("loss of a target (nats)", "loss {:.3f}"),
+        "weighted/*": Figure("weighted loss terms"),
+        **figures,
+        "grad_norm": Figure("norm of the gradient", "gradient {:.2f}"),
+        "lr": Figure("learning rate", "lr {:.2e}"),
+    }
+
+
+def describe_row(row: Mapping[str, Any], figures: Mapping[str, Figure]) -> list[str]:
+    """The figures of a row in words.
+
+    Example:
+        >>> describe_row({"loss": 6.5, "hours": 1.0}, run_figures({}))
+        ['loss 6.500']
+    """
+    return [figure.live.format(row[name]) for name, figure in figures.items() if figure.live and row.get(name) is not None]
 
 
 class RowFile:
@@ -119,13 +150,53 @@ class RowFile:
     def sync(self) -> int:
         """The size in bytes, once all of it is on the disk."""
         self._file.flush()
-        os.fsync(self._file.fileno())
+        sync(self._file.fileno())
         return self._file.tell()
 
     def close(self) -> None:
-        """Closes the file; what a full disk had no room for is lost, which `write` has told."""
+        """Closes the file; rows that did not fit on a full disk are lost, as `write` has said."""
         with contextlib.suppress(OSError):
             self._file.close()
+
+
+class Journal:
+    """Where the rows of a run go: metrics.jsonl, timing.jsonl, and event files.
+
+    Args:
+        run: the run's folder.
+        update: updates done.
+        state: the checkpoint's, which knows how long both files were; empty for a new run.
+        events: write event files too, where tensorboard is installed.
+
+    Raises:
+        OSError: the files cannot be opened, or are shorter than the checkpoint knows.
+    """
+
+    def __init__(self, run: Path, update: int, state: Mapping[str, Any], *, events: bool) -> None:
+        self._began = time.monotonic()
+        self._metrics = RowFile(run / METRICS, state.get("metrics_bytes", 0))
+        self._timing = RowFile(run / TIMING, state.get("timing_bytes", 0))
+        self._events = EventWriter.open(run / "tensorboard", update) if events else None
+
+    def write(self, row: Mapping[str, Any]) -> None:
+        """Appends a row to each."""
+        self._metrics.write(row)
+        seconds = round(time.monotonic() - self._began, 3)
+        self._timing.write({"update": row["update"], "time": round(time.time(), 3), "seconds": seconds})
+        if self._events is not None:
+            self._events.write(row)
+
+    def sync(self) -> dict[str, int]:
+        """The sizes for a checkpoint, once all rows are on the disk."""
+        if self._events is not None:
+            self._events.flush()
+        return {"metrics_bytes": self._metrics.sync(), "timing_bytes": self._timing.sync()}
+
+    def close(self) -> None:
+        """Closes the files."""
+        for file in (self._metrics, self._timing, self._events):
+            if file is not None:
+                file.close()
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:

@@ -1,17 +1,22 @@
-"""What an objective is: a model with its pre-training heads, that turns a batch of waveforms into losses.
+"""`Objective`: a model with its pre-training heads, which turns a batch of waveforms into losses. Inherit it.
 
-The training loop (`hubcore.pretrain.loop`) knows no model. It drives any class that meets `Objective`, found by the entry
-points of the group `hubcore.objectives`; `hubcore_wav2vec2.pretrain` and `hubcore_ofa_wav2vec2.pretrain` are the first two.
+The training loop (`hubcore.pretrain.loop`) knows no model. It trains any class of this kind, found by the entry points of the
+group `hubcore.objectives`. Terms of the loss and figures are data: whatever an objective gives is added up, written, shown,
+drawn and watched as it says itself.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from types import MappingProxyType
+from typing import Any, ClassVar, Literal
 
-from torch import Tensor
+from torch import Tensor, nn
+
+from hubcore.errors import CheckpointError, OptionError
 
 
 @dataclass(frozen=True)
@@ -35,26 +40,87 @@ class Batch:
 
 
 @dataclass(frozen=True)
+class Term:
+    """One term of a loss.
+
+    Example:
+        >>> import torch
+        >>> Term(torch.tensor(6.0)).per_target(3), Term(torch.tensor(6.0), 0.1, over="mean").per_target(3)
+        (2.0, 6.0)
+    """
+
+    value: Tensor
+    """Scalar with a gradient, before weighting."""
+    weight: float = 1.0
+    """Its factor in the loss."""
+    over: Literal["sum", "mean"] = "sum"
+    """Whether `value` is the sum over all targets, or the mean of one."""
+
+    def per_target(self, size: int) -> float:
+        """The term for one of `size` targets, before weighting."""
+        value = float(self.value.detach())
+        return value / max(size, 1) if self.over == "sum" else value
+
+
+@dataclass(frozen=True)
 class Losses:
     """What an objective computed for one batch.
 
-    `total / sample_size` is the loss of one target. Totals and sample sizes of several batches add up, and so do their
-    gradients: that is how gradients are accumulated over batches and processes.
+    Example:
+        >>> import torch
+        >>> terms = {"contrastive": Term(torch.tensor(6.0)), "diversity": Term(torch.tensor(1.0), weight=0.5, over="mean")}
+        >>> Losses(3, terms).total.item()
+        7.5
     """
 
-    total: Tensor
-    """Scalar with a gradient: the sum over all targets, extra terms included `sample_size` times their weight."""
     sample_size: int
-    """Number of targets (masked frames). 0 if the batch had none: `total` is then 0 and has a gradient of 0."""
-    terms: Mapping[str, Tensor]
-    """Each loss term without gradient, as it is before weighting: a sum over targets, such as `contrastive`, or, where the
-    config has `<term>_weight`, a mean, such as `diversity`."""
-    figures: Mapping[str, tuple[float, float]]
-    """What to show, name -> (value, weight): over several batches, the mean of the values by weight."""
+    """Number of targets (masked frames). With 0, `total` must be 0 and have a gradient of 0."""
+    terms: Mapping[str, Term]
+    """What is added up to the loss, by name."""
+    figures: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    """What else to show, name -> (value, weight): over several batches, the mean of the values by weight."""
+
+    @functools.cached_property
+    def total(self) -> Tensor:
+        """Scalar with a gradient: the weighted terms, means `sample_size` times.
+
+        `total / sample_size` is the loss of one target. Totals and sample sizes of several batches add up, and so do their
+        gradients: that is how gradients are accumulated over batches and processes.
+        """
+        parts: dict[str, Any] = {"sum": 0, "mean": 0}
+        for term in self.terms.values():
+            parts[term.over] = parts[term.over] + term.weight * term.value
+        total: Tensor = parts["sum"] + self.sample_size * parts["mean"]
+        return total
 
 
-class Objective(Protocol):
-    """A `torch.nn.Module` that can be pre-trained by `hubcore.pretrain`."""
+@dataclass(frozen=True)
+class Figure:
+    """How a figure is shown and watched.
+
+    Example:
+        >>> Figure("accuracy", "accuracy {:.3f}").live.format(0.5)
+        'accuracy 0.500'
+    """
+
+    panel: str = ""
+    """Title of the panel in which `hubcore plot RUN` draws it; not drawn if empty."""
+    live: str = ""
+    """How it stands in the line on the terminal, such as `accuracy {:.3f}`; not there if empty."""
+    limits: Mapping[Literal["min_perplexity", "min_accuracy", "max_accuracy"], str] = field(default_factory=dict)
+    """Keys of the recipe's `monitor` that limit it -> what the run says beyond the limit: usual causes, and what to change."""
+
+
+class Objective(nn.Module):
+    """A model that `hubcore.pretrain` can train.
+
+    Args:
+        model_config: the model's.
+        config: an instance of `config_class`.
+
+    Raises:
+        OptionError: it is none.
+    """
 
     upstream: ClassVar[str]
     """Entry-point name of the family that loads the result, such as `wav2vec2`."""
@@ -62,34 +128,58 @@ class Objective(Protocol):
     """The family's `CONFIGS`: named model configs."""
     config_class: ClassVar[type[Any]]
     """A frozen dataclass: heads, masking, loss weights. Its fields are the keys of `objective:` in a recipe."""
+    figures: ClassVar[Mapping[str, Figure]] = MappingProxyType({})
+    """How the figures of its `Losses` are shown."""
 
     def __init__(self, model_config: Any, config: Any) -> None:
-        """Fresh weights, from torch's global generator."""
+        super().__init__()
+        if not isinstance(config, self.config_class):
+            raise OptionError(
+                f"config is a {type(config).__name__}. {type(self).__name__} takes a {self.config_class.__name__}."
+            )
+        self.model_config, self.config = model_config, config
 
-    @staticmethod
-    def open_guidance(paths: Sequence[Path]) -> Mapping[str, Any] | None:
-        """What supervises each utterance by its key, or None if this objective takes nothing but audio.
+    @classmethod
+    def open_guidance(cls, paths: Sequence[Path]) -> Mapping[str, Any] | None:
+        """What supervises each utterance by its key, from the recipe's `data.segments`; None if it is audio alone.
 
-        Where it has a method `read(key, samples=...)`, that is called instead, and may refuse what is not of so many samples.
+        Where the result has a method `read(key, samples=...)`, that is called instead, and may refuse what is not of so many
+        samples.
+
+        Raises:
+            OptionError: there are paths, but nothing to use them for.
         """
+        if paths:
+            raise OptionError(
+                f"data.segments is set, but {cls.upstream} learns from audio alone.",
+                fix="Leave data.segments out, or choose an upstream that learns from segments.",
+            )
+        return None
+
+    @classmethod
+    def crops_to_shortest(cls, config: Any) -> bool:  # noqa: ARG003 - for those that override it
+        """Whether the waveforms of a batch are to be cropped to its shortest, as fairseq's collater does."""
+        return False
 
     @property
     def skips_parameters(self) -> bool:
         """Whether a step may leave parameters without a gradient (layer drop), which distributed training must know."""
+        return True
 
     def variants(self) -> Mapping[str, Mapping[str, Any]]:
         """What to validate: a label (such as `lambda_0.5`; empty if there is one only) -> further arguments of `forward`."""
+        return {"": {}}
 
-    def forward(self, batch: Batch, *, update: int, seed: int, **options: Any) -> Losses:
-        """The losses of a batch.
+    def forward(self, batch: Batch, *, update: int, seed: int) -> Losses:
+        """The losses of a batch; a class may take further options, which it lists in `variants`.
 
         Args:
             batch: the utterances.
             update: how many optimizer steps were done before, for schedules such as the temperature's.
             seed: everything random here comes from it, so the same batch, update and seed give the same numbers, on any
                 process. (Dropout comes from torch's global generator, which the loop seeds alike.)
-            **options: those of `variants`.
         """
+        raise NotImplementedError
 
     def load_weights(self, path: Path) -> tuple[list[str], list[str]]:
         """Takes over the weights of a checkpoint of any layout: names of what was taken, and of what stays fresh.
@@ -97,3 +187,6 @@ class Objective(Protocol):
         Raises:
             CheckpointError: its encoder does not fit this model.
         """
+        raise CheckpointError(
+            f"{path} cannot be used: {type(self).__name__} cannot start from weights.", fix="Leave --init out."
+        )

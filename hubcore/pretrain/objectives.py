@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import importlib
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 from hubcore.errors import OptionError, PluginError, nearest_names
 from hubcore.registry.names import OBJECTIVES_GROUP, TARGET, canonical, entry_points, target_of
 from hubcore.text import error_text
+
+if TYPE_CHECKING:
+    from hubcore.pretrain.objective import Objective
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,7 @@ def objective_entries() -> list[ObjectiveEntry]:
     return sorted(found.values(), key=lambda entry: (entry.distribution != "hubcore", entry.distribution, entry.name))
 
 
-def find_objective(name: str) -> type[Any]:
+def find_objective(name: str) -> type[Objective]:
     """The objective's class.
 
     Args:
@@ -66,7 +69,7 @@ def find_objective(name: str) -> type[Any]:
     return objective_class(plain, entry.target, blame)
 
 
-def objective_class(name: str, target: str, blame: str) -> type[Any]:
+def objective_class(name: str, target: str, blame: str) -> type[Objective]:
     """The class that an entry point names, once it has been looked at.
 
     Args:
@@ -87,8 +90,10 @@ def objective_class(name: str, target: str, blame: str) -> type[Any]:
         raise
     except BaseException as error:  # an import may end in anything, SystemExit included
         raise PluginError(f"the objective {target} cannot be imported: {error_text(error)}. {blame}") from error
+    from hubcore.pretrain.objective import Objective
+
     lacking = [part for part in ("upstream", "model_configs", "config_class", "forward") if not hasattr(found, part)]
-    if not isinstance(found, type) or lacking:
-        what = f"lacks {', '.join(lacking)}" if lacking else "is not a class"
+    if lacking or not (isinstance(found, type) and issubclass(found, Objective)):
+        what = f"lacks {', '.join(lacking)}" if lacking else "is no subclass of Objective"
         raise PluginError(f"the objective {target} {what}. hubcore.pretrain.objective.Objective says what is needed. {blame}")
     return found

@@ -1,4 +1,4 @@
-"""`prepare`: everything a run needs before its first update, from a recipe: classes, configs, data, guidance, plan."""
+"""`prepare`: everything a run needs before its first update, from a recipe: classes, configs, data, guidance."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from hubcore.errors import OptionError, PluginError, UnknownUpstreamError
 from hubcore.fields import build
 from hubcore.loading import import_class
-from hubcore.pretrain.data import BatchReader, Corpus, Cropping, Plan, check_guidance, read_corpus
+from hubcore.pretrain.data import BatchReader, Corpus, Cropping, Epochs, check_guidance, read_corpus
+from hubcore.pretrain.objective import Objective
 from hubcore.pretrain.objectives import find_objective
 from hubcore.pretrain.recipe import Recipe, plain_values
 from hubcore.registry.names import current_registry
@@ -31,7 +31,7 @@ class Data:
 
     corpus: Corpus
     reader: BatchReader
-    plan: Plan
+    epochs: Epochs
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Prepared:
 
     recipe: Recipe
     """With the model's and the objective's options filled in."""
-    objective_class: type[Any]
+    objective_class: type[Objective]
     upstream_class: str
     """Name of the class that reads the result."""
     model_config: Any
@@ -52,11 +52,10 @@ class Prepared:
     train: Data
     valid: Data | None
 
-    def build(self) -> nn.Module:
+    def build(self) -> Objective:
         """The objective with fresh weights, which come from the recipe's seed."""
         torch.manual_seed(self.recipe.run.seed)
-        objective: nn.Module = self.objective_class(self.model_config, self.config)
-        return objective
+        return self.objective_class(self.model_config, self.config)
 
 
 def prepare(recipe: Recipe) -> Prepared:
@@ -78,8 +77,8 @@ def prepare(recipe: Recipe) -> Prepared:
     rate = int(getattr(model_config, "sample_rate", 16000))
     # The guidance is opened once: training and validation share it.
     guidance: Mapping[str, Any] | None = cls.open_guidance([Path(path) for path in recipe.data.segments])
-    original = getattr(config, "compat", None) == "original"
-    cropping = Cropping(recipe.data.max_samples, int(getattr(model_config, "frame_stride", 1)), to_shortest=original)
+    stride = int(getattr(model_config, "frame_stride", 1))
+    cropping = Cropping(recipe.data.max_samples, stride, to_shortest=cls.crops_to_shortest(config))
     resolved = dataclasses.replace(
         recipe,
         model={"config": recipe.model["config"], **plain_values(model_config)},
@@ -96,7 +95,7 @@ def prepare(recipe: Recipe) -> Prepared:
     )
 
 
-def _model_config(recipe: Recipe, cls: type[Any]) -> tuple[Any, str]:
+def _model_config(recipe: Recipe, cls: type[Objective]) -> tuple[Any, str]:
     values = dict(recipe.model)
     name = str(values.pop("config", ""))
     if not name:
@@ -113,7 +112,7 @@ def _model_config(recipe: Recipe, cls: type[Any]) -> tuple[Any, str]:
     return build(type(named), values, prefix="model", where=recipe.source, start=named), name
 
 
-def _upstream_class(cls: type[Any]) -> type[Any]:
+def _upstream_class(cls: type[Objective]) -> type[Any]:
     """The class that loads what an objective trains."""
     try:
         family = current_registry().find(cls.upstream).family
@@ -149,7 +148,7 @@ def _data(
     lengths = [min(item.samples, data.max_samples or item.samples) for item in corpus.utterances]
     seed = recipe.run.seed
     reader = BatchReader(corpus.utterances, sample_rate=sample_rate, cropping=cropping, guidance=guidance, seed=seed)
-    return Data(corpus, reader, Plan(lengths, seed=seed, max_samples_per_batch=data.max_samples_per_batch))
+    return Data(corpus, reader, Epochs(lengths, seed=seed, max_samples_per_batch=data.max_samples_per_batch))
 
 
 def _report_short(corpus: Corpus, recipe: Recipe) -> None:

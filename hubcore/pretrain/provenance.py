@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
-import os
 import platform
 import re
-import secrets
+import shutil
+import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import yaml
 
 from hubcore.checkpoints.runs import CARD, MODEL
 from hubcore.errors import CheckpointError, OptionError
+from hubcore.files import write_whole
 from hubcore.pretrain.recipe import Recipe, read_yaml
 from hubcore.text import printable
 from hubcore.version import VERSION
@@ -33,16 +35,13 @@ def write_text(path: Path, text: str) -> None:
     Raises:
         CheckpointError: it cannot be written.
     """
-    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
     try:
-        with open(part, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
+        with write_whole(path) as temporary:
+            temporary.write_text(text, encoding="utf-8")
     except OSError as error:
-        part.unlink(missing_ok=True)
-        raise CheckpointError(f"{printable(path)} could not be written ({error}). Make room or mend the disk.") from error
+        raise CheckpointError(
+            f"{printable(path)} could not be written ({error}).", fix="Make room, or repair the disk."
+        ) from error
 
 
 def write_recipe(run: Path, recipe: Recipe) -> None:
@@ -75,45 +74,27 @@ def versions(recipe: Recipe) -> dict[str, Any]:
     }
 
 
+@functools.cache
 def git_revision(place: Path) -> str | None:
-    """The commit that the git checkout around a folder is at; None where there is none.
+    """The commit that the git checkout around a folder is at; None where there is none, or no git.
 
     Example:
         >>> git_revision(Path("/")) is None
         True
     """
-    for folder in (place.resolve(), *place.resolve().parents):
-        git = folder / ".git"
-        try:
-            if git.is_file():  # a worktree
-                git = (folder / git.read_text().partition("gitdir:")[2].strip()).resolve()
-            if git.is_dir():
-                return _head(git)
-        except (OSError, UnicodeDecodeError):
-            return None
-    return None
-
-
-def _head(git: Path) -> str | None:
-    head = (git / "HEAD").read_text().strip()
-    if not head.startswith("ref: "):
-        return head or None
-    name = head.removeprefix("ref: ")
-    common = git / "commondir"
-    roots = [git, (git / common.read_text().strip()).resolve()] if common.is_file() else [git]
-    for root in roots:
-        if (root / name).is_file():
-            return (root / name).read_text().strip()
-        packed = root / "packed-refs"
-        for line in packed.read_text().splitlines() if packed.is_file() else ():
-            revision, _, ref = line.partition(" ")
-            if ref == name:
-                return revision
-    return None
+    git = shutil.which("git")
+    if git is None:
+        return None
+    command = [git, "-C", str(place), "rev-parse", "HEAD"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)  # noqa: S603 - no shell
+    except (OSError, ValueError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
 
 
 def check_same_recipe(run: Path, recipe: Recipe) -> list[str]:
-    """Compares a run's recipe with the one it is to go on with: the harmless differences, in words.
+    """Compares a run's recipe with the one it is to resume with: the harmless differences, in words.
 
     Raises:
         OptionError: they differ in what decides the result.
@@ -128,9 +109,10 @@ def check_same_recipe(run: Path, recipe: Recipe) -> list[str]:
     wrong = [text for key, text in changed.items() if not _HARMLESS.fullmatch(key)]
     if wrong:
         raise OptionError(
-            f"{printable(run)} holds a run of another recipe: {'; '.join(wrong)}. A run goes on with the recipe it began with; "
-            "only max_updates, accumulate, run.* but the seed, monitor.*, where the same data are, and what is validated may "
-            "change. Choose another --out, perhaps with --init from this run."
+            f"{printable(run)} holds a run of another recipe: {'; '.join(wrong)}. When you resume, you may change only "
+            "settings that do not affect the updates already done: max_updates, accumulate, run.* but the seed, monitor.*, "
+            "where the same data are, and what is validated.",
+            fix="Choose another --out, perhaps with --init from this run.",
         )
     return [text for key, text in changed.items() if key != "name"]
 

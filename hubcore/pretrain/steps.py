@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from hubcore.pretrain.data import Loaded
 from hubcore.pretrain.metrics import MicroBatch
-from hubcore.pretrain.objective import Batch, Losses
+from hubcore.pretrain.objective import Batch, Losses, Objective
 from hubcore.pretrain.processes import Processes
 from hubcore.pretrain.recipe import Recipe
 from hubcore.pretrain.schedule import learning_rate
@@ -47,6 +47,11 @@ class Updated:
     """What every process handed in."""
 
     @property
+    def weights(self) -> dict[str, float]:
+        """Of each term of the loss."""
+        return {name: weight for batch in self.batches for name, weight in sorted(batch.weights.items())}
+
+    @property
     def loss(self) -> float:
         """The loss of one target."""
         return sum(batch.total for batch in self.batches) / max(self.sample_size, 1)
@@ -60,14 +65,14 @@ class Updated:
 class _Answering(nn.Module):
     """An objective whose forward returns the loss alone, a tensor, as DDP likes it; the rest stays here to be asked for."""
 
-    def __init__(self, objective: nn.Module) -> None:
+    def __init__(self, objective: Objective) -> None:
         super().__init__()
         self.objective = objective
         self.losses: Losses | None = None
 
     def forward(self, batch: Batch, update: int, seed: int) -> Tensor:
         losses: Losses = self.objective(batch, update=update, seed=seed)
-        self.losses = dataclasses.replace(losses, total=losses.total.detach())
+        self.losses = losses
         return losses.total
 
 
@@ -80,12 +85,11 @@ class Stepper:
         processes: the processes.
     """
 
-    def __init__(self, objective: nn.Module, recipe: Recipe, processes: Processes) -> None:
+    def __init__(self, objective: Objective, recipe: Recipe, processes: Processes) -> None:
         self.recipe, self.processes = recipe, processes
         self.objective = objective.to(processes.device)
         self._answering = _Answering(self.objective)
-        skips = bool(getattr(objective, "skips_parameters", True))
-        self._wrapped = processes.wrap(self._answering, skips_parameters=skips)
+        self._wrapped = processes.wrap(self._answering, skips_parameters=objective.skips_parameters)
         self.names: dict[Tensor, str] = {parameter: name for name, parameter in self.objective.named_parameters()}
         self._parameters = [parameter for parameter in self.names if parameter.requires_grad]
         options = recipe.optimization
@@ -138,24 +142,21 @@ class Stepper:
             torch.manual_seed(seed)
             with self.autocast():
                 total = self._wrapped(self.to_device(loaded.batch), update, seed)
-            losses = self._answering.losses
+            losses, self._answering.losses = self._answering.losses, None
             if losses is None:
                 raise RuntimeError("the objective's forward was not called")
-            if loaded.stand_in:
-                total, losses = total * 0, Losses(total.detach() * 0, 0, {}, {})
-            self._scaler.scale(total.float()).backward()
+            self._scaler.scale(total.float() * (0 if loaded.stand_in else 1)).backward()
         return self.contribution(place, loaded, losses)
 
     def contribution(self, place: int, loaded: Loaded, losses: Losses) -> MicroBatch:
-        """The plain numbers of a micro-batch."""
-        config, size = getattr(self.objective, "config", None), losses.sample_size
-        # What a weight belongs to is a mean already; what has none, such as the contrastive loss, is a sum over targets.
-        per_target = {
-            name: float(value) if hasattr(config, f"{name}_weight") else float(value) / max(size, 1)
-            for name, value in losses.terms.items()
-        }
+        """The plain numbers of a micro-batch; those of a stand-in count nothing."""
+        weights = {name: term.weight for name, term in losses.terms.items()}
+        if loaded.stand_in:
+            return MicroBatch(place, 0.0, 0, 0, weights=weights, unreadable=loaded.unreadable)
+        size, total = losses.sample_size, float(losses.total.detach())
+        terms = {name: term.per_target(size) for name, term in losses.terms.items()}
         figures = {name: (float(value), float(weight)) for name, (value, weight) in losses.figures.items()}
-        return MicroBatch(place, float(losses.total), size, loaded.samples, per_target, figures, loaded.unreadable)
+        return MicroBatch(place, total, size, loaded.samples, terms, weights, figures, loaded.unreadable)
 
     def _step(self, size: int, lr: float, *, finite: bool) -> tuple[float, bool]:
         """Divides by the number of targets, clips, steps: the norm before clipping, and whether fp16 overflowed."""
@@ -188,9 +189,3 @@ class Stepper:
         """The batch with its waveforms where the weights are."""
         device = self.processes.device
         return dataclasses.replace(batch, wavs=[wav.to(device, non_blocking=True) for wav in batch.wavs])
-
-    def weighted(self, row: Mapping[str, Any], names: Sequence[str]) -> dict[str, float]:
-        """What each loss term of a row adds to the loss, `weighted/<term>`."""
-        config = getattr(self.objective, "config", None)
-        weights = {name: float(getattr(config, f"{name}_weight", 1.0)) for name in names}
-        return {f"weighted/{name}": weights[name] * row[name] for name in names if row.get(name) is not None}

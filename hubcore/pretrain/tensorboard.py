@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,20 +11,18 @@ _log = logging.getLogger("hubcore.pretrain")
 
 
 class EventWriter:
-    """Writes scalars, one for each figure of a row."""
+    """Writes scalars, one for each figure of a row, until that fails once: metrics.jsonl has the same figures.
+
+    Args:
+        writer: a `SummaryWriter`.
+    """
 
     def __init__(self, writer: Any) -> None:
         self._writer = writer
-        self._broken = False
 
     @classmethod
     def open(cls, folder: Path, update: int) -> EventWriter | None:
-        """A writer into a folder; None without tensorboard.
-
-        Args:
-            folder: the folder.
-            update: updates done; what an earlier process wrote beyond them is hidden.
-        """
+        """A writer into a folder, None without tensorboard; rows beyond `update` that an earlier process wrote are hidden."""
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError:
@@ -40,22 +38,20 @@ class EventWriter:
         """Writes the numbers of a row."""
         for name, value in row.items():
             if name != "update" and isinstance(value, int | float):
-                self._try(self._writer.add_scalar, name, value, row["update"])
+                self._try("add_scalar", name, value, row["update"])
 
     def flush(self) -> None:
-        """Writes out what is pending, which a process that is killed would take with it."""
-        self._try(self._writer.flush)
+        """Writes out rows that are still in memory, which a killed process would lose."""
+        self._try("flush")
 
     def close(self) -> None:
-        """Writes out what is pending, and ends."""
-        self._try(self._writer.close)
+        """Writes out rows that are still in memory, and ends."""
+        self._try("close")
 
-    def _try(self, act: Callable[..., Any], *values: Any) -> None:
-        """Does something with the writer; once that fails, nothing more, for metrics.jsonl has the same figures."""
-        if self._broken:
-            return
+    def _try(self, method: str, *values: Any) -> None:
         try:
-            act(*values)
+            if self._writer is not None:
+                getattr(self._writer, method)(*values)
         except OSError as error:
-            self._broken = True
+            self._writer = None
             _log.warning("no more event files are written (%s); metrics.jsonl has the same figures", error)

@@ -23,8 +23,8 @@ def validate(stepper: Stepper, data: Data, update: int, *, workers: int) -> dict
         workers: threads that read audio.
     """
     objective, processes = stepper.objective, stepper.processes
-    variants = objective.variants() or {"": {}}  # type: ignore[operator]
-    batches = data.plan.epoch(0)
+    variants = objective.variants() or {"": {}}
+    batches = data.epochs.epoch(0)
     places = [Place(0, position) for position in range(len(batches))][processes.rank :: processes.world]
     found: dict[str, Any] = {}
     was_training = objective.training

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from hubcore.errors import OptionError
-from hubcore.pretrain.objective import Batch, Losses
+from hubcore.pretrain.objective import Batch, Figure, Losses, Term
 from hubcore_ofa_wav2vec2.checkpoint import RENAMES
 from hubcore_ofa_wav2vec2.cif import fire, integrate_and_fire
 from hubcore_ofa_wav2vec2.config import CONFIGS, OfaWav2Vec2Config
@@ -33,7 +33,14 @@ from hubcore_ofa_wav2vec2.pretrain.guidance import (
 )
 from hubcore_ofa_wav2vec2.pretrain.initialise import parse_any
 from hubcore_wav2vec2.pretrain.initialise import load_pretraining_weights
+from hubcore_wav2vec2.pretrain.objective import FIGURES as WAV2VEC2_FIGURES
 from hubcore_wav2vec2.pretrain.objective import Draws, Wav2Vec2Pretraining, per_target
+
+FIGURES = {
+    **WAV2VEC2_FIGURES,
+    "alpha_mean": Figure("alpha, mean", "alpha {:.3f}"),
+    "frame_period_ms": Figure("frame period (ms)", "{:.1f} ms a frame"),
+}
 
 
 class OfaWav2Vec2Pretraining(Wav2Vec2Pretraining):
@@ -56,6 +63,7 @@ class OfaWav2Vec2Pretraining(Wav2Vec2Pretraining):
     upstream: ClassVar[str] = "ofa_wav2vec2"
     model_configs: ClassVar[Mapping[str, OfaWav2Vec2Config]] = CONFIGS
     config_class: ClassVar[type[OfaWav2Vec2Objective]] = OfaWav2Vec2Objective
+    figures: ClassVar[Mapping[str, Figure]] = FIGURES
     config: OfaWav2Vec2Objective
     model: OfaWav2Vec2Model
 
@@ -64,8 +72,8 @@ class OfaWav2Vec2Pretraining(Wav2Vec2Pretraining):
     ) -> None:
         super().__init__(model_config, config, build_model(model_config) if model is None else model)
 
-    @staticmethod
-    def open_guidance(paths: Sequence[Path]) -> Mapping[str, Any] | None:
+    @classmethod
+    def open_guidance(cls, paths: Sequence[Path]) -> Mapping[str, Any] | None:
         """The segments of a corpus by utterance; see `hubcore_ofa_wav2vec2.segments.open_segments`."""
         from hubcore_ofa_wav2vec2.segments import open_segments
 
@@ -125,40 +133,36 @@ class OfaWav2Vec2Pretraining(Wav2Vec2Pretraining):
         """Adds what guides alpha to the losses and the figures."""
         config, count = self.config, len(alpha)
         ratio = torch.stack([part.float().mean() for part in mixed])  # (B,)
-        zero = alpha[0].sum() * 0
-        terms = {"cardinality": zero, "segmentation": zero, "frame": zero}
+        cardinality = segmentation = frame = alpha[0].sum() * 0
         if config.cardinality_weight > 0:
             off = ratio - config.target_ratio
             # The original compares the mean of the batch, so that utterances may make up for each other.
             original = config.compat == "original"
-            terms["cardinality"] = off.mean().abs() if original else per_target(off.abs(), counts)
+            cardinality = off.mean().abs() if original else per_target(off.abs(), counts)
         if config.needs_segments:
             guides = self._guides(check_guidance(batch.guidance, count), batch, alpha)
             padded = config.compat == "original"
             if padded:
                 alpha, guides = pad_alpha(alpha, guides)
             if config.segmentation_weight > 0:
-                terms["segmentation"] = per_target(segmentation_loss(alpha, guides, padded=padded), counts)
+                segmentation = per_target(segmentation_loss(alpha, guides, padded=padded), counts)
             if config.frame_weight > 0:
-                terms["frame"] = per_target(frame_loss(alpha, guides), counts)
-        size = losses.sample_size
-        total = losses.total + size * (
-            config.cardinality_weight * terms["cardinality"]
-            + config.segmentation_weight * terms["segmentation"]
-            + config.frame_weight * terms["frame"]
-        )
+                frame = per_target(frame_loss(alpha, guides), counts)
+        terms = {
+            "cardinality": Term(cardinality, config.cardinality_weight, "mean"),
+            "segmentation": Term(segmentation, config.segmentation_weight, "mean"),
+            "frame": Term(frame, config.frame_weight, "mean"),
+        }
         frames = sum(len(part) for part in mixed)
         own = torch.cat(alpha).detach()
         figures = {
             **losses.figures,
-            "loss": (total.item() / max(size, 1), size),
-            **{name: (value.item(), size) for name, value in terms.items()},
             "alpha_mean": (own.mean().item(), frames),
             "mixed_alpha_mean": (float(torch.cat(mixed).detach().mean()), frames),
             "frame_period_ms": (1000 * self._seconds(frames) / sum(lengths), sum(lengths)),
             "lambda": (float(lambd), count),
         }
-        return Losses(total, size, {**losses.terms, **{name: value.detach() for name, value in terms.items()}}, figures)
+        return Losses(losses.sample_size, {**losses.terms, **terms}, figures)
 
     def _guides(self, guidance: Sequence[Segment], batch: Batch, alpha: Sequence[Tensor]) -> list[Guide]:
         if self.config.compat == "original":  # never cropped with the audio

@@ -8,15 +8,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from hubcore.errors import OptionError
-from hubcore.pretrain.objective import Batch, Losses
+from hubcore.pretrain.objective import Batch, Figure, Losses, Objective, Term
 from hubcore_wav2vec2.config import CONFIGS, Wav2Vec2Config
 from hubcore_wav2vec2.model import Wav2Vec2Model, build_model
 from hubcore_wav2vec2.pretrain.config import Wav2Vec2Objective
@@ -25,6 +24,30 @@ from hubcore_wav2vec2.pretrain.initialise import load_pretraining_weights
 from hubcore_wav2vec2.pretrain.masking import draw_masks, draw_negatives
 from hubcore_wav2vec2.pretrain.quantizer import GumbelQuantizer, Quantized, gumbel_noise
 
+FIGURES = {
+    "accuracy": Figure(
+        "accuracy",
+        "accuracy {:.3f}",
+        {
+            "min_accuracy": "The contrastive task is not being learnt. The usual causes are audio that is silence or noise, "
+            "targets that are all the same, and a learning rate that is too high. Listen to some of the files, lower "
+            "optimization.lr, or raise optimization.warmup_updates.",
+            "max_accuracy": "The contrastive task has become trivial, so nothing more is learnt from it. The usual causes are "
+            "masks that leave too much uncovered, and negatives that give themselves away by padding or silence. Raise "
+            "objective.mask_prob or objective.mask_length, and look at the audio.",
+        },
+    ),
+    "code_perplexity": Figure(
+        "perplexity of the codes",
+        "perplexity {:.1f}",
+        {
+            "min_perplexity": "The quantiser has collapsed onto a few codes, so that targets hardly differ. The usual causes "
+            "are a learning rate that is too high or warms up too fast, and a diversity term that is too weak for the batch. "
+            "Lower optimization.lr, raise optimization.warmup_updates or objective.diversity_weight, or use larger batches "
+            "(optimization.accumulate)."
+        },
+    ),
+}
 TRAINING_CHUNK = 200
 """Frames that the extractor computes at a time in training: the fastest of 25 to 1000, a tenth faster than extraction's 50."""
 
@@ -56,7 +79,7 @@ class Answers:
     temperature: float
 
 
-class Wav2Vec2Pretraining(nn.Module):
+class Wav2Vec2Pretraining(Objective):
     """wav2vec 2.0's pre-training (Baevski et al. 2020, section 3): masked frames must be told from others of the utterance.
 
     Nothing is padded or cropped: masks, targets and negatives of an utterance come from its own frames, and its part of
@@ -76,14 +99,12 @@ class Wav2Vec2Pretraining(nn.Module):
     upstream: ClassVar[str] = "wav2vec2"
     model_configs: ClassVar[Mapping[str, Wav2Vec2Config]] = CONFIGS
     config_class: ClassVar[type[Wav2Vec2Objective]] = Wav2Vec2Objective
+    figures: ClassVar[Mapping[str, Figure]] = FIGURES
+    config: Wav2Vec2Objective
+    model_config: Wav2Vec2Config
 
     def __init__(self, model_config: Wav2Vec2Config, config: Wav2Vec2Objective, model: Wav2Vec2Model | None = None) -> None:
-        super().__init__()
-        if not isinstance(config, self.config_class):
-            raise OptionError(
-                f"config is a {type(config).__name__}. {type(self).__name__} takes a {self.config_class.__name__}."
-            )
-        self.model_config, self.config = model_config, config
+        super().__init__(model_config, config)
         self.model = build_model(model_config) if model is None else model
         # Backward keeps every intermediate anyway, so small chunks would save nothing here.
         self.model.extractor.chunk = TRAINING_CHUNK
@@ -99,23 +120,10 @@ class Wav2Vec2Pretraining(nn.Module):
         """Whether layer drop may leave blocks without a gradient."""
         return self.config.layerdrop > 0
 
-    @staticmethod
-    def open_guidance(paths: Sequence[Path]) -> Mapping[str, Any] | None:
-        """Nothing: wav2vec 2.0 learns from audio alone.
-
-        Raises:
-            OptionError: there are paths.
-        """
-        if paths:
-            raise OptionError(
-                "data.segments is set, but wav2vec 2.0 learns from audio alone. Segments guide ofa_wav2vec2. Leave "
-                "data.segments out, or set upstream: ofa_wav2vec2."
-            )
-        return None
-
-    def variants(self) -> Mapping[str, Mapping[str, Any]]:
-        """One way to validate."""
-        return {"": {}}
+    @classmethod
+    def crops_to_shortest(cls, config: Wav2Vec2Objective) -> bool:
+        """Whether batches are cropped as fairseq's."""
+        return config.compat == "original"
 
     def load_weights(self, path: Path) -> tuple[list[str], list[str]]:
         """Takes over the weights of a checkpoint of any layout; see `hubcore.pretrain.objective.Objective.load_weights`."""
@@ -174,26 +182,19 @@ class Wav2Vec2Pretraining(nn.Module):
         size = sum(answers.counts)
         entries = config.codebook_groups * config.codebook_entries
         diversity = (entries - answers.quantized.prob_perplexity) / entries
-        penalty = per_target(squares, answers.counts)
-        total = answers.contrast.loss + size * (config.diversity_weight * diversity + config.features_penalty_weight * penalty)
         terms = {
-            "contrastive": answers.contrast.loss.detach(),
-            "diversity": diversity.detach(),
-            "features_penalty": penalty.detach(),
+            "contrastive": Term(answers.contrast.loss),
+            "diversity": Term(diversity, config.diversity_weight, "mean"),
+            "features_penalty": Term(per_target(squares, answers.counts), config.features_penalty_weight, "mean"),
         }
-        per = max(size, 1)
         figures = {
-            "loss": (total.item() / per, size),
-            "contrastive": (answers.contrast.loss.item() / per, size),
-            "diversity": (diversity.item(), size),
-            "features_penalty": (penalty.item(), size),
-            "accuracy": (answers.contrast.correct.item() / per, size),
+            "accuracy": (answers.contrast.correct.item() / max(size, 1), size),
             "code_perplexity": (answers.quantized.code_perplexity.item(), size),
             "prob_perplexity": (answers.quantized.prob_perplexity.item(), size),
             "temperature": (answers.temperature, size),
             "masked": (size / sum(frames), sum(frames)),
         }
-        return Losses(total, size, terms, figures)
+        return Losses(size, terms, figures)
 
     def _draw_mask(self, frames: Sequence[int], seed: int) -> Tensor:
         """`(N,)` bool; an utterance in which fewer than two frames would be masked has no question to ask, and none is."""

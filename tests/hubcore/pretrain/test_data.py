@@ -19,11 +19,11 @@ from hubcore.errors import ExtractionError, OptionError
 from hubcore.pretrain.data import (
     BatchReader,
     Cropping,
+    Epochs,
     Place,
-    Plan,
     Utterance,
     check_guidance,
-    plan_epoch,
+    epoch_batches,
     read_ahead,
     read_corpus,
 )
@@ -40,17 +40,17 @@ def test_an_epoch_has_every_utterance_once_and_no_batch_is_too_large(
     given_lengths: tuple[list[int], int], seed: int, epoch: int
 ) -> None:
     lengths, cap = given_lengths
-    plan = plan_epoch(lengths, seed=seed, epoch=epoch, max_samples_per_batch=cap)
+    plan = epoch_batches(lengths, seed=seed, epoch=epoch, max_samples_per_batch=cap)
     assert sorted(index for batch in plan for index in batch) == list(range(len(lengths)))
     assert all(batch and sum(lengths[index] for index in batch) <= cap for batch in plan)
-    assert plan == plan_epoch(lengths, seed=seed, epoch=epoch, max_samples_per_batch=cap)
+    assert plan == epoch_batches(lengths, seed=seed, epoch=epoch, max_samples_per_batch=cap)
 
 
 @given(lengths_and_cap, st.integers(0, 2**31))
 @settings(max_examples=50, deadline=None)
 def test_batches_are_full_and_of_similar_lengths(given_lengths: tuple[list[int], int], seed: int) -> None:
     lengths, cap = given_lengths
-    plan = plan_epoch(lengths, seed=seed, epoch=0, max_samples_per_batch=cap)
+    plan = epoch_batches(lengths, seed=seed, epoch=0, max_samples_per_batch=cap)
     by_length = sorted(plan, key=lambda batch: min(lengths[index] for index in batch))
     totals = [sum(lengths[index] for index in batch) for batch in by_length]
     # Only the batch with the longest utterances may have room for another one.
@@ -62,7 +62,7 @@ def test_batches_are_full_and_of_similar_lengths(given_lengths: tuple[list[int],
 
 def test_epochs_and_seeds_differ() -> None:
     lengths = [100 + n for n in range(60)]
-    plans = [plan_epoch(lengths, seed=s, epoch=e, max_samples_per_batch=500) for s, e in ((1, 0), (1, 1), (2, 0))]
+    plans = [epoch_batches(lengths, seed=s, epoch=e, max_samples_per_batch=500) for s, e in ((1, 0), (1, 1), (2, 0))]
     assert plans[0] != plans[1] != plans[2] != plans[0]
     first, second = ({tuple(sorted(batch)) for batch in plan} for plan in plans[:2])
     assert len(first & second) < len(first) / 2, "batches are of other utterances, not only in another order"
@@ -71,7 +71,7 @@ def test_epochs_and_seeds_differ() -> None:
 @given(st.integers(1, 30), st.integers(0, 40), st.integers(1, 20))
 @settings(max_examples=100, deadline=None)
 def test_the_sequence_of_batches_is_one_wherever_one_begins(count: int, skipped: int, taken: int) -> None:
-    plan = Plan([10] * count, seed=3, max_samples_per_batch=30)
+    plan = Epochs([10] * count, seed=3, max_samples_per_batch=30)
     whole = plan.take(Place(0, 0), skipped + taken)
     start = plan.after(Place(0, 0), skipped) if skipped else Place(0, 0)
     assert plan.take(start, taken) == whole[skipped:]
@@ -201,7 +201,7 @@ def test_a_root_that_is_not_there_is_said_before_anything_runs(tmp_path: Path, m
 @pytest.mark.parametrize("workers", [0, 1, 3])
 def test_reading_ahead_keeps_the_order(lab: Lab, workers: int) -> None:
     items = corpus(lab.train)
-    plan = Plan([item.samples for item in items], seed=1, max_samples_per_batch=16000)
+    plan = Epochs([item.samples for item in items], seed=1, max_samples_per_batch=16000)
     reader = BatchReader(items, sample_rate=16000, cropping=Cropping())
     batches = plan.take(Place(0, 0), 15)
     loaded = list(read_ahead(reader, iter(batches), workers=workers))
@@ -210,7 +210,7 @@ def test_reading_ahead_keeps_the_order(lab: Lab, workers: int) -> None:
 
 def test_reading_ahead_stops_where_it_is_closed(lab: Lab) -> None:
     items = corpus(make_corpus(lab.folder / "more", 3))
-    plan = Plan([item.samples for item in items], seed=1, max_samples_per_batch=6000)
+    plan = Epochs([item.samples for item in items], seed=1, max_samples_per_batch=6000)
     reader = BatchReader(items, sample_rate=16000, cropping=Cropping())
 
     def forever() -> object:

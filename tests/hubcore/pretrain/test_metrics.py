@@ -14,6 +14,7 @@ from hubcore.pretrain.metrics import MicroBatch, RowFile, Window, read_rows, rou
 from hubcore.pretrain.monitor import Monitor
 from hubcore.pretrain.recipe import MonitorSection
 from hubcore.pretrain.seeds import derive_seed
+from hubcore_wav2vec2.pretrain.objective import FIGURES
 
 batches = st.builds(
     MicroBatch,
@@ -40,8 +41,8 @@ def test_a_window_that_was_saved_in_between_is_the_same(done: list[MicroBatch], 
 
 
 def test_figures_are_means_by_weight_whatever_process_they_come_from() -> None:
-    one = MicroBatch(0, 10.0, 10, 0, {"error": 1.0}, {"accuracy": (0.5, 10), "loss": (99.0, 1)})
-    two = MicroBatch(1, 0.0, 30, 0, {"error": 2.0}, {"accuracy": (0.1, 30), "rare": (7.0, 0)})
+    one = MicroBatch(0, 10.0, 10, 0, {"error": 1.0}, {}, {"accuracy": (0.5, 10), "loss": (99.0, 1)})
+    two = MicroBatch(1, 0.0, 30, 0, {"error": 2.0}, {}, {"accuracy": (0.1, 30), "rare": (7.0, 0)})
     rows = []
     for order in ([one, two], [two, one]):
         window = Window()
@@ -93,9 +94,9 @@ LIMITS = MonitorSection(grace_updates=10, patience=3, min_perplexity=5.0, min_ac
 
 
 def verdict(rows: list[dict[str, float]], limits: MonitorSection = LIMITS) -> tuple[int, str] | None:
-    monitor = Monitor(limits)
+    monitor = Monitor(limits, FIGURES)
     for row in rows:
-        monitor = Monitor(limits, json.loads(json.dumps(monitor.state())))
+        monitor = Monitor(limits, FIGURES, json.loads(json.dumps(monitor.state())))
         complaint = monitor.judge(row)
         if complaint:
             return int(row["update"]), complaint

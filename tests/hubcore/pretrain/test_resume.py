@@ -110,7 +110,7 @@ def test_a_signal_saves_and_the_named_command_goes_on(lab: Lab, number: signal.S
     process.send_signal(number)
     _, said = process.communicate(timeout=60)
     assert process.returncode == code, said
-    match = re.search(r"interrupted at update (\d+), which is saved. To go on: hubcore (.*)", said)
+    match = re.search(r"interrupted at update (\d+), which is saved. To resume: hubcore (.*)", said)
     assert match, said
     update, arguments = int(match[1]), match[2].split()
     assert (lab.folder / f"run/checkpoints/update_{update:08}").is_dir()

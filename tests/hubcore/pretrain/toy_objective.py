@@ -15,7 +15,7 @@ from torch import nn
 from torch.nn import functional
 
 from hubcore.errors import OptionError
-from hubcore.pretrain.objective import Batch, Losses
+from hubcore.pretrain.objective import Batch, Figure, Losses, Objective, Term
 from hubcore_wav2vec2 import CONFIGS, Wav2Vec2Config, build_model
 from hubcore_wav2vec2.checkpoint import read_file
 
@@ -44,17 +44,19 @@ class ToyConfig:
     constant_perplexity: float | None = None
     skip: bool = False
     """Whether it leaves its extra layer out at random, so that it gets no gradient."""
-    compat: str = "exact"
 
 
-class ToyPretraining(nn.Module):
+class ToyPretraining(Objective):
     upstream: ClassVar[str] = "wav2vec2"
     model_configs: ClassVar[Mapping[str, Wav2Vec2Config]] = {"small": SMALL}
     config_class: ClassVar[type[ToyConfig]] = ToyConfig
+    figures: ClassVar[Mapping[str, Figure]] = {
+        "accuracy": Figure("accuracy"),
+        "code_perplexity": Figure("perplexity", "perplexity {:.1f}", {"min_perplexity": "The toy has collapsed. Play less."}),
+    }
 
     def __init__(self, model_config: Wav2Vec2Config, config: ToyConfig) -> None:
-        super().__init__()
-        self.model_config, self.config = model_config, config
+        super().__init__(model_config, config)
         self.model = build_model(model_config)
         self.extra = nn.Linear(model_config.dim, model_config.dim)
         self.head = nn.Linear(model_config.dim, model_config.conv_dim)
@@ -63,8 +65,8 @@ class ToyPretraining(nn.Module):
     def skips_parameters(self) -> bool:
         return self.config.skip
 
-    @staticmethod
-    def open_guidance(paths: Sequence[Path]) -> Mapping[str, Any] | None:
+    @classmethod
+    def open_guidance(cls, paths: Sequence[Path]) -> Mapping[str, Any] | None:
         if not paths:
             return None
         lines = paths[0].read_text().splitlines()
@@ -96,14 +98,11 @@ class ToyPretraining(nn.Module):
             error = error[:0]
         spread = features.float().square().mean()
         size = len(error)
-        total = error.sum() + size * config.spread_weight * spread
-        if update == config.nan_at:
-            total = total * float("nan")
+        weight = float("nan") if update == config.nan_at else 1.0
         perplexity = config.constant_perplexity
         figures = {
-            "loss": (total.item() / max(size, 1), float(size)),
             "accuracy": (torch.rand((), generator=generator).item(), float(size)),
             "code_perplexity": (perplexity if perplexity is not None else 5.0 + float(x.detach().std()), float(size)),
         }
-        terms = {"error": error.sum().detach(), "spread": spread.detach()}
-        return Losses(total, size, terms, figures)
+        terms = {"error": Term(error.sum(), weight), "spread": Term(spread, config.spread_weight, over="mean")}
+        return Losses(size, terms, figures)

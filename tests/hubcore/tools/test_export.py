@@ -118,7 +118,7 @@ def test_transformers_computes_the_same_contrastive_loss(trained: tuple[Path, Wa
         if objective.model_config.normalize:
             heard = torch.nn.functional.layer_norm(heard, heard.shape[-1:])
         out = theirs(heard, mask_time_indices=mask, sampled_negative_indices=sampled)
-    assert ours.terms["contrastive"].item() == pytest.approx(out.contrastive_loss.item(), rel=1e-5)
+    assert ours.terms["contrastive"].value.item() == pytest.approx(out.contrastive_loss.item(), rel=1e-5)
 
 
 def test_transformers_gets_the_options_of_a_run() -> None:

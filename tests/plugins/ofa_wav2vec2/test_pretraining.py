@@ -88,10 +88,10 @@ def test_every_loss_term_is_the_original_s(case: str) -> None:
     _, losses = gold_losses(case)
     assert losses.sample_size == about["sample_size"]
     assert losses.total.item() == pytest.approx(about["loss_total"], rel=1e-5)
-    assert losses.terms["contrastive"].item() == pytest.approx(about["infonce_sum"], rel=1e-5)
+    assert losses.terms["contrastive"].value.item() == pytest.approx(about["infonce_sum"], rel=1e-5)
     weights = {"cardinality": about["card_cfg"], "segmentation": 0.05, "frame": 0.5}
     for name, wanted in zip(TERMS, about["extra_losses_raw"], strict=True):
-        assert losses.terms[name].item() * weights.get(name, 1) == pytest.approx(wanted, rel=1e-5), name
+        assert losses.terms[name].value.item() * weights.get(name, 1) == pytest.approx(wanted, rel=1e-5), name
     figures = losses.figures
     assert figures["accuracy"][0] * losses.sample_size == pytest.approx(about["log/correct"])
     assert figures["code_perplexity"][0] == pytest.approx(about["log/code_perplexity"], rel=1e-5)
@@ -171,7 +171,7 @@ def test_a_cropped_utterance_is_guided_by_its_own_part_of_the_file() -> None:
 
     def guided(batch: Batch) -> dict[str, float]:
         terms = objective(batch, update=0, seed=0, lambd=0.5).terms
-        return {name: terms[name].item() for name in ("segmentation", "frame")}
+        return {name: terms[name].value.item() for name in ("segmentation", "frame")}
 
     as_crop = guided(Batch([crop], starts=[320 * first], guidance=[segment]))
     assert as_crop == pytest.approx(guided(Batch([crop], guidance=[own])), rel=1e-6)

@@ -424,7 +424,7 @@ def test_transformers_computes_the_same_losses(tmp_path: Path) -> None:
     sampled[mask] = places[negatives]
     with torch.no_grad():
         out = theirs(torch.stack(wavs), mask_time_indices=mask, sampled_negative_indices=sampled)
-    assert ours.terms["contrastive"].item() == pytest.approx(out.contrastive_loss.item(), rel=1e-5)
+    assert ours.terms["contrastive"].value.item() == pytest.approx(out.contrastive_loss.item(), rel=1e-5)
     # In eval mode theirs counts entries in use, not probabilities.
     entries = 2 * 20
     diversity = (entries - ours.figures["code_perplexity"][0]) / entries * ours.sample_size
