@@ -79,7 +79,7 @@ def options_of(cls: type[Any], *, with_weights: bool | None = None) -> tuple[Opt
         >>> from hubcore_fbank import FbankUpstream
         >>> option = next(option for option in options_of(FbankUpstream) if option.name == "num_mel_bins")
         >>> option.type, option.default, option.doc
-        ('a whole number', 80, 'Number of mel filters.')
+        ('a whole number from 1 to 65,536', 80, 'Number of mel filters.')
     """
     from hubcore.upstream import UpstreamBase
 

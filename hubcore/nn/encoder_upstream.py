@@ -6,7 +6,7 @@ Shapes: `B` batch, `T` samples, `F` frames, `N` packed frames of all utterances,
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -61,6 +61,8 @@ class EncoderUpstream(UpstreamBase):
 
     build_model: Callable[..., nn.Module]
     """Makes the model of a config, with fresh weights."""
+    clip_times: ClassVar[bool] = True
+    """Whether the times of frames stop at the ends of the utterance, or reach as far as its mirror image or padding."""
 
     def __init__(self, config: EncoderConfig, model: nn.Module | None = None) -> None:
         """An upstream with fresh weights, or around a `model` that was built elsewhere from the same config."""
@@ -110,7 +112,7 @@ class EncoderUpstream(UpstreamBase):
             states: hidden states of the layers `layers`.
             counts: frames of each utterance.
             layers: indices into `layer_names`.
-            samples: samples of each utterance, beyond which no frame reaches.
+            samples: samples of each utterance.
             extras: tensors that only this family gives.
         """
         if self.frame_stride is None:
@@ -125,5 +127,7 @@ class EncoderUpstream(UpstreamBase):
             sample_rate=self.sample_rate,
             offset=self.config.first_sample,
         )
-        ends = torch.tensor(samples, dtype=times.dtype, device=times.device) / self.sample_rate
-        return self.make_output(padded, frames, layers, times.clamp(min=0).minimum(ends[:, None, None]), extras)
+        if self.clip_times:
+            ends = torch.tensor(samples, dtype=times.dtype, device=times.device) / self.sample_rate
+            times = times.clamp(min=0).minimum(ends[:, None, None])
+        return self.make_output(padded, frames, layers, times, extras)

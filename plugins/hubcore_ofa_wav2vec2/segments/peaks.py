@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hubcore.errors import OptionError
-from hubcore_fbank.components import deltas, mel_filters, power_spectrum, shape_frames, window_function
+from hubcore.nn.filterbank import deltas, mel_filters, power_spectrum, shape_frames, window_function
 from hubcore_ofa_wav2vec2.segments.grid import FIELD, SAMPLE_RATE, STRIDE, count_frames
 
 _SHIFT = STRIDE // 2

@@ -7,8 +7,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from hubcore.nn.filterbank import cepstral_matrix, lifter
 from hubcore_fbank import FbankConfig, FbankUpstream
-from hubcore_fbank.components import cepstral_matrix, lifter
 
 EPSILON = 2.0**-23
 

@@ -271,7 +271,7 @@ def test_there_is_no_checkpoint():
     ],
 )
 def test_an_impossible_or_idle_value_is_an_error_that_names_it(name, field, value):
-    with pytest.raises(OptionError, match=rf"^{field} is "):
+    with pytest.raises(OptionError, match=rf"^{field} must be "):
         FbankUpstream.from_config(name, **{field: value})
 
 

@@ -1,0 +1,298 @@
+"""From waveforms to filter banks, cepstra and spectra: `Filterbank`, and the steps it takes, functions of tensors.
+
+Constants (windows, filters) are computed in the dtype of the features, in the order of operations of the programs they
+come from: in float32 that makes their rounding, and so the features of near-silent bins, the same. Shapes: `T` samples,
+`F` frames of one utterance, `N` packed frames of all, `S` samples of a frame, `K` frequency bins, `M` mel filters, `D` columns.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from contextlib import nullcontext
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import pad
+
+from hubcore.nn.filterbank_config import FilterbankConfig
+from hubcore.ragged import pack_on_grid
+
+# On a CPU, so many frames and what is computed from them stay in the cache, which halves the time and bounds the memory
+# for long recordings; a GPU wants as much as fits.
+_FRAMES_AT_ONCE = {"cpu": 512}
+_FRAMES_AT_ONCE_ELSEWHERE = 1 << 16
+
+
+class Filterbank(nn.Module):
+    """Waveforms to filter banks, cepstra or spectra, for a whole batch at once; it has no weights.
+
+    Features are computed on the device of the waveforms and in their dtype (float16 and bfloat16 in float32, then rounded,
+    and not under autocast), and gradients reach the waveforms. Frames, mirror images, derivatives and CMVN use an
+    utterance's own samples only.
+
+    Example:
+        >>> from hubcore.nn import FilterbankConfig
+        >>> (features,), counts = Filterbank(FilterbankConfig(num_mel_bins=40))([torch.randn(16000), torch.randn(8000)])
+        >>> tuple(features.shape), counts
+        ((146, 120), [98, 48])
+    """
+
+    def __init__(self, config: FilterbankConfig) -> None:
+        super().__init__()
+        self.config = config
+        self._constants: dict[tuple[torch.device, torch.dtype], _Constants] = {}
+
+    def forward(self, wavs: Sequence[Tensor], layers: Sequence[int] = (0,)) -> tuple[list[Tensor], list[int]]:
+        """Packed features `(N, D)`, once for each of `layers` (there is only 0), and the frames of each utterance."""
+        dtype, device = wavs[0].dtype, wavs[0].device.type
+        # Autocast would take the mel product to half precision, where quiet energies underflow to 0.
+        with torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext():
+            if dtype.itemsize < 4:
+                wavs = [wav.float() for wav in wavs]
+            features = [self.over_time(frames) for frames in self.frame_features(wavs)]
+        packed = (features[0] if len(features) == 1 else torch.cat(features)).to(dtype)
+        return [packed for _ in layers], [len(rows) for rows in features]
+
+    def frame_features(self, wavs: Sequence[Tensor]) -> list[Tensor]:
+        """What depends on single frames only, `(F, base_dim)` for each waveform: everything but derivatives and CMVN."""
+        config = self.config
+        counts = [config.num_frames(len(wav)) for wav in wavs]
+        if not config.snip_edges:
+            wavs = [self._mirror(wav, count) for wav, count in zip(wavs, counts, strict=True)]
+        signal, starts = pack_on_grid(wavs, config.frame_shift)
+        if config.input_scale != 1.0:
+            signal = signal * config.input_scale
+        # Windows that straddle two utterances are computed too, and never used: fewer than three for each utterance.
+        windows = signal.unfold(0, config.frame_length, config.frame_shift)  # (all windows, S), a view
+        at_once = _FRAMES_AT_ONCE.get(signal.device.type, _FRAMES_AT_ONCE_ELSEWHERE)
+        packed = torch.cat([self._compute(part) for part in torch.split(windows, at_once)])
+        ends = [*starts[1:], len(packed)]
+        sizes = [n for start, end, count in zip(starts, ends, counts, strict=True) for n in (count, end - start - count)]
+        return list(torch.split(packed, sizes)[::2])
+
+    def over_time(self, features: Tensor) -> Tensor:
+        """`(F, D)` from the `(F, base_dim)` of one utterance: derivatives appended, columns normalised."""
+        orders = [features]
+        for _ in range(self.config.delta_order):
+            orders.append(deltas(orders[-1], self.config.delta_window))
+        features = torch.cat(orders, dim=1) if len(orders) > 1 else features
+        return normalize_columns(features, self.config.cmvn_epsilon) if self.config.cmvn else features
+
+    def _mirror(self, wav: Tensor, count: int) -> Tensor:
+        config = self.config
+        left = -config.first_sample
+        right = (count - 1) * config.frame_shift + config.frame_length - left - len(wav)
+        return mirror_edges(wav, left, max(right, 0), repeat_end=not config.center)
+
+    def _compute(self, frames: Tensor) -> Tensor:
+        """`(F, base_dim)` features of frames `(F, S)`."""
+        config, constants = self.config, self._constants_for(frames)
+        if config.dither:
+            frames = frames + torch.randn_like(frames) * config.dither
+        if config.remove_dc_offset:
+            frames = frames - frames.mean(dim=1, keepdim=True)
+        shaped = shape_frames(frames, constants.window, config.preemphasis, config.num_fft)
+        spectrum = power_spectrum(shaped) if config.power == 2 else torch.fft.rfft(shaped).abs()  # (F, K)
+        energies = spectrum if constants.filters is None else spectrum @ constants.filters
+        features = self._log(energies, config.log_floor) if config.use_log else energies
+        if constants.cepstra is not None:
+            features = features @ constants.cepstra
+        if constants.lifter is not None:
+            features = features * constants.lifter
+        if config.use_energy:
+            energy = self._log_energy(frames if config.raw_energy else shaped)
+            features = torch.cat([energy, features if config.kind == "fbank" else features[:, 1:]], dim=1)
+        return features
+
+    def _log_energy(self, frames: Tensor) -> Tensor:
+        energy = frames.square().sum(dim=1, keepdim=True)
+        return self._log(energy, max(self.config.log_floor, self.config.energy_floor))
+
+    def _log(self, energies: Tensor, floor: float) -> Tensor:
+        if self.config.log_offset:
+            energies = energies + self.config.log_offset
+        return energies.clamp(min=floor).log()
+
+    def _constants_for(self, frames: Tensor) -> _Constants:
+        key = (frames.device, frames.dtype)
+        if key not in self._constants:
+            # Made in inference mode they would be unusable in a later call that needs gradients.
+            with torch.inference_mode(False):
+                self._constants[key] = _constants(self.config, frames.device, frames.dtype)
+        return self._constants[key]
+
+
+class _Constants(NamedTuple):
+    """What a config says in tensors of one device and dtype."""
+
+    window: Tensor
+    filters: Tensor | None
+    cepstra: Tensor | None
+    lifter: Tensor | None
+
+
+def _constants(config: FilterbankConfig, device: torch.device, dtype: torch.dtype) -> _Constants:
+    filters = cepstra = factors = None
+    if config.kind != "spectrogram":
+        build = mel_filters if config.mel_triangles == "mel" else mel_filters_in_hertz
+        edges = (config.low_freq_hz, config.highest_hz)
+        filters = build(config.num_mel_bins, config.num_fft, config.sample_rate, *edges, dtype).to(device)
+    if config.kind == "mfcc":
+        cepstra = cepstral_matrix(config.num_mel_bins, config.num_ceps, dtype).to(device)
+        if config.cepstral_lifter:
+            factors = lifter(config.num_ceps, config.cepstral_lifter, dtype).to(device)
+    window = window_function(config.window, config.frame_length, dtype).to(device)
+    return _Constants(window, filters, cepstra, factors)
+
+
+def window_function(name: str, length: int, dtype: torch.dtype) -> Tensor:
+    """`(S,)` weights of the samples of a frame of `length`, by one of the names that `FilterbankConfig.window` has.
+
+    Example:
+        >>> window_function("povey", 5, torch.float32)[[0, 2, 4]].tolist()
+        [0.0, 1.0, 0.0]
+    """
+    if name == "rectangular":
+        return torch.ones(length, dtype=dtype)
+    if name == "hamming":
+        return torch.hamming_window(length, periodic=False, dtype=dtype)
+    if name == "blackman":
+        return torch.blackman_window(length, periodic=False, dtype=dtype)
+    hann = torch.hann_window(length, periodic=name == "hann_periodic", dtype=dtype)
+    return hann.pow(0.85) if name == "povey" else hann
+
+
+def mel_filters(count: int, num_fft: int, sample_rate: int, low_hz: float, high_hz: float, dtype: torch.dtype) -> Tensor:
+    """`(K, M)` triangular filters whose sides are straight on the mel axis, as Kaldi's.
+
+    The bin at half the sample rate belongs to no filter.
+
+    Example:
+        >>> mel_filters(23, 512, 16000, 20.0, 8000.0, torch.float32).shape
+        torch.Size([257, 23])
+    """
+    low, high = (1127.0 * math.log(1.0 + hz / 700.0) for hz in (low_hz, high_hz))
+    step = (high - low) / (count + 1)
+    index = torch.arange(count, dtype=dtype)
+    left, middle, right = (low + (index + k) * step for k in range(3))
+    hertz = torch.arange(num_fft // 2, dtype=dtype) * (sample_rate / num_fft)
+    mel = (1127.0 * (1.0 + hertz / 700.0).log())[:, None]
+    rising, falling = (mel - left) / (middle - left), (right - mel) / (right - middle)
+    return pad(torch.minimum(rising, falling).clamp(min=0), (0, 0, 0, num_fft // 2 + 1 - len(hertz)))
+
+
+def mel_filters_in_hertz(
+    count: int, num_fft: int, sample_rate: int, low_hz: float, high_hz: float, dtype: torch.dtype
+) -> Tensor:
+    """`(K, M)` triangular filters whose sides are straight on the hertz axis, corners by HTK's mel formula, height 1.
+
+    Example:
+        >>> mel_filters_in_hertz(80, 400, 16000, 0.0, 8000.0, torch.float32).shape
+        torch.Size([201, 80])
+    """
+    low, high = (2595.0 * math.log10(1.0 + hz / 700.0) for hz in (low_hz, high_hz))
+    corners = 700.0 * (10.0 ** (torch.linspace(low, high, count + 2, dtype=dtype) / 2595.0) - 1.0)
+    top = (num_fft // 2) * sample_rate / num_fft
+    distance = corners - torch.linspace(0, top, num_fft // 2 + 1, dtype=dtype)[:, None]
+    width = corners.diff()
+    return torch.minimum(-distance[:, :-2] / width[:-1], distance[:, 2:] / width[1:]).clamp(min=0)
+
+
+def cepstral_matrix(num_mel_bins: int, num_ceps: int, dtype: torch.dtype) -> Tensor:
+    """`(M, D)` orthonormal discrete cosine transform (type II), its first `num_ceps` columns.
+
+    Example:
+        >>> basis = cepstral_matrix(23, 23, torch.float64)
+        >>> torch.allclose(basis.T @ basis, torch.eye(23, dtype=torch.float64))
+        True
+    """
+    at = torch.arange(num_mel_bins, dtype=dtype)[:, None] + 0.5
+    basis = torch.cos(math.pi / num_mel_bins * at * torch.arange(num_ceps, dtype=dtype)) * math.sqrt(2 / num_mel_bins)
+    basis[:, 0] = math.sqrt(1 / num_mel_bins)
+    return basis
+
+
+def lifter(num_ceps: int, q: float, dtype: torch.dtype) -> Tensor:
+    """`(D,)` factors `1 + q/2 sin(pi i / q)` of cepstral coefficients, which even out their ranges.
+
+    Example:
+        >>> lifter(12, 22.0, torch.float32)[[0, 11]].tolist()
+        [1.0, 12.0]
+    """
+    return 1.0 + 0.5 * q * torch.sin(math.pi * torch.arange(num_ceps, dtype=dtype) / q)
+
+
+def mirror_edges(wav: Tensor, left: int, right: int, *, repeat_end: bool) -> Tensor:
+    """`(left + T + right,)` waveform continued by its own mirror image; `repeat_end` says if the end samples count twice.
+
+    Example:
+        >>> mirror_edges(torch.tensor([1.0, 2.0, 3.0]), 2, 1, repeat_end=False).tolist()
+        [3.0, 2.0, 1.0, 2.0, 3.0, 2.0]
+        >>> mirror_edges(torch.tensor([1.0, 2.0, 3.0]), 2, 1, repeat_end=True).tolist()
+        [2.0, 1.0, 1.0, 2.0, 3.0, 3.0]
+    """
+    skip, end = 0 if repeat_end else 1, len(wav)
+    head, tail = wav[skip : skip + left].flip(0), wav[end - skip - right : end - skip].flip(0)
+    return torch.cat([head, wav, tail])
+
+
+def shape_frames(frames: Tensor, window: Tensor, preemphasis: float, width: int) -> Tensor:
+    """`(F, width)` frames `(F, S)` pre-emphasised, windowed, and filled up with zeros.
+
+    Example:
+        >>> shape_frames(torch.ones(1, 3), torch.ones(3), preemphasis=0.5, width=4).tolist()
+        [[0.5, 0.5, 0.5, 0.0]]
+    """
+    fill = width - frames.shape[1]
+    if preemphasis == 0.0:
+        return pad(frames * window, (0, fill))
+    first = (frames[:, :1] - preemphasis * frames[:, :1]) * window[:1]
+    # Two roundings on purpose: a fused multiply-add would differ from Kaldi's and torchaudio's in quiet bins.
+    rest = torch.mul(frames[:, :-1], -preemphasis).add_(frames[:, 1:]).mul_(window[1:])
+    return torch.cat([first, rest, rest.new_zeros(len(rest), fill)], dim=1)
+
+
+def power_spectrum(frames: Tensor) -> Tensor:
+    """`(F, K)` squared magnitudes of the Fourier transforms of frames, from 0 Hz to half the sample rate.
+
+    Example:
+        >>> power_spectrum(torch.tensor([[1.0, 0.0, -1.0, 0.0]])).tolist()
+        [[0.0, 4.0, 0.0]]
+    """
+    # A complex abs() takes a careful square root, several times slower than all else here, only to be squared again.
+    parts = torch.view_as_real(torch.fft.rfft(frames)).square()
+    return parts[..., 0] + parts[..., 1]
+
+
+def deltas(features: Tensor, window: int) -> Tensor:
+    """`(F, D)` slopes over time of `(F, D)`: a line fitted to `window` frames around each, end frames repeated.
+
+    Example:
+        >>> deltas(torch.tensor([[0.0], [1.0], [2.0], [3.0], [4.0]]), 5)[:, 0].tolist()
+        [0.5, 0.800000011920929, 1.0, 0.800000011920929, 0.5]
+    """
+    reach, frames = window // 2, len(features)
+    padded = torch.cat([features[:1].expand(reach, -1), features, features[-1:].expand(reach, -1)])
+    # Differences first: a column that does not change then has a slope of exactly 0.
+    spans = [padded[reach + k : reach + k + frames] - padded[reach - k : reach - k + frames] for k in range(1, reach + 1)]
+    slope = spans[0]
+    for k, span in enumerate(spans[1:], start=2):
+        slope = slope + k * span
+    return slope / (reach * (reach + 1) * (2 * reach + 1) / 3)
+
+
+def normalize_columns(features: Tensor, epsilon: float) -> Tensor:
+    """`(F, D)` with mean 0 and unbiased standard deviation 1 in every column of `(F, D)`; a constant column becomes 0.
+
+    Example:
+        >>> normalize_columns(torch.tensor([[1.0, 5.0], [2.0, 5.0], [3.0, 5.0]]), 1e-10).tolist()
+        [[-1.0, 0.0], [0.0, 0.0], [1.0, 0.0]]
+    """
+    centred = features - features.mean(0)
+    deviation = torch.linalg.vector_norm(centred, dim=0) / math.sqrt(max(len(features) - 1, 1))
+    # A constant column's rounded mean need not cancel exactly; dividing that rest by itself would make noise of it.
+    values = features.detach()
+    varies = values.amax(0) != values.amin(0)
+    return centred * torch.where(varies, 1.0 / (deviation + epsilon), 0.0)
