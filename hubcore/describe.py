@@ -7,17 +7,17 @@ import dataclasses
 import importlib
 import importlib.util
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from hubcore.card import Card, UpstreamShape
+from hubcore.loading import import_class
+from hubcore.options import Option, options_of
 from hubcore.registry.names import Entry, Family
 from hubcore.sources.resolve import find_cached
-from hubcore.text import printable
+from hubcore.text import error_text, printable
 
-_MAX_HEADER = 100_000_000
-"""Bytes of a header, the format's own limit."""
 _LAYERS_SHOWN = 4
 """More layers than these are shown by the first two and the last."""
 
@@ -64,52 +64,49 @@ class UpstreamInfo:
         return dataclasses.asdict(self)
 
     def __str__(self) -> str:
-        card = self.card
-        rows: list[tuple[str, str]] = [("name", self.name)]
-        if self.aliases:
-            rows.append(("aliases", ", ".join(self.aliases)))
-        rows.append(("class", self.class_path or "none installed"))
-        if self.file:
-            rows.append(("file", f"{self.file}:{self.line}" if self.line else self.file))
-        rows.append(("from", self.distribution))
-        if self.unavailable:
-            rows.append(("unavailable", self.unavailable))
-        if self.config_name:
-            values = ", ".join(f"{key}={value}" for key, value in (self.config or {}).items())
-            problem = f" ({self.config_problem})" if self.config_problem else ""
-            rows.append(("config", f"{self.config_name}" + (f": {values}" if values else problem)))
-        if self.shape is not None:
-            rows += _shape_rows(self.shape)
-        if card is not None:
-            if card.options:
-                rows.append(("options", ", ".join(f"{key}={value}" for key, value in card.options.items())))
-            for source in card.sources:
-                rows.append(("source", source.uri))
-                rows.append(("  sha256", source.sha256 or "not published; pinned on first use"))
-                rows.append(("  size", f"{source.size:,} bytes" if source.size else "not published"))
-            if card.sources:
-                rows.append(("cached", self.cached or f"no; `hubcore fetch {self.name}` gets it"))
-            rows.append(("licence", card.license))
-            for label, value in (("trained on", card.training_data), ("paper", card.paper), ("note", card.note)):
-                if value:
-                    rows.append((label, value))
-            rows.append(("card", f"{card.file}:{card.line}"))
+        rows = [(label, value) for label, value in (*self._rows(), *self._card_rows()) if value]
         width = max(len(label) for label, _ in rows)
         return "\n".join(f"{label:<{width}}  {value}" for label, value in rows)
 
+    def _rows(self) -> Iterator[tuple[str, str | None]]:
+        yield "name", self.name
+        yield "aliases", ", ".join(self.aliases)
+        yield "class", self.class_path or "none installed"
+        yield "file", f"{self.file}:{self.line}" if self.line else self.file
+        yield "from", self.distribution
+        yield "unavailable", self.unavailable
+        if self.config_name:
+            problem = f" ({self.config_problem})" if self.config_problem else ""
+            yield "config", f"{self.config_name}: {_listed(self.config)}" if self.config else self.config_name + problem
+        if self.shape is not None:
+            names, widths, stride = self.shape.layer_names, self.shape.hidden_sizes, self.shape.frame_stride
+            some = names if len(names) <= _LAYERS_SHOWN else (*names[:2], "...", names[-1])
+            yield "layers", f"{len(names)}: {', '.join(some)}"
+            yield "width", ", ".join(map(str, widths if len(set(widths)) > 1 else widths[:1]))
+            milliseconds = f"{stride} samples ({1000 * stride / self.shape.sample_rate:g} ms)" if stride is not None else None
+            yield "frame stride", milliseconds or "depends on the input"
+            yield "sample rate", f"{self.shape.sample_rate} Hz"
 
-def _shape_rows(shape: UpstreamShape) -> list[tuple[str, str]]:
-    names, widths = shape.layer_names, shape.hidden_sizes
-    listed = ", ".join(names if len(names) <= _LAYERS_SHOWN else (*names[:2], "...", names[-1]))
-    stride = "depends on the input"
-    if shape.frame_stride is not None:
-        stride = f"{shape.frame_stride} samples ({1000 * shape.frame_stride / shape.sample_rate:g} ms)"
-    return [
-        ("layers", f"{len(names)}: {listed}"),
-        ("width", ", ".join(map(str, widths if len(set(widths)) > 1 else widths[:1]))),
-        ("frame stride", stride),
-        ("sample rate", f"{shape.sample_rate} Hz"),
-    ]
+    def _card_rows(self) -> Iterator[tuple[str, str | None]]:
+        card = self.card
+        if card is None:
+            return
+        yield "options", _listed(card.options)
+        for source in card.sources:
+            yield "source", source.uri
+            yield "  sha256", source.sha256 or "not published; pinned on first use"
+            yield "  size", f"{source.size:,} bytes" if source.size else "not published"
+        if card.sources:
+            yield "cached", self.cached or f"no; `hubcore fetch {self.name}` gets it"
+        yield "licence", card.license
+        yield "trained on", card.training_data
+        yield "paper", card.paper
+        yield "note", card.note
+        yield "card", f"{card.file}:{card.line}"
+
+
+def _listed(values: Mapping[str, Any]) -> str:
+    return ", ".join(f"{key}={value}" for key, value in values.items())
 
 
 def describe(entry: Entry) -> UpstreamInfo:
@@ -117,14 +114,12 @@ def describe(entry: Entry) -> UpstreamInfo:
     card, family = entry.card, entry.family
     file, line = locate(family) if family else (None, None)
     cached = next(filter(None, (find_cached(source, card) for source in card.sources)), None) if card else None
-    configs = config = problem = shape = None
+    config = problem = shape = None
     # A plugin is asked only where its answer would be shown.
     if card and family and not family.missing and (card.config or "config" in card.options or _is_native(cached)):
         configs, problem = named_configs(family)
-        shape = _shape(configs, card, cached)
-        if card.config is None:
-            problem = None
-        elif problem is None:
+        shape = _shape(configs or {}, card, cached)
+        if problem is None and configs is not None and card.config is not None:
             config, problem = _config(configs, card.config)
     return UpstreamInfo(
         name=entry.name,
@@ -136,11 +131,32 @@ def describe(entry: Entry) -> UpstreamInfo:
         unavailable=entry.unavailable,
         config_name=card.config if card else None,
         config=config,
-        config_problem=problem,
+        config_problem=problem if card and card.config else None,
         shape=shape,
         cached=str(cached) if cached else None,
         card=card,
     )
+
+
+def class_options(entry: Entry, info: UpstreamInfo) -> list[Option]:
+    """The options that an entry's class takes, with the defaults of its card and config; imports the class.
+
+    Example:
+        >>> from hubcore.registry.names import current_registry
+        >>> entry = current_registry().find("mfcc")
+        >>> option = next(option for option in class_options(entry, describe(entry)) if option.name == "num_mel_bins")
+        >>> option.type, option.default, option.doc
+        ('a whole number', 23, 'Number of mel filters.')
+    """
+    if entry.family is None or entry.family.missing:
+        return []
+    card = entry.card
+    try:
+        options = options_of(import_class(entry.family), with_weights=True if card and card.sources else None) or ()
+    except Exception:  # a broken plugin: `info` says the rest
+        return []
+    given = {"config": info.config_name, **(info.config or {}), **(card.options if card else {})}
+    return [dataclasses.replace(option, default=given.get(option.name, option.default)) for option in options]
 
 
 def locate(family: Family) -> tuple[str | None, int | None]:
@@ -197,20 +213,14 @@ def _find_class(module: str, name: str, seen: set[tuple[str, str]]) -> tuple[str
             continue
         for alias in node.names:
             if name == (alias.asname or alias.name) or alias.name == "*":
-                origin = _imported_module(package, node)
-                found = _find_class(origin, name if alias.name == "*" else alias.name, seen) if origin else None
+                try:
+                    origin = importlib.util.resolve_name("." * node.level + (node.module or ""), package)
+                except ImportError:  # above its top-level package
+                    continue
+                found = _find_class(origin, name if alias.name == "*" else alias.name, seen)
                 if found:
                     return found
     return None
-
-
-def _imported_module(package: str, node: ast.ImportFrom) -> str | None:
-    """The absolute name of the module that `from ... import` in `package` means."""
-    parts = package.split(".") if package else []
-    if node.level > len(parts):
-        return None
-    above = parts[: len(parts) - node.level + 1] if node.level else []
-    return ".".join([*above, *([node.module] if node.module else [])]) or None
 
 
 def named_configs(family: Family) -> tuple[dict[str, Any] | None, str | None]:
@@ -225,41 +235,35 @@ def named_configs(family: Family) -> tuple[dict[str, Any] | None, str | None]:
         configs = getattr(importlib.import_module(family.module.partition(".")[0]), "CONFIGS", None)
         return (None if configs is None else {str(name): configs[name] for name in configs}), None
     except (Exception, SystemExit) as error:  # a broken plugin must not keep `info` from saying the rest
-        return None, f"its plugin could not be asked: {_said(error)}"
+        return None, _cannot_be_asked(error)
 
 
-def _said(error: BaseException) -> str:
-    return f"{type(error).__name__}: {printable(str(error))}"
+def _cannot_be_asked(error: BaseException) -> str:
+    return f"its plugin could not be asked: {printable(error_text(error))}"
 
 
-def _config(configs: Mapping[str, Any] | None, name: str) -> tuple[dict[str, Any] | None, str | None]:
+def _config(configs: Mapping[str, Any], name: str) -> tuple[dict[str, Any] | None, str | None]:
     """The values of a named config, or why there are none."""
-    if configs is None:
-        return None, None
     if name not in configs:
         return None, f"unknown to this family: it has {', '.join(configs) or 'none'}"
     try:
         config = configs[name]
         return (dict(config) if isinstance(config, Mapping) else dataclasses.asdict(config)), None
     except Exception as error:  # as above
-        return None, f"its plugin could not be asked: {_said(error)}"
+        return None, _cannot_be_asked(error)
 
 
-def _shape(configs: Mapping[str, Any] | None, card: Card, cached: Path | None) -> UpstreamShape | None:
+def _shape(configs: Mapping[str, Any], card: Card, cached: Path | None) -> UpstreamShape | None:
     """What the upstream of a card will give, where its config says so: the card's named one, or the cached file's own."""
     try:
-        name = card.options.get("config", card.config)
-        config = (configs or {}).get(name)
-        if config is None and name is None and configs and cached and _is_native(cached):
-            values = _native_config(cached)
-            config = type(next(iter(configs.values())))(**values) if values else None
-        if config is None:
-            return None
+        config: Any = configs.get(card.options.get("config", card.config))
+        if config is None and card.config is None and configs and _is_native(cached):
+            config = type(next(iter(configs.values())))(**_native_config(str(cached)))
         fields = {field.name for field in dataclasses.fields(config)}
         changed = {option: value for option, value in card.options.items() if option in fields}
         shape = getattr(dataclasses.replace(config, **changed), "upstream_shape", None)
         return shape if isinstance(shape, UpstreamShape) else None
-    except Exception:  # a config that cannot be asked, or a file that is none: `info` says the rest
+    except Exception:  # no config, or one that cannot be asked, or a damaged file: `info` says the rest
         return None
 
 
@@ -267,11 +271,9 @@ def _is_native(cached: Path | None) -> bool:
     return cached is not None and cached.suffix == ".safetensors"
 
 
-def _native_config(path: Path) -> dict[str, Any] | None:
+def _native_config(path: str) -> dict[str, Any]:
     """The config in the header of hubcore's own checkpoint; nothing else of the file is read."""
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        if length > _MAX_HEADER:
-            return None
-        about = json.loads(json.loads(file.read(length))["__metadata__"]["hubcore"])
-    return dict(about["config"])
+    from safetensors import safe_open
+
+    with safe_open(path, "numpy") as file:
+        return dict(json.loads(file.metadata()["hubcore"])["config"])

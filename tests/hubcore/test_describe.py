@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from pathlib import Path
 
 import pytest
@@ -108,6 +110,7 @@ def test_a_plugin_that_breaks_does_not_end_info(
     result = CliRunner().invoke(main, ["info", "mine"])
     assert result.exit_code == 0, result.output
     assert "base (its plugin could not be asked: " in result.output and "impl.py:4" in result.output
+    assert "-O NAME=VALUE" not in result.output
 
 
 def test_a_family_need_not_have_named_configs(install: Installer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -116,3 +119,35 @@ def test_a_family_need_not_have_named_configs(install: Installer, tmp_path: Path
     monkeypatch.setenv("HUBCORE_REGISTRY", str(tmp_path / "r.yaml"))
     info = hub.info("mine")
     assert (info.config_name, info.config, info.config_problem) == ("base", None, None)
+
+
+# Options --------------------------------------------------------------------------------------------------------------
+
+
+def test_the_options_of_the_class_are_listed_with_the_defaults_of_card_and_config(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "r.yaml").write_text(
+        "version: 1\nupstreams:\n  mine: {upstream: fbank, config: mfcc, license: x, options: {num_ceps: 7}}\n"
+    )
+    monkeypatch.setenv("HUBCORE_REGISTRY", str(tmp_path / "r.yaml"))
+    text = CliRunner().invoke(main, ["info", "mine"]).stdout
+    assert "options, as -O NAME=VALUE or hub.load('mine', NAME=VALUE):" in text
+    found = {
+        row["name"]: row for row in json.loads(CliRunner().invoke(main, ["info", "mine", "--json"]).stdout)["class_options"]
+    }
+    assert found["num_mel_bins"] == {
+        "name": "num_mel_bins",
+        "type": "a whole number",
+        "default": 23,
+        "meaning": "Number of mel filters.",
+    }
+    assert found["num_ceps"]["default"] == 7 and found["config"]["default"] == "mfcc" and found["layers"]["default"] is None
+
+
+@pytest.mark.parametrize(
+    ("name", "option"), [("ofa_wav2vec2_tiny_prompts", "lambd"), ("wav2vec2", "dropout"), ("fbank", "cmvn")]
+)
+def test_each_family_lists_its_own_options(name: str, option: str) -> None:
+    text = CliRunner().invoke(main, ["info", name]).stdout
+    assert re.search(rf"^{option} +[a-z]", text, re.MULTILINE)
