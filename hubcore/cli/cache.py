@@ -1,4 +1,4 @@
-"""`hubcore cache`: what was downloaded, whether it is intact, and getting rid of it."""
+"""`hubcore cache`: list, check and remove downloads."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+
+from hubcore.errors import CheckpointError
 
 if TYPE_CHECKING:
     from hubcore.sources.inventory import CacheItem
@@ -42,7 +44,7 @@ def path_(as_json: bool) -> None:
 @command.command("ls", epilog=_EXAMPLE)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 def ls(as_json: bool) -> None:
-    """List what is here: hubcore's own downloads, and the cards' files in the cache of the Hugging Face Hub."""
+    """List cached files: hubcore's own downloads, and the cards' files in the cache of the Hugging Face Hub."""
     from hubcore.cli.table import format_bytes, format_table
     from hubcore.sources.inventory import cache_items, partial_files
 
@@ -57,13 +59,13 @@ def ls(as_json: bool) -> None:
     partial = partial_files()
     if partial:
         size = sum(path.stat().st_size for path in partial)
-        click.echo(f"and {len(partial)} partial downloads, {format_bytes(size)}, which later attempts go on from")
+        click.echo(f"and {len(partial)} partial downloads, {format_bytes(size)}, which the next fetch resumes")
 
 
 @command.command("verify", epilog=_EXAMPLE)
 @click.argument("targets", nargs=-1, metavar="[NAME|URI|DIGEST]...")
 def verify(targets: tuple[str, ...]) -> None:
-    """Read every byte of what is here and compare it with its SHA-256; exits 1 if something is damaged."""
+    """Read every byte of the cached files and compare it with its SHA-256; exits 1 if a file is damaged."""
     from hubcore.sources.inventory import cache_items, what_is_wrong
 
     items = _chosen(cache_items(), targets)
@@ -80,8 +82,7 @@ def verify(targets: tuple[str, ...]) -> None:
 @command.command("rm", epilog=_EXAMPLE)
 @click.argument("targets", nargs=-1, required=True, metavar="NAME|URI|DIGEST...")
 def rm(targets: tuple[str, ...]) -> None:
-    """Remove files, and what was recorded about them: the next fetch accepts whatever is published then."""
-    from hubcore.errors import CheckpointError
+    """Remove files and their pins: the next fetch accepts the file that is published then."""
     from hubcore.sources.inventory import remove_target
 
     nothing = []
@@ -92,21 +93,21 @@ def rm(targets: tuple[str, ...]) -> None:
         if not removed:
             nothing.append(target)
     if nothing:
-        raise CheckpointError(f"{', '.join(nothing)}: nothing of that is in the cache. `hubcore cache ls` shows what is there.")
+        raise _not_cached(", ".join(nothing))
 
 
 @command.command("gc", epilog=_EXAMPLE)
 @click.option("--older-than", type=click.FloatRange(min=0), default=24.0, show_default=True, metavar="HOURS",
-              help="Leave what was written to in the last HOURS.")  # fmt: skip
+              help="Keep files written to in the last HOURS.")  # fmt: skip
 @click.option("--dry-run", is_flag=True, help="Only show what would be removed.")
 def gc(older_than: float, dry_run: bool) -> None:
-    """Remove what killed downloads left, here and in the cache of the Hub, and records and copies of files that are gone."""
+    """Remove old partial downloads, here and in the cache of the Hub, and records of files that are gone."""
     from hubcore.cli.table import format_bytes
     from hubcore.sources.inventory import garbage
 
     size = count = 0
     for path in garbage(older_than * 3600):
-        bytes_here = _size(path)
+        bytes_here = path.stat().st_size if path.exists() else 0
         if not dry_run:
             try:
                 path.unlink(missing_ok=True)
@@ -118,18 +119,14 @@ def gc(older_than: float, dry_run: bool) -> None:
     click.echo(f"{count} files, {format_bytes(size)}")
 
 
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except OSError:
-        return 0
-
-
 def _chosen(items: list[CacheItem], targets: tuple[str, ...]) -> list[CacheItem]:
-    from hubcore.errors import CheckpointError
     from hubcore.sources.inventory import matches
 
     for target in targets:
         if not any(matches(item, target) for item in items):
-            raise CheckpointError(f"{target}: nothing of that is in the cache. `hubcore cache ls` shows what is there.")
+            raise _not_cached(target)
     return [item for item in items if not targets or any(matches(item, target) for target in targets)]
+
+
+def _not_cached(target: str) -> CheckpointError:
+    return CheckpointError(f"{target} is not in the cache.", "`hubcore cache ls` lists what is cached.")

@@ -27,7 +27,7 @@ Example:
     help="Copy them into DIR too: a cache for machines without a network (HUBCORE_CACHE or HUBCORE_CACHE_READONLY there).",
 )
 def command(names: tuple[str, ...], folder: Path | None) -> None:
-    """Download and verify the checkpoints of NAMEs; those that are here already are only checked.
+    """Download and verify the checkpoints of NAMEs; those that are cached are only checked.
 
     A NAME may also be an address: https://... or hf://org/repo[@revision][/file].
     """
@@ -56,17 +56,15 @@ def _copy(name: str, folder: Path) -> Path | None:
     """Copies what a name or an address stands for into another cache."""
     from hubcore.card import Source
     from hubcore.registry.names import current_registry
-    from hubcore.sources.seeding import cached_source, copy_to_cache
+    from hubcore.sources.seeding import copy_to_cache
 
     card = None if "://" in name else current_registry().find(name).card
-    sources = card.sources if card is not None else (Source(name),)
-    cached = cached_source(sources, card, card.name if card is not None else name)
-    return None if cached is None else copy_to_cache(cached, folder)
+    return copy_to_cache(card.sources if card is not None else (Source(name),), card, folder)
 
 
 @contextlib.contextmanager
 def _progress_lines() -> Iterator[None]:
-    """Lets through the lines that tell how far a download is, where there is no terminal to draw a bar on."""
+    """Shows the progress lines of downloads, for where there is no terminal to draw a bar on."""
     logger = logging.getLogger("hubcore.checkpoints")
     level = logger.level
     logger.setLevel(logging.INFO)

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from hubcore.card import Card
+from hubcore.errors import DownloadError
 from hubcore.sources.folders import cache_dir, read_only_caches
-from hubcore.sources.https.parts import abandoned_parts, is_owned
 from hubcore.sources.hub.cache import blob_of, hf_cache_dir, orphans, remove, why_wrong
 from hubcore.sources.pins import all_pins, forget_pin, pin_path
-from hubcore.sources.seeding import hub_files
-from hubcore.sources.stamps import stamp_path
-from hubcore.sources.store import Stored, all_stored, is_intact, unusable
+from hubcore.sources.schemes import scheme_of
+from hubcore.sources.stamps import stamp_path, stamp_record
+from hubcore.sources.store import all_stored, is_intact, unusable
+from hubcore.sources.turns import is_locked, last_written
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,12 +33,17 @@ class CacheItem:
     uris: tuple[str, ...]
     """Addresses that it came from, as far as they are recorded."""
     writable: bool
-    """Whether it may be removed: it is not in a read-only layer."""
+    """Whether it may be removed: it is not in a read-only cache."""
 
     @property
     def label(self) -> str:
         """What to call it: its card, else its address, else its path."""
         return next(iter((*self.names, *self.uris)), str(self.path))
+
+    @property
+    def is_stored(self) -> bool:
+        """Whether it lies in hubcore's own store, under its digest."""
+        return self.path.parent.name == "files"
 
     def to_dict(self) -> dict[str, object]:
         """Plain data, for JSON."""
@@ -45,31 +51,50 @@ class CacheItem:
 
 
 def cache_items() -> list[CacheItem]:
-    """Every file in the cache and its layers, and those of the hub's cache that cards name. No file is read."""
+    """Every file in the cache and its read-only layers, and those of the hub's cache that cards name. No file is read."""
+    return sorted((*_stored_items(), *_named_items()), key=lambda item: (item.label, str(item.path)))
+
+
+def _stored_items() -> Iterator[CacheItem]:
+    """The files of hubcore's own store."""
     cards = _cards()
     pins = [pin for cache in (cache_dir(), *read_only_caches()) for pin in all_pins(cache)]
-    items = []
     for stored in all_stored():
         uris = {pin.uri for pin in pins if pin.sha256 == stored.sha256}
         uris |= {source.uri for card in cards for source in card.sources if source.sha256 == stored.sha256}
-        stamped = _stamped_uri(stored)
-        uris |= {stamped} if stamped else set()
+        stamped = str(stamp_record(stamp_path(stored.path)).get("uri", ""))
+        uris |= {stamped} if "://" in stamped else set()
         names = {card.name for card in cards for source in card.sources if source.uri in uris}
-        items.append(
-            CacheItem(stored.path, stored.size, stored.sha256, tuple(sorted(names)), tuple(sorted(uris)), stored.writable)
-        )
+        yield CacheItem(stored.path, stored.size, stored.sha256, tuple(sorted(names)), tuple(sorted(uris)), stored.writable)
+
+
+def _named_items() -> Iterator[CacheItem]:
+    """The files outside of the store that cards name."""
     found: dict[Path, tuple[set[str], set[str]]] = {}
-    for card in cards:
-        for source, path in hub_files(card):
-            names, uris = found.setdefault(path, (set(), set()))
-            names.add(card.name)
-            uris.add(source.uri)
+    for card in _cards():
+        for source in card.sources:
+            for path in _find(source.uri):
+                names, uris = found.setdefault(path, (set(), set()))
+                names.add(card.name)
+                uris.add(source.uri)
     for path, (names, uris) in found.items():
         blob = blob_of(path)
         digest = blob.name if blob is not None and len(blob.name) == 64 else None
         writable = not any(layer in path.parents for layer in read_only_caches())
-        items.append(CacheItem(path, path.stat().st_size, digest, tuple(sorted(names)), tuple(sorted(uris)), writable))
-    return sorted(items, key=lambda item: (item.label, str(item.path)))
+        yield CacheItem(path, path.stat().st_size, digest, tuple(sorted(names)), tuple(sorted(uris)), writable)
+
+
+def _find(uri: str) -> list[Path]:
+    try:
+        return scheme_of(uri).find(uri)
+    except DownloadError:
+        return []  # malformed
+
+
+def _cards() -> list[Card]:
+    from hubcore.registry.names import current_registry
+
+    return [entry.card for entry in current_registry().entries if entry.card is not None]
 
 
 def matches(item: CacheItem, target: str) -> bool:
@@ -80,22 +105,21 @@ def matches(item: CacheItem, target: str) -> bool:
 
 
 def what_is_wrong(item: CacheItem) -> str | None:
-    """What is wrong with a file after reading every byte of it; None if it is intact."""
-    if item.path.parent.name == "files" and item.sha256 is not None:
-        stored = Stored(item.path, item.sha256, item.size, item.writable)
-        return None if is_intact(stored) else "its bytes do not have the SHA-256 in its name"
+    """The fault of a file, after reading every byte of it; None if it is intact."""
+    if item.is_stored and item.sha256 is not None:
+        return None if is_intact(item.path, item.sha256) else "its bytes do not have the SHA-256 in its name"
     return why_wrong(item.path, None, every_byte=True)
 
 
 def remove_target(target: str) -> list[Path]:
-    """Removes the files that a name, an address or a digest means, and their pins; what was removed.
+    """Removes the files that a name, an address or a digest means, and their pins; gives the paths removed.
 
     Raises:
         DownloadError: the cache cannot be written.
     """
     removed = []
-    aliases = {alias: card.name for card in _cards() for alias in card.aliases}
-    target = aliases.get(target, target)
+    cards = _cards()
+    target = next((card.name for card in cards if target in card.aliases), target)
     uris = {target} if "://" in target else set()
     try:
         for item in cache_items():
@@ -103,12 +127,12 @@ def remove_target(target: str) -> list[Path]:
                 continue
             uris |= set(item.uris)
             stamp_path(item.path).unlink(missing_ok=True)
-            if item.path.parent.name == "files":
+            if item.is_stored:
                 item.path.unlink(missing_ok=True)
             else:
                 remove(item.path)
             removed.append(item.path)
-        uris |= {source.uri for card in _cards() if card.name == target for source in card.sources}
+        uris |= {source.uri for card in cards if card.name == target for source in card.sources}
         removed += [pin_path(uri, cache_dir()) for uri in sorted(uris) if forget_pin(uri)]
     except OSError as error:
         raise unusable(Path(error.filename or cache_dir()), error) from error
@@ -116,61 +140,25 @@ def remove_target(target: str) -> list[Path]:
 
 
 def partial_files() -> list[Path]:
-    """Partial downloads of hubcore, whoever they belong to."""
+    """Partial downloads, finished or not."""
     return sorted((cache_dir() / "parts").glob("*.part"))
 
 
 def garbage(older_than: float) -> list[Path]:
-    """What nobody will use any more: parts of dead processes, the hub's partial files, stamps and copies of lost files.
+    """Files that nobody needs: old partial downloads that no process is working on, and stamps of files that are gone.
 
     Args:
         older_than: seconds since the last write.
     """
     limit = time.time() - older_than
-    parts = cache_dir() / "parts"
-    found = [path for path in abandoned_parts(parts) if _written(path) <= limit and not is_owned(path, None)]
-    found += [path.with_name(path.name + ".json") for path in found if path.with_name(path.name + ".json").exists()]
+    old = [path for path in partial_files() if last_written(path) <= limit]
+    found = {path for path in old if not is_locked(path.name.partition(".")[0], cache_dir())}
+    sidecars = {path: path.with_suffix("") for path in (cache_dir() / "parts").glob("*.part.json")}
+    found |= {path for path, part in sidecars.items() if part in found or not part.exists() and last_written(path) <= limit}
     for cache in {hf_cache_dir(), cache_dir() / "hub"}:
-        found += orphans(cache, older_than)
-    for stamp in sorted((cache_dir() / "stamps").glob("*.json")):
-        try:
-            gone = not Path(json.loads(stamp.read_text(encoding="utf-8"))["path"]).exists()
-        except (OSError, ValueError, KeyError, TypeError):
-            gone = True
-        if gone:
-            found.append(stamp)
-    return sorted({*found, *_stale_copies(cache_dir() / "converted", limit)})
-
-
-def _stale_copies(folder: Path, limit: float) -> list[Path]:
-    """Converted copies whose source is gone, and what killed writers left."""
-    found = [path for path in folder.glob(".*") if _written(path) <= limit]
-    for about in folder.glob("[!.]*.json"):
-        try:
-            gone = not Path(json.loads(about.read_text(encoding="utf-8"))["report"]["source"]).exists()
-        except (OSError, ValueError, KeyError, TypeError):
-            gone = True
-        if gone:
-            found += [about, about.with_suffix(".safetensors")]
-    return found
-
-
-def _written(path: Path) -> float:
-    try:
-        return path.stat().st_mtime
-    except OSError:
-        return 0.0
-
-
-def _stamped_uri(stored: Stored) -> str | None:
-    try:
-        uri = json.loads(stamp_path(stored.path).read_text(encoding="utf-8"))["uri"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    return uri if isinstance(uri, str) and "://" in uri else None
-
-
-def _cards() -> list[Card]:
-    from hubcore.registry.names import current_registry
-
-    return [entry.card for entry in current_registry().entries if entry.card is not None]
+        found |= set(orphans(cache, older_than))
+    for stamp in (cache_dir() / "stamps").glob("*.json"):
+        path = stamp_record(stamp).get("path")
+        if not isinstance(path, str) or not Path(path).exists():
+            found.add(stamp)
+    return sorted(found)

@@ -1,4 +1,4 @@
-"""Pins: the digest that a URI had at its first download, so that a later change is noticed. Imports no torch."""
+"""Pins: the digest that an address had at its first download, so that a later change is noticed. Imports no torch."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import hashlib
 import json
 import logging
 import re
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from hubcore.errors import ChecksumError
@@ -20,10 +20,10 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 @dataclass(frozen=True)
 class Pin:
-    """What a URI gave when it was first downloaded."""
+    """The file that an address gave when it was first downloaded."""
 
     uri: str
-    """The URI."""
+    """The address."""
     sha256: str
     """64 hex digits of the file."""
     size: int
@@ -32,18 +32,18 @@ class Pin:
     """When, in UTC, as ISO 8601."""
 
 
+def address_key(uri: str) -> str:
+    """The name under which the pin, the lock and the partial download of an address lie; no part of the address is in it."""
+    return f"url-{hashlib.sha256(uri.encode(errors='surrogateescape')).hexdigest()}"
+
+
 def pin_path(uri: str, folder: Path) -> Path:
-    """Where the pin of a URI lies in the cache `folder`; no part of the URI becomes part of a path."""
-    return folder / "pins" / f"url-{hashlib.sha256(uri.encode(errors='surrogateescape')).hexdigest()}.json"
+    """Where the pin of an address lies in the cache `folder`."""
+    return folder / "pins" / f"{address_key(uri)}.json"
 
 
 def read_pin(uri: str, folder: Path | None = None) -> Pin | None:
-    """The pin of a URI: that of the cache, else that of the first read-only layer that has one.
-
-    Args:
-        uri: the URI.
-        folder: look in this cache and in the read-only layers; `HUBCORE_CACHE` if None.
-    """
+    """The pin of an address: that of the cache (`HUBCORE_CACHE` if None), else of the first read-only cache that has one."""
     for cache in (folder or cache_dir(), *read_only_caches()):
         pin = parse_pin(pin_path(uri, cache))
         if pin is not None and pin.uri == uri:
@@ -59,22 +59,22 @@ def parse_pin(path: Path) -> Pin | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:
-        _log.warning("the pin %s is damaged (%s) and was passed over; the next download records a new one", path, error)
+        _log.warning("the pin %s is damaged (%s) and was ignored; the next download records a new one", path, error)
         return None
     return pin if _SHA256.fullmatch(pin.sha256) else None
 
 
 def all_pins(folder: Path) -> list[Pin]:
-    """Every pin of one cache, by URI."""
+    """Every pin of one cache, by address."""
     found = (parse_pin(path) for path in sorted((folder / "pins").glob("url-*.json")))
     return sorted((pin for pin in found if pin is not None), key=lambda pin: pin.uri)
 
 
 def record_pin(uri: str, sha256: str, size: int, folder: Path | None = None) -> None:
-    """Records what a URI gave, or checks it against what was recorded first.
+    """Records what an address gave, or checks it against what was recorded first.
 
     Raises:
-        ChecksumError: the URI gave something else at its first download.
+        ChecksumError: the address gave something else at its first download.
         OSError: the cache cannot be written.
     """
     folder = folder or cache_dir()
@@ -84,34 +84,30 @@ def record_pin(uri: str, sha256: str, size: int, folder: Path | None = None) -> 
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.exists() and parse_pin(path) is None:
             path.unlink()  # damaged: a pin that another process has just made is whole
-        record = {"uri": uri, "sha256": sha256, "size": size, "recorded": _now()}
+        new = Pin(uri, sha256, size, dt.datetime.now(dt.timezone.utc).isoformat(timespec="seconds"))
         try:
-            with write_whole(path, durable=False, replace=False) as temporary:
-                temporary.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-            return
-        except FileExistsError:  # another process has recorded its own digest meanwhile
+            with write_whole(path, replace=False) as temporary:
+                temporary.write_text(json.dumps(asdict(new), indent=1) + "\n", encoding="utf-8")
+        except FileExistsError:  # another process was faster
             pin = parse_pin(path)
     if pin is not None and pin.sha256 != sha256:
         raise changed_since_pinned(pin, sha256)
 
 
-def changed_since_pinned(pin: Pin, sha256: str) -> ChecksumError:
-    """The error for a URI whose file is not the one that was downloaded first."""
-    return ChecksumError(
-        f"{pin.uri} gives SHA-256 {sha256} now, but gave {pin.sha256} at its first download here ({pin.recorded}). The file "
-        "was changed by its publisher or by somebody on the way; nobody has published a checksum to tell which. "
-        f"If the change is meant, `hubcore cache rm {pin.uri}` forgets the first one, so that the next download is accepted; "
-        "`hubcore registry pin FILE` then writes its checksum into your card, so that everybody who uses it gets this file."
-    )
-
-
 def forget_pin(uri: str, folder: Path | None = None) -> bool:
-    """Removes the pin of a URI from the cache; whether there was one."""
+    """Removes the pin of an address from the cache; whether there was one."""
     path = pin_path(uri, folder or cache_dir())
     there = path.exists()
     path.unlink(missing_ok=True)
     return there
 
 
-def _now() -> str:
-    return dt.datetime.now(dt.timezone.utc).isoformat(timespec="seconds")
+def changed_since_pinned(pin: Pin, sha256: str) -> ChecksumError:
+    """The error for an address whose file is not the one that was downloaded first."""
+    return ChecksumError(
+        f"{pin.uri} gives SHA-256 {sha256} now, but gave {pin.sha256} at its first download here ({pin.recorded}). Its "
+        "publisher or somebody on the way changed the file; no published checksum says which file is right.",
+        f"To accept the new file, run `hubcore cache rm {pin.uri}` and fetch again; `hubcore registry pin FILE` then writes "
+        "its checksum into your card, for everybody who uses it.",
+        found=sha256,
+    )

@@ -1,4 +1,4 @@
-"""From what a user or a card names to a file on this machine. Imports no torch.
+"""From an address, a path or a card to a file on this machine. Imports no torch.
 
 A source is a path, `https://...`, `hf://org/repo[@revision][/file]`, `package://package/file`, or a registered name. All but
 paths go through the hook `hubcore_fetch`, the built-in schemes (`hubcore.sources.schemes`) included.
@@ -6,18 +6,23 @@ paths go through the hook `hubcore_fetch`, the built-in schemes (`hubcore.source
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from hubcore.card import Card, Source
-from hubcore.checkpoints.runs import run_card
 from hubcore.errors import CheckpointError, ChecksumError, DownloadError, OfflineError, UnknownUpstreamError
-from hubcore.sources.expectations import Expectation, expecting
+from hubcore.sources.expectations import Expectation
 from hubcore.sources.folders import cache_dir, is_offline
+from hubcore.sources.pins import changed_since_pinned, read_pin, record_pin
+from hubcore.sources.schemes import scheme_of
 from hubcore.sources.stamps import file_sha256
+from hubcore.sources.turns import taking_turns
 
 _log = logging.getLogger("hubcore.checkpoints")
+_SUFFIXES = (".pt", ".pth", ".ckpt", ".bin", ".safetensors", ".th", ".tar")
 
 
 def resolve(source: str | os.PathLike[str]) -> Path:
@@ -38,53 +43,52 @@ def resolve_with_card(source: str | os.PathLike[str]) -> tuple[Path, Card | None
 
     Raises:
         CheckpointError: a path that does not exist.
-        UnknownUpstreamError: neither a path, nor a URI, nor a registered name.
+        UnknownUpstreamError: neither a path, nor an address, nor a registered name.
         DownloadError: it cannot be fetched.
     """
     text = os.fspath(source)
-    if not text:
-        raise CheckpointError("the checkpoint is an empty text. It must be a path, a URI or a registered name.")
-    if "\0" in text:
-        raise CheckpointError(f"the checkpoint {text!r} holds a NUL character. No path does. Correct it.")
+    if not text or "\0" in text:
+        raise CheckpointError(f"the checkpoint is {text!r}. It must be a path, an address or a registered name.")
     if "://" in text:
         return fetch_source(Source(text)), None
     path = Path(text).expanduser()
-    if path.exists() or not isinstance(source, str) or _looks_like_path(text):
-        if not path.exists():
-            raise CheckpointError(f"{path} does not exist. Check the spelling and the working folder, {Path.cwd()}.")
-        return path, run_card(path) if path.is_dir() else None
-    from hubcore.registry.names import current_registry
-
-    try:
-        entry = current_registry().find(text)
-    except UnknownUpstreamError as error:
-        raise UnknownUpstreamError(
-            text, current_registry().names(), "There is no such file either. `hubcore list` shows every name."
-        ) from error
-    if entry.card is None or not entry.card.sources:
-        raise CheckpointError(f"{text!r} needs no checkpoint, so there is none to fetch. Load it with hub.load({text!r}).")
-    return fetch_card(entry.card), entry.card
+    if path.exists():
+        return path, None
+    if not isinstance(source, str) or _looks_like_path(text):
+        raise CheckpointError(f"{path} does not exist.", f"Check the spelling and the working folder, {Path.cwd()}.")
+    card = _card_of(text)
+    return fetch_card(card), card
 
 
 def _looks_like_path(text: str) -> bool:
     return text.startswith((".", "~", "/")) or "/" in text or "\\" in text or Path(text).suffix in _SUFFIXES
 
 
-_SUFFIXES = (".pt", ".pth", ".ckpt", ".bin", ".safetensors", ".th", ".tar")
+def _card_of(name: str) -> Card:
+    from hubcore.registry.names import current_registry
+
+    try:
+        card = current_registry().find(name).card
+    except UnknownUpstreamError as error:
+        hint = "There is no such file either. `hubcore list` shows every name."
+        raise UnknownUpstreamError(name, current_registry().names(), hint) from error
+    if card is None or not card.sources:
+        raise CheckpointError(f"{name!r} needs no checkpoint.", f"Load it with hub.load({name!r}).")
+    return card
+
+
+# Cards ----------------------------------------------------------------------------------------------------------------
 
 
 def fetch_card(card: Card) -> Path:
-    """The checkpoint of a card: a copy that is here already, else from the first of its sources that gives it.
+    """The checkpoint of a card. If any of its sources is cached, that copy is used and no server is contacted.
 
     Raises:
-        DownloadError: no source does; every cause is named.
+        DownloadError: no source gives it; every cause is named.
     """
-    for source in card.sources:
-        there = find_cached(source, card)
-        if there is not None:
-            if there.is_file() and source.sha256 is None and _is_remote(source.uri):
-                _pin(source.uri, there)
-            return there
+    found = find_source(card.sources, card, pin=True)
+    if found is not None:
+        return found[1]
     causes: list[DownloadError] = []
     for source in card.sources:
         try:
@@ -93,107 +97,138 @@ def fetch_card(card: Card) -> Path:
             causes.append(error)
             continue
         for cause in causes:
-            _log.warning("%s came from its source %s, because %s", card.name, source.uri, cause)
+            _log.warning("%s was fetched from its source %s, because %s", card.name, source.uri, cause)
         return path
-    if len(causes) == 1:
-        raise causes[0]
-    kind = OfflineError if all(isinstance(cause, OfflineError) for cause in causes) else DownloadError
-    listing = "".join(f"\n  {source.uri}: {cause}" for source, cause in zip(card.sources, causes, strict=True))
-    raise kind(
-        f"{card.name} could not be had from any of its {len(causes)} sources:{listing}\n"
-        f"With a network, `hubcore fetch {card.name}` tries again; hub.load({card.name!r}, checkpoint=PATH) takes a file."
-    )
+    raise causes[0] if len(causes) == 1 else _no_source(card, causes)
+
+
+def find_source(sources: Sequence[Source], card: Card | None, *, pin: bool = False) -> tuple[Source, Path] | None:
+    """The first of some sources that is cached and intact, with its file or folder; never touches the network.
+
+    Args:
+        sources: looked for in this order.
+        card: whose sources they are.
+        pin: record the digest of a file that has none yet.
+    """
+    for source in sources:
+        path = find_cached(source, card, pin=pin)
+        if path is not None:
+            return source, path
+    return None
+
+
+# Sources --------------------------------------------------------------------------------------------------------------
 
 
 def fetch_source(source: Source, card: Card | None = None) -> Path:
     """The local file of one source, its size and SHA-256 checked against what the source promises.
 
-    A card's source without a SHA-256 is pinned: what it gives first is recorded, and anything else is refused afterwards.
+    A card's source without a SHA-256 is pinned: the digest of the first download is recorded, and any other file is refused
+    afterwards.
 
     Raises:
         ChecksumError: the file is not the one that was published or pinned.
         DownloadError: it cannot be fetched.
     """
-    if "://" not in source.uri:
-        path = _local_path(source, card)
-        if not path.exists():
-            raise DownloadError(
-                f"{path} does not exist. The card {card.name if card else source.uri!r} names it. Correct the card."
-            )
-    else:
-        path = _fetch_uri(source, card, is_offline())
-    if path.is_file():
-        verify(path, source)
-        if card is not None and source.sha256 is None and _is_remote(source.uri):
-            _pin(source.uri, path)
-    return path
+    scheme = scheme_of(source.uri)
+    if "://" not in source.uri or not scheme.remote or is_offline():
+        return _obtain(source, card, offline=is_offline())
+    found = find_cached(source, card) if source.sha256 or scheme.always_pinned else None
+    if found is not None:
+        return found
+    with taking_turns(source.uri, cache_dir()) as alone:
+        return _obtain(source, card, offline=False, exclusive=alone)
 
 
-def _fetch_uri(source: Source, card: Card | None, offline: bool) -> Path:
-    """What the hook gives for a source's URI."""
+def find_cached(source: Source, card: Card | None = None, *, pin: bool = False) -> Path | None:
+    """The local file of a source if it is cached; never touches the network."""
+    try:
+        return _obtain(source, card, offline=True, pin=pin)
+    except DownloadError:
+        return None
+
+
+def is_pinned(source: Source, card: Card | None) -> bool:
+    """Whether the digest of a source's first download holds from then on."""
+    scheme = scheme_of(source.uri)
+    return source.sha256 is None and "://" in source.uri and scheme.remote and (card is not None or scheme.always_pinned)
+
+
+def _obtain(source: Source, card: Card | None, *, offline: bool, exclusive: bool = False, pin: bool = True) -> Path:
+    """The file of a source, checked; the one place that asks the hook and reads and records pins."""
     from hubcore.hooks import current_hooks
-    from hubcore.sources.pins import read_pin
 
-    sha256, pinned = source.sha256, False
-    if sha256 is None and card is not None and _is_remote(source.uri):
-        pin = read_pin(source.uri)
-        sha256, pinned = (pin.sha256, True) if pin else (None, False)
-    promise = Expectation(source.uri, sha256, source.size, card.name if card else None, pinned)
-    if pinned and source.uri.startswith(("https:", "http:")):
-        promise = Expectation(source.uri, None, source.size, promise.name)  # its own fetcher reads the pin, to say so
-    with expecting(promise):
-        found = current_hooks().fetch(source.uri, cache_dir(), offline)
-    if found is None:
-        raise DownloadError(
-            f"nothing here can fetch {source.uri!r}. The built-in schemes are https://, hf:// and package://; plugins may add "
-            "others. Use one of them, or a path."
-        )
+    if "://" not in source.uri:
+        path = Path(card.file).parent / source.uri if card and card.file else Path(source.uri)
+        if not path.exists():
+            raise DownloadError(f"{path} does not exist. The card {card.name if card else ''} names it.", "Correct the card.")
+        verify(path, source)
+        return path
+    pinned = is_pinned(source, card)
+    known = read_pin(source.uri) if pinned else None
+    wanted = dataclasses.replace(source, sha256=known.sha256) if known else source
+    promise = Expectation(wanted.sha256, wanted.size, card.name if card else None, exclusive)
+    try:
+        found = current_hooks().fetch(source.uri, cache_dir(), offline, promise)
+        if found is None:
+            raise _no_scheme(source.uri)
+        verify(found, wanted)
+    except ChecksumError as error:
+        if known and error.found:
+            raise changed_since_pinned(known, error.found) from error
+        raise
+    if pinned and known is None and pin and found.is_file():
+        _record(source.uri, found)
     return found
 
 
-def _is_remote(uri: str) -> bool:
-    return "://" in uri and not uri.startswith("package://")
-
-
-def _pin(uri: str, path: Path) -> None:
-    """Records the digest of a first fetch, or compares it; a cache that cannot be written keeps no pins."""
-    from hubcore.sources.pins import record_pin
-
+def _record(uri: str, path: Path) -> None:
     digest = file_sha256(path)
     try:
         record_pin(uri, digest, path.stat().st_size)
     except OSError as error:
         _log.warning("%s was not pinned: %s", uri, error)
-
-
-def _local_path(source: Source, card: Card | None) -> Path:
-    """The file of a source that is a path: relative to the registry file that holds its card."""
-    return Path(card.file).parent / source.uri if card and card.file else Path(source.uri)
+    else:
+        _log.warning(
+            "nobody has published a SHA-256 for %s. It is %s now, and any other will be refused from now on", uri, digest
+        )
 
 
 def verify(path: Path, source: Source) -> None:
-    """Raises `ChecksumError` unless the file has the size and SHA-256 that its source promises."""
+    """Raises `ChecksumError` unless a file has the size and SHA-256 that its source promises; a folder promises nothing."""
+    if not path.is_file():
+        return
     size = path.stat().st_size
-    if source.size is not None and size != source.size:
-        raise ChecksumError(
-            f"{path} has {size} bytes, but {source.uri} must have {source.size}. The file is cut or another one. "
-            "Delete it and fetch it again."
-        )
-    if source.sha256 is not None and file_sha256(path) != source.sha256:
-        raise ChecksumError(
-            f"{path} has SHA-256 {file_sha256(path)}, but {source.uri} must have {source.sha256}. These are not the "
-            "published bytes. Delete the file and fetch it again; if it stays so, the publisher changed the file."
-        )
+    if source.size not in (None, size):
+        raise _wrong(path, f"{size} bytes", source.uri, source.size)
+    if source.sha256 is not None:
+        digest = file_sha256(path)
+        if digest != source.sha256:
+            raise _wrong(path, f"SHA-256 {digest}", source.uri, source.sha256, digest)
 
 
-def find_cached(source: Source, card: Card | None = None) -> Path | None:
-    """The local file of a source if it is here already; never touches the network."""
-    path = _local_path(source, card)
-    try:
-        if "://" in source.uri:
-            path = _fetch_uri(source, card, offline=True)
-        if path.is_file():
-            verify(path, source)
-    except DownloadError:
-        return None
-    return path if path.exists() else None
+# Errors ---------------------------------------------------------------------------------------------------------------
+
+
+def _wrong(path: Path, has: str, uri: str, wanted: object, found: str | None = None) -> ChecksumError:
+    return ChecksumError(
+        f"{path} has {has}, but {uri} must have {wanted}. These are not the published bytes.",
+        "Delete the file and fetch it again; if it stays so, the publisher changed the file.",
+        found=found,
+    )
+
+
+def _no_scheme(uri: str) -> DownloadError:
+    return DownloadError(
+        f"nothing here can fetch {uri!r}. The built-in schemes are https://, hf:// and package://; plugins may add others.",
+        "Use one of them, or a path.",
+    )
+
+
+def _no_source(card: Card, causes: Sequence[DownloadError]) -> DownloadError:
+    kind = OfflineError if all(isinstance(cause, OfflineError) for cause in causes) else DownloadError
+    listing = "".join(f"\n  {source.uri}: {cause}" for source, cause in zip(card.sources, causes, strict=True))
+    return kind(
+        f"{card.name} could not be fetched from any of its {len(causes)} sources:{listing}\n",
+        f"`hubcore fetch {card.name}` tries again; hub.load({card.name!r}, checkpoint=PATH) takes a file.",
+    )

@@ -1,91 +1,174 @@
-"""The built-in implementations of the hook `hubcore_fetch`: `https://`, `hf://`, `package://`. Imports no torch."""
+"""The built-in schemes, a class each: `https://`, `hf://`, `package://`. A new scheme is a class here. Imports no torch.
+
+All of them are one implementation of the hook `hubcore_fetch`, by which plugins add theirs.
+"""
 
 from __future__ import annotations
 
 import importlib.util
-import json
 import re
 from pathlib import Path
 
-from hubcore.errors import DownloadError, OfflineError
-from hubcore.hookspecs import hookimpl
-from hubcore.sources.expectations import Expectation, expected
+from hubcore.card import Source
+from hubcore.errors import DownloadError
+from hubcore.hooks import hookimpl
+from hubcore.sources.expectations import Expectation
 
 _PACKAGE = re.compile(r"package://(?P<package>[A-Za-z_]\w*)/(?P<file>[\w.-]+(?:/[\w.-]+)*)")
-_HF_OPTIONAL = ("preprocessor_config.json",)
-_HF_WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
-_SHARD = re.compile(r"[\w.-]+\.(?:safetensors|bin)", re.ASCII)
+
+
+class Scheme:
+    """One kind of address; this class itself stands for those that only a plugin knows."""
+
+    prefixes: tuple[str, ...] = ()
+    remote = True
+    """Whether its files may change at their address, so that they are pinned."""
+    always_pinned = False
+    """Whether an address is pinned even where no card has it, because a cached file is found by its digest only."""
+    can_ask = False
+    """Whether `ask` does anything."""
+
+    def check(self, uri: str) -> None:
+        """Raises `DownloadError` if an address is malformed."""
+
+    def fetch(self, uri: str, cache_dir: Path, offline: bool, expected: Expectation) -> Path:
+        """The file or folder of an address, from the cache or fetched into it.
+
+        Raises:
+            DownloadError: it cannot be obtained; `OfflineError` if only for `offline`.
+        """
+        raise NotImplementedError
+
+    def find(self, uri: str) -> list[Path]:
+        """The cached files of an address that are found without a digest, intact or not; none of them is read."""
+        return []
+
+    def copy(self, uri: str, path: Path, folder: Path) -> Path | None:
+        """Copies a fetched file or folder into the cache `folder`, to be found there; None if it needs no copy.
+
+        Raises:
+            OSError: that cache cannot be written.
+            DownloadError: it cannot be copied.
+        """
+        raise DownloadError(f"{uri} is kept by the plugin that fetched it. Only that plugin can copy it.", "See its manual.")
+
+    def ask(self, source: Source, cache_dir: Path) -> None:
+        """Raises `DownloadError` unless a source would give the file it promises now; at most a few bytes are fetched."""
+
+
+class Https(Scheme):
+    """`https://...`, and `http://` on this machine; files lie in hubcore's own store."""
+
+    prefixes = ("https://", "http://")
+    always_pinned = True
+    can_ask = True
+
+    def check(self, uri: str) -> None:
+        from hubcore.sources.https.addresses import check_url
+
+        check_url(uri)
+
+    def fetch(self, uri: str, cache_dir: Path, offline: bool, expected: Expectation) -> Path:
+        from hubcore.sources.https.download import download
+
+        return download(uri, cache_dir, offline, expected)
+
+    def copy(self, uri: str, path: Path, folder: Path) -> Path | None:
+        from hubcore.sources.store import copy_stored
+
+        return copy_stored(path, folder)
+
+    def ask(self, source: Source, cache_dir: Path) -> None:
+        from hubcore.sources.https.download import probe
+
+        probe(source, cache_dir)
+
+
+class HuggingFace(Scheme):
+    """`hf://org/repo[@revision][/file]`; files lie in huggingface_hub's own cache."""
+
+    prefixes = ("hf://",)
+    can_ask = True
+
+    def check(self, uri: str) -> None:
+        from hubcore.sources.hub.hugging_face import parse_hub_uri
+
+        parse_hub_uri(uri)
+
+    def fetch(self, uri: str, cache_dir: Path, offline: bool, expected: Expectation) -> Path:
+        from hubcore.sources.hub.hugging_face import hub_file, parse_hub_uri
+        from hubcore.sources.hub.models import hub_model
+
+        file = parse_hub_uri(uri)
+        return hub_file(file, expected, offline) if file.name else hub_model(file, expected, offline)
+
+    def find(self, uri: str) -> list[Path]:
+        from hubcore.sources.hub.cache import hf_caches, snapshot
+        from hubcore.sources.hub.hugging_face import parse_hub_uri
+
+        file = parse_hub_uri(uri)
+        found = (snapshot(file.repo, file.name, file.revision, cache) for cache in hf_caches() if file.name)
+        return [path for path in found if path is not None]
+
+    def copy(self, uri: str, path: Path, folder: Path) -> Path | None:
+        from hubcore.sources.hub.cache import copy_snapshot
+        from hubcore.sources.hub.hugging_face import parse_hub_uri
+
+        file = parse_hub_uri(uri)
+        return copy_snapshot(path, file.repo, file.revision, folder / "hub")
+
+    def ask(self, source: Source, cache_dir: Path) -> None:
+        import dataclasses
+
+        from hubcore.sources.hub.hugging_face import ask, parse_hub_uri
+
+        file = parse_hub_uri(source.uri)
+        if file.name:
+            ask(file, Expectation(source.sha256, source.size))
+        else:
+            ask(dataclasses.replace(file, name="config.json"), Expectation())  # a whole model has at least that one
+
+
+class Package(Scheme):
+    """`package://package/file`: a file that an installed package carries, found without importing it."""
+
+    prefixes = ("package://",)
+    remote = False
+
+    def check(self, uri: str) -> None:
+        self.fetch(uri, Path(), True, Expectation())
+
+    def fetch(self, uri: str, cache_dir: Path, offline: bool, expected: Expectation) -> Path:
+        match = _PACKAGE.fullmatch(uri)
+        if not match or ".." in match["file"].split("/"):
+            raise DownloadError(f"{uri!r} is not of the form package://package/file.", "Correct it.")
+        spec = importlib.util.find_spec(match["package"])
+        for root in (spec.submodule_search_locations or ()) if spec else ():
+            path = Path(root, match["file"])
+            if path.is_file():
+                return path
+        raise DownloadError(f"there is no {uri}: the package {match['package']} is missing or incomplete.", "Install it again.")
+
+    def copy(self, uri: str, path: Path, folder: Path) -> Path | None:
+        return None
+
+
+SCHEMES = (Https(), HuggingFace(), Package())
+"""Every built-in scheme."""
+
+
+def scheme_of(uri: str) -> Scheme:
+    """The scheme of an address; a plain `Scheme` if only a plugin may know it.
+
+    Example:
+        >>> type(scheme_of("hf://org/repo/model.pt")).__name__, scheme_of("s3://bucket/file").can_ask
+        ('HuggingFace', False)
+    """
+    return next((scheme for scheme in SCHEMES if uri.startswith(scheme.prefixes)), Scheme())
 
 
 @hookimpl
-def hubcore_fetch(uri: str, cache_dir: Path, offline: bool) -> Path | None:
-    """The local file of a URI of one of the built-in schemes."""
-    if uri.startswith("package://"):
-        return _package(uri)
-    if uri.startswith("hf://"):
-        return _hugging_face(uri, offline)
-    if uri.startswith(("https://", "http://")):
-        from hubcore.sources.https.download import download
-
-        return download(uri, cache_dir, offline)
-    return None
-
-
-def _package(uri: str) -> Path:
-    """A file that an installed package carries, found without importing it."""
-    match = _PACKAGE.fullmatch(uri)
-    if not match or ".." in match["file"].split("/"):
-        raise DownloadError(f"{uri!r} is not of the form package://package/file. Correct it.")
-    spec = importlib.util.find_spec(match["package"])
-    for root in (spec.submodule_search_locations or ()) if spec else ():
-        path = Path(root, match["file"])
-        if path.is_file():
-            return path
-    raise DownloadError(f"{uri} is not there. The package {match['package']} is missing or incomplete: install it again.")
-
-
-def _hugging_face(uri: str, offline: bool) -> Path:
-    """A file of a repository on the Hugging Face Hub, or the folder of a whole model, through huggingface_hub's own cache."""
-    from hubcore.sources.hub.hugging_face import AbsentFileError, HubFile, hub_file, parse_hub_uri
-
-    model = parse_hub_uri(uri)
-    if model.name:
-        return hub_file(model, expected(uri), offline)
-
-    def part(name: str) -> Path:
-        return hub_file(HubFile(model.repo, model.revision, name), Expectation(uri, name=expected(uri).name), offline)
-
-    def optional(name: str) -> Path | None:
-        try:
-            return part(name)
-        except (AbsentFileError, OfflineError):
-            return None
-
-    config = part("config.json")
-    for name in _HF_OPTIONAL:
-        optional(name)
-    for name in _HF_WEIGHTS:
-        weights = optional(name)
-        if weights is None:
-            continue
-        if name.endswith(".index.json"):
-            for shard in _shards(weights):
-                part(shard)
-        return config.parent
-    kind = OfflineError if offline else DownloadError
-    raise kind(
-        f"{uri} has none of {', '.join(_HF_WEIGHTS)}{' in the cache' if offline else ''}. A repository without a file name "
-        "must hold a model of transformers. Name the file: hf://org/repo/file."
-    )
-
-
-def _shards(index: Path) -> list[str]:
-    """The files that an index of shards names, all beside it."""
-    try:
-        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DownloadError(f"{index} is not an index of shards ({error}). The repository is damaged. Use another.") from error
-    for name in names:
-        if not isinstance(name, str) or not _SHARD.fullmatch(name):
-            raise DownloadError(f"{index} names the shard {name!r}, which is no file beside it. Do not use that repository.")
-    return names
+def hubcore_fetch(uri: str, cache_dir: Path, offline: bool, expected: Expectation) -> Path | None:
+    """The local file of an address of one of the built-in schemes."""
+    scheme = scheme_of(uri)
+    return scheme.fetch(uri, cache_dir, offline, expected) if scheme.prefixes else None

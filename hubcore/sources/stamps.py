@@ -58,7 +58,7 @@ def stamp_path(path: Path, folder: Path | None = None) -> Path:
 
 
 def write_stamp(path: Path, uri: str, sha256: str, folder: Path | None = None) -> None:
-    """Records what a file is, so that it need not be hashed again until it changes; a cache that is full may refuse."""
+    """Records what a file is; where the cache cannot be written, the next use hashes the file again."""
     record = {"uri": uri, "path": str(path.resolve()), "sha256": sha256, **file_state(path)}
     stamp = stamp_path(path, folder)
     try:
@@ -66,22 +66,31 @@ def write_stamp(path: Path, uri: str, sha256: str, folder: Path | None = None) -
         with write_whole(stamp, durable=False) as temporary:
             temporary.write_text(json.dumps(record, indent=1) + "\n")
     except OSError as error:
-        _log.info("%s was not stamped: %s", path, error)  # the next use hashes it again, which is all a stamp saves
+        _log.info("%s was not stamped: %s", path, error)
 
 
 def read_stamp(path: Path) -> str | None:
     """The SHA-256 in a file's stamp, if the file is still the one that was stamped."""
     for folder in (cache_dir(), *read_only_caches()):
+        record = stamp_record(stamp_path(path, folder))
         try:
-            record = json.loads(stamp_path(path, folder).read_text())
-            if all(record[key] == value for key, value in file_state(path).items()):
+            if record and all(record[key] == value for key, value in file_state(path).items()):
                 return str(record["sha256"])
-        except (OSError, ValueError, KeyError, TypeError):
-            continue  # no stamp, or a damaged one: the caller hashes the file
+        except (OSError, KeyError):
+            continue
     return None
 
 
+def stamp_record(stamp: Path) -> dict[str, object]:
+    """The contents of a stamp; empty if there is none or it is damaged."""
+    try:
+        record = json.loads(stamp.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return record if isinstance(record, dict) else {}
+
+
 def file_state(path: Path) -> dict[str, int]:
-    """What changes when a file does. The change time cannot be set back, unlike the time of modification."""
+    """The numbers that change when a file does. The change time cannot be set back, unlike the time of modification."""
     stat = path.stat()
     return {"size": stat.st_size, "mtime_ns": stat.st_mtime_ns, "ctime_ns": stat.st_ctime_ns, "inode": stat.st_ino}

@@ -3,10 +3,10 @@
 ```text
 HUBCORE_CACHE/
     files/sha256-<digest>       whole, verified files
-    pins/url-<digest>.json      what an address without a published checksum gave first
-    parts/                      downloads that are not complete
-    stamps/                     what was verified and has not changed since
-    locks/                      so that two processes do not download the same file
+    pins/url-<key>.json         the digest that an address without a published checksum had first
+    parts/url-<key>.part        downloads that are not complete
+    locks/url-<key>.lock        so that two processes do not fetch the same address at once
+    stamps/                     which files were verified and have not changed since
 ```
 """
 
@@ -15,19 +15,20 @@ from __future__ import annotations
 import logging
 import os
 import re
+import shutil
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from hubcore.errors import DownloadError
+from hubcore.errors import DownloadError, OfflineError
+from hubcore.files import write_whole
+from hubcore.sources.expectations import Expectation
 from hubcore.sources.folders import cache_dir, read_only_caches
-from hubcore.sources.https.parts import Part
 from hubcore.sources.stamps import file_sha256, hash_file, write_stamp
 
 _log = logging.getLogger("hubcore.checkpoints")
 _STORED = re.compile(r"sha256-([0-9a-f]{64})")
-_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class Stored:
     size: int
     """Bytes."""
     writable: bool
-    """Whether it is in the user's own cache, not in a read-only layer."""
+    """Whether it is in the user's own cache, not in a read-only one."""
 
 
 def stored_path(sha256: str, folder: Path) -> Path:
@@ -50,17 +51,14 @@ def stored_path(sha256: str, folder: Path) -> Path:
     Raises:
         DownloadError: that is no digest, so no path is made of it.
     """
-    if not _SHA256.fullmatch(sha256):
-        raise DownloadError(f"the SHA-256 {sha256!r} is not 64 lower-case hex digits. No file can have it. Correct the card.")
+    if not _STORED.fullmatch(f"sha256-{sha256}"):
+        raise DownloadError(f"the SHA-256 {sha256!r} is not 64 lower-case hex digits.", "Correct the card.")
     return folder / "files" / f"sha256-{sha256}"
 
 
-def find_stored(sha256: str, folder: Path | None = None) -> Path | None:
-    """The verified file of this digest in the cache, else in a read-only layer; None if there is none that is intact.
-
-    A damaged one in the cache is reported, and removed by the download that replaces it.
-    """
-    for cache in (folder or cache_dir(), *read_only_caches()):
+def find_stored(sha256: str, folder: Path) -> Path | None:
+    """The verified file of this digest in the cache `folder`, else in a read-only one; None if there is no intact one."""
+    for cache in (folder, *read_only_caches()):
         path = stored_path(sha256, cache)
         if not is_plain_file(path):
             continue
@@ -84,36 +82,29 @@ def is_plain_file(path: Path) -> bool:
         raise unusable(path, error) from error
     if not stat.S_ISREG(mode):
         kind = "symbolic link" if stat.S_ISLNK(mode) else "folder" if stat.S_ISDIR(mode) else "special file"
-        raise DownloadError(f"{path} is a {kind}. Only plain files belong there, and it is not followed. Remove it.")
+        raise DownloadError(f"{path} is a {kind}. The cache holds plain files only, and it is not followed.", "Remove it.")
     return True
 
 
-def unusable(path: Path, error: OSError) -> DownloadError:
-    """The error for a cache that cannot be read or written."""
-    return DownloadError(
-        f"the cache cannot be used at {path} ({error.strerror or error}). It must be a folder that you may write to. "
-        "Set HUBCORE_CACHE to one; a shared one that you only read belongs into HUBCORE_CACHE_READONLY."
-    )
-
-
-def keep(part: Part, sha256: str, uri: str, folder: Path) -> Path:
-    """Moves a complete part into the store and stamps it.
+def copy_stored(path: Path, folder: Path) -> Path:
+    """Copies a file into the store of another cache.
 
     Raises:
-        OSError: the cache cannot be written.
+        OSError: that cache cannot be written.
     """
-    path = stored_path(sha256, folder)
-    is_plain_file(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part.move_to(path)
-    write_stamp(path, uri, sha256)
-    return path
+    digest = file_sha256(path)
+    target = stored_path(digest, folder)
+    if not target.is_file() or file_sha256(target) != digest:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with write_whole(target) as temporary:
+            shutil.copyfile(path, temporary)
+    return target
 
 
-def all_stored(folder: Path | None = None) -> Iterator[Stored]:
-    """Every file of the cache and its read-only layers, or of one cache."""
-    own = folder or cache_dir()
-    for cache in (own,) if folder else (own, *read_only_caches()):
+def all_stored() -> Iterator[Stored]:
+    """Every file of the cache and its read-only layers."""
+    own = cache_dir()
+    for cache in (own, *read_only_caches()):
         files = cache / "files"
         for path in sorted(files.iterdir()) if files.is_dir() else ():
             match = _STORED.fullmatch(path.name)
@@ -121,9 +112,25 @@ def all_stored(folder: Path | None = None) -> Iterator[Stored]:
                 yield Stored(path, match[1], path.stat().st_size, cache == own)
 
 
-def is_intact(stored: Stored) -> bool:
-    """Whether a file has the digest in its name; every byte is read, whatever its stamp says."""
-    digest = hash_file(stored.path)
-    if digest == stored.sha256:
-        write_stamp(stored.path, str(stored.path), digest)
-    return digest == stored.sha256
+def is_intact(path: Path, sha256: str) -> bool:
+    """Whether a file has this digest; every byte is read, whatever its stamp says."""
+    digest = hash_file(path)
+    if digest == sha256:
+        write_stamp(path, str(path), digest)
+    return digest == sha256
+
+
+def unusable(path: Path, error: OSError) -> DownloadError:
+    """The error for a cache that cannot be read or written."""
+    return DownloadError(
+        f"the cache cannot be used at {path} ({error.strerror or error}).",
+        "Set HUBCORE_CACHE to a folder that you may write to, and HUBCORE_CACHE_READONLY to one that you may only read.",
+    )
+
+
+def not_cached(address: object, cache: Path, promise: Expectation) -> OfflineError:
+    """The error for a file that is not cached while offline mode is on."""
+    return OfflineError(
+        f"{address} is not in the cache {cache} and offline mode is on.",
+        f"With a network, run `hubcore fetch {promise.name or address}`; HUBCORE_OFFLINE and HF_HUB_OFFLINE must be unset.",
+    )

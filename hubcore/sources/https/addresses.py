@@ -29,11 +29,11 @@ def check_url(url: str) -> None:
         parts = urlsplit(url)
         host, _ = parts.hostname, parts.port
     except ValueError as error:
-        raise DownloadError(f"{url!r} is not an address ({error}). It must be a plain https:// one. Correct it.") from error
+        raise DownloadError(f"{url!r} is not a plain https:// address ({error}).", "Correct it.") from error
     if parts.scheme not in ("https", "http") or not host or parts.username is not None or parts.password is not None:
-        raise DownloadError(f"{url!r} is not a plain https:// address. Correct it; credentials do not belong in it.")
+        raise DownloadError(f"{url!r} is not a plain https:// address.", "Correct it; credentials do not belong in it.")
     if parts.scheme == "http" and host not in _LOOPBACK:
-        raise DownloadError(f"{url} is not encrypted. Anyone on the way could change the weights. Use https://.")
+        raise DownloadError(f"{url} is not encrypted. Anyone on the way could change the weights.", "Use https://.")
 
 
 def redirect_target(url: str, location: str) -> str:
@@ -48,7 +48,7 @@ def redirect_target(url: str, location: str) -> str:
     except (ValueError, DownloadError) as error:
         raise DownloadError(f"{url} redirects to {location!r}, which is not followed: {error}") from error
     if is_loopback(target) and not is_loopback(url):
-        raise DownloadError(f"{url} redirects to this machine ({target}). That is not followed. Use another source.")
+        raise DownloadError(f"{url} redirects to this machine ({target}), which is not followed.", "Use another source.")
     if urlsplit(url).scheme == "https" and urlsplit(target).scheme == "http":
-        raise DownloadError(f"{url} redirects to {target}, which is not encrypted. That is not followed. Use another source.")
+        raise DownloadError(f"{url} redirects to {target}, which is not encrypted and not followed.", "Use another source.")
     return target

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import random
+import re
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -35,6 +36,7 @@ _REDIRECTS = 5
 _RETRIED = (408, 425, 429, 500, 502, 503, 504)
 _LONGEST_WAIT = 30.0
 _LONGEST_RETRY_AFTER = 60.0
+_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)", re.ASCII)
 _PAGES = (
     (b"<!doctype", "an HTML page"),
     (b"<html", "an HTML page"),
@@ -43,7 +45,7 @@ _PAGES = (
     (b"version https://git-lfs", "a git-lfs pointer"),
 )
 
-Progress = Callable[[int, int | None], None]
+Watcher = Callable[[int, int | None], None]
 """Called with the bytes that are here and the bytes the file will have, None if unknown."""
 
 
@@ -67,8 +69,8 @@ class PassingError(Exception):
         super().__init__(what)
 
 
-def transfer(url: str, part: Part, limits: Limits, progress: Progress) -> None:
-    """Completes a part from `url`, in as many attempts as it takes, each going on where the last one stopped.
+def transfer(url: str, part: Part, limits: Limits, watcher: Watcher) -> None:
+    """Completes a part from `url`, in as many attempts as it takes, each resuming the last one.
 
     Raises:
         DownloadError: the server refuses, sends what is not the file, or fails again and again.
@@ -81,25 +83,21 @@ def transfer(url: str, part: Part, limits: Limits, progress: Progress) -> None:
         try:
             if not part.is_complete:
                 with _client(httpx, url) as client:
-                    _attempt(client, url, part, limits, progress)
+                    _attempt(client, url, part, limits, watcher)
             _check_head(url, part.head())
             return
         except httpx.TransportError as error:
             last = PassingError(f"{type(error).__name__}: {error}" if str(error) else type(error).__name__)
         except (httpx.InvalidURL, httpx.StreamError) as error:
-            raise DownloadError(f"{url} cannot be asked for: {error}. Correct the address.") from error
+            raise DownloadError(f"{url} cannot be requested: {error}.", "Correct the address.") from error
         except PassingError as error:
             last = error
         tries += 1
         failures = 1 if part.size >= most + _PROGRESS else failures + 1
         most = max(most, part.size)
         if failures >= _TRIES or tries >= _MOST_TRIES:
-            kept = f" The {part.size} bytes that came are kept, to go on from later." if part.size else ""
-            raise DownloadError(
-                f"{url} failed {tries} times, last because {last}.{kept} Check the network, or try again later."
-            )
+            raise _gave_up(url, tries, last, part)
         _log.warning("%s: %s; trying again", url, last)
-        part.touch()
         pause(random.uniform(0.5, 1.0) * min(2.0**failures, _LONGEST_WAIT) if last.wait is None else last.wait)  # noqa: S311
 
 
@@ -116,7 +114,7 @@ def _client(httpx: Any, url: str) -> Iterator[Any]:
         yield client
 
 
-def _attempt(client: Any, url: str, part: Part, limits: Limits, progress: Progress) -> None:
+def _attempt(client: Any, url: str, part: Part, limits: Limits, watcher: Watcher) -> None:
     headers = {"Accept-Encoding": "identity", "User-Agent": "hubcore"}
     if part.size and part.remote.validator is not None:
         headers |= {"Range": f"bytes={part.size}-", "If-Range": part.remote.validator}
@@ -130,9 +128,9 @@ def _attempt(client: Any, url: str, part: Part, limits: Limits, progress: Progre
                 here = redirect_target(here, response.headers.get("Location", ""))
                 continue
             _begin(response, url, part, limits)
-            _body(response, url, part, limits, progress)
+            _body(response, url, part, limits, watcher)
             return
-    raise DownloadError(f"{url} redirects more than {_REDIRECTS} times. Something is wrong there; use another source.")
+    raise DownloadError(f"{url} redirects more than {_REDIRECTS} times.", "Use another source.")
 
 
 def _begin(response: Any, url: str, part: Part, limits: Limits) -> None:
@@ -140,14 +138,15 @@ def _begin(response: Any, url: str, part: Part, limits: Limits) -> None:
     status, headers = response.status_code, response.headers
     if status == 416:
         part.restart(Remote(url))
-        raise PassingError("the server cannot go on where the last attempt stopped", wait=0.0)
+        raise PassingError("the server cannot resume the download", wait=0.0)
     if status in _RETRIED:
         raise PassingError(f"the server answered {status}", _retry_after(headers.get("Retry-After")))
     if status not in (200, 206):
-        advice = "The link has expired or the file is not public" if status in (401, 403) else "The file is gone or was renamed"
-        raise DownloadError(f"{url} answered {status}. {advice}. Check the address.")
+        raise _refused(url, status)
     if headers.get("Content-Encoding", "identity").strip().lower() not in ("identity", ""):
-        raise DownloadError(f"{url} sends its file compressed, which was not asked for. Nothing was kept. Use another source.")
+        raise DownloadError(
+            f"{url} sends its file compressed, which was not asked for. Nothing was kept.", "Use another source."
+        )
     length = headers.get("Content-Length", "")
     coming = int(length) if length.isdigit() else None
     if status == 206:
@@ -156,81 +155,56 @@ def _begin(response: Any, url: str, part: Part, limits: Limits) -> None:
             raise PassingError("the server sent another range than was asked for", wait=0.0)
     else:
         if coming is None and not limits.checked and "chunked" not in headers.get("Transfer-Encoding", "").lower():
-            raise DownloadError(
-                f"{url} does not say how long its file is, and there is no SHA-256 for it. A cut could not be noticed. "
-                "Use another source, or write the SHA-256 into a card."
-            )
+            raise _unknown_length(url)
         if not limits.checked and headers.get("Content-Type", "").lower().startswith("text/html"):
             raise _not_the_file(url, "an HTML page")
         _check_length(url, coming, limits)
         validator = strong_validator(headers.get("ETag"), headers.get("Last-Modified"), headers.get("Date"))
         part.restart(Remote(url, validator, coming))
-    missing = coming or 0
     free = shutil.disk_usage(part.path.parent).free
-    if missing > free:
-        raise DownloadError(
-            f"{url} needs {missing} more bytes, more than the {free} that are free in {part.path.parent}. "
-            "Free some space or set HUBCORE_CACHE elsewhere."
-        )
+    if (coming or 0) > free:
+        raise _too_large_for_disk(url, coming, free, part)
 
 
 def _continues(headers: Any, part: Part, coming: int | None) -> bool:
     """Whether a 206 brings exactly the rest of the part."""
-    unit, _, rest = headers.get("Content-Range", "").partition(" ")
-    span, _, total = rest.partition("/")
-    first, _, last = span.partition("-")
-    if unit != "bytes" or not first.isdigit() or not last.isdigit() or int(first) != part.size:
+    match = _RANGE.fullmatch(headers.get("Content-Range", ""))
+    if match is None or int(match[1]) != part.size:
         return False
-    known = part.remote.total
-    if total != "*" and (not total.isdigit() or int(total) != int(last) + 1 or known not in (None, int(total))):
-        return False
-    if total == "*" and known != int(last) + 1:
+    end, known = int(match[2]) + 1, part.remote.total
+    if known not in (None, end) or end != (known if match[3] == "*" else int(match[3])):
         return False
     etag = headers.get("ETag")
     same = etag is None or not str(part.remote.validator).startswith('"') or etag == part.remote.validator
-    return same and coming in (None, int(last) + 1 - part.size)
+    return same and coming in (None, end - part.size)
 
 
 def _check_length(url: str, length: int | None, limits: Limits) -> None:
-    if length is None:
-        return
-    if limits.size is not None and length != limits.size:
-        raise DownloadError(
-            f"{url} announces {length} bytes, but its card says {limits.size}. It is another file. "
-            "Use another source; if the publisher changed the file, the card needs its new size and SHA-256."
-        )
-    if length > limits.most:
-        raise DownloadError(
-            f"{url} announces {length} bytes. At most {limits.most} are downloaded. Set HUBCORE_MAX_DOWNLOAD to allow more."
-        )
+    if length is not None and limits.size not in (None, length):
+        raise _announces_another_size(url, length, limits)
+    if length is not None and length > limits.most:
+        raise _announces_too_much(url, length, limits)
 
 
-def _body(response: Any, url: str, part: Part, limits: Limits, progress: Progress) -> None:
+def _body(response: Any, url: str, part: Part, limits: Limits, watcher: Watcher) -> None:
     total = part.remote.total
-    cap = limits.most if limits.size is None else limits.size
+    most = limits.most if limits.size is None else limits.size
     pace = _Pace()
-    progress(part.size, total or limits.size)
+    watcher(part.size, total or limits.size)
     for block in response.iter_raw():
-        if part.size + len(block) > cap:
-            part.discard()
-            raise DownloadError(
-                f"{url} sent more than {cap} bytes, "
-                + (
-                    "the size that its card states. It is another file. Use another source."
-                    if limits.size is not None
-                    else "the most that is downloaded. Set HUBCORE_MAX_DOWNLOAD to allow more."
-                )
-            )
+        if part.size + len(block) > most:
+            part.restart(Remote(url))
+            raise _sends_too_much(url, most, limits)
         beginning = part.size < 64
         part.append(block)
         if beginning and part.size >= 64:
             _check_head(url, part.head())
         pace.count(len(block))
-        progress(part.size, total or limits.size)
+        watcher(part.size, total or limits.size)
     if total is not None and part.size != total:
-        raise PassingError(f"{part.size} of {total} bytes came")
+        raise PassingError(f"only {part.size} of {total} bytes were received")
     if not part.size:
-        raise DownloadError(f"{url} gave an empty file. Nothing was kept. Use another source.")
+        raise DownloadError(f"{url} gave an empty file. Nothing was kept.", "Use another source.")
 
 
 class _Pace:
@@ -244,7 +218,7 @@ class _Pace:
         elapsed = time.monotonic() - self._since
         if elapsed >= RATE_WINDOW:
             if self._bytes < SLOWEST * elapsed:
-                raise PassingError(f"only {self._bytes} bytes came in {elapsed:.0f} s")
+                raise PassingError(f"only {self._bytes} bytes were received in {elapsed:.0f} s")
             self._since, self._bytes = time.monotonic(), 0
 
 
@@ -263,17 +237,67 @@ def _check_head(url: str, head: bytes) -> None:
 
 
 class NotTheFileError(DownloadError):
-    """A page came in place of the file, so what came is worth nothing."""
+    """A page was received in place of the file."""
+
+
+# Errors ---------------------------------------------------------------------------------------------------------------
+
+
+def _gave_up(url: str, tries: int, last: PassingError, part: Part) -> DownloadError:
+    kept = f" The {part.size} bytes received are kept and can be resumed." if part.size and part.shared else ""
+    return DownloadError(f"{url} failed {tries} times, last because {last}.{kept}", "Check the network, or try again later.")
+
+
+def _refused(url: str, status: int) -> DownloadError:
+    reason = "The link has expired or the file is not public" if status in (401, 403) else "The file is gone or was renamed"
+    return DownloadError(f"{url} answered {status}. {reason}.", "Check the address.")
+
+
+def _unknown_length(url: str) -> DownloadError:
+    return DownloadError(
+        f"{url} does not say how long its file is, and there is no SHA-256 for it. A cut could not be noticed.",
+        "Use another source, or write the SHA-256 into a card.",
+    )
+
+
+def _too_large_for_disk(url: str, coming: int | None, free: int, part: Part) -> DownloadError:
+    return DownloadError(
+        f"{url} needs {coming} more bytes, more than the {free} that are free in {part.path.parent}.",
+        "Free some space or set HUBCORE_CACHE elsewhere.",
+    )
+
+
+def _announces_another_size(url: str, length: int, limits: Limits) -> DownloadError:
+    return DownloadError(
+        f"{url} announces {length} bytes, but its card says {limits.size}. It is another file.",
+        "Use another source; if the publisher changed the file, the card needs its new size and SHA-256.",
+    )
+
+
+def _announces_too_much(url: str, length: int, limits: Limits) -> DownloadError:
+    return DownloadError(
+        f"{url} announces {length} bytes. At most {limits.most} are downloaded.", "Set HUBCORE_MAX_DOWNLOAD to allow more."
+    )
+
+
+def _sends_too_much(url: str, most: int, limits: Limits) -> DownloadError:
+    if limits.size is None:
+        return DownloadError(
+            f"{url} sent more than {most} bytes, the most that is downloaded.", "Set HUBCORE_MAX_DOWNLOAD to allow more."
+        )
+    return DownloadError(
+        f"{url} sent more than {most} bytes, the size that its card states. It is another file.", "Use another source."
+    )
 
 
 def _not_the_file(url: str, kind: str) -> NotTheFileError:
     host = urlsplit(url).hostname or ""
     if "git-lfs" in kind:
-        hint = "The address is that of the pointer in a git repository: use the one that its `download` button gives"
+        fix = "The address is that of the pointer in a git repository: use the one that its `download` button gives"
     elif host.endswith(("drive.google.com", "docs.google.com")):
-        hint = "Google Drive shows a page if a file is large, private or over quota: fetch it in a browser, then use the path"
+        fix = "Google Drive shows a page if a file is large, private or over quota: fetch it in a browser, then use the path"
     elif host.endswith("dropbox.com"):
-        hint = "A Dropbox link must end in dl=1, not dl=0; a page may also mean that its traffic is used up"
+        fix = "A Dropbox link must end in dl=1, not dl=0; a page may also mean that its traffic is used up"
     else:
-        hint = "Use the address of the file itself, not of the page about it (Dropbox: dl=1, not dl=0)"
-    return NotTheFileError(f"{url} gave {kind}, not a checkpoint. Nothing was kept. {hint}.")
+        fix = "Use the address of the file itself, not of the page about it (Dropbox: dl=1, not dl=0)"
+    return NotTheFileError(f"{url} gave {kind}, not a checkpoint. Nothing was kept.", f"{fix}.")

@@ -10,13 +10,14 @@ models--org--repo/
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
 import re
 import shutil
+import time
 from pathlib import Path
 
+from hubcore.errors import DownloadError
 from hubcore.files import write_whole
 from hubcore.sources.folders import cache_dir, read_only_caches
 from hubcore.sources.stamps import file_sha256, hash_file
@@ -81,7 +82,7 @@ def snapshot(repo: str, name: str, revision: str, cache: Path) -> Path | None:
 
 
 def why_wrong(path: Path, sha256: str | None, etag: str | None = None, *, every_byte: bool = False) -> str | None:
-    """What is wrong with a cached file, or None if its bytes are those that its name, or the card, promises.
+    """The fault of a cached file; None if its bytes are those that its name, or the card, promises.
 
     Args:
         path: in a snapshot.
@@ -146,31 +147,40 @@ def remove(path: Path) -> None:
 
 def orphans(cache: Path, older_than: float = _ORPHAN_AGE) -> list[Path]:
     """Partial downloads that a killed process left, untouched for `older_than` seconds; huggingface_hub never uses them."""
-    import time
-
     limit = time.time() - older_than
     found = cache.glob("models--*/blobs/*.incomplete") if cache.is_dir() else ()
     return sorted(path for path in found if path.is_file() and not path.is_symlink() and path.stat().st_mtime <= limit)
 
 
-def seed(path: Path, repo: str, revision: str, cache: Path, target: Path) -> Path:
-    """Copies a snapshot's file from one cache to another, with its blob and the revision's ref; gives the copy."""
-    source = repo_folder(repo, cache)
-    commit, *parts = path.relative_to(source / "snapshots").parts
+def copy_snapshot(path: Path, repo: str, revision: str, target: Path) -> Path:
+    """Copies a snapshot's file, or a whole snapshot, to another cache of this layout; gives the copy.
+
+    Raises:
+        DownloadError: it is in no cache of this layout.
+    """
+    for cache in hf_caches():
+        if repo_folder(repo, cache) / "snapshots" in path.parents:
+            for file in [path] if path.is_file() else sorted(item for item in path.rglob("*") if item.is_file()):
+                _copy_file(file, repo, revision, cache, target)
+            return target / path.relative_to(cache)
+    raise DownloadError(f"{path} is in no cache of the hub, so it cannot be copied.", f"Fetch hf://{repo} first.")
+
+
+def _copy_file(path: Path, repo: str, revision: str, cache: Path, target: Path) -> None:
+    """Copies one file with its blob and the revision's ref."""
     folder = repo_folder(repo, target)
+    commit, *parts = path.relative_to(repo_folder(repo, cache) / "snapshots").parts
     copy = folder / "snapshots" / commit / Path(*parts)
-    copy.parent.mkdir(parents=True, exist_ok=True)
     blob = blob_of(path)
     place = folder / "blobs" / blob.name if blob is not None else copy
-    place.parent.mkdir(parents=True, exist_ok=True)
-    with write_whole(place, durable=False) as temporary:
+    for made in (copy, place):
+        made.parent.mkdir(parents=True, exist_ok=True)
+    with write_whole(place) as temporary:
         shutil.copyfile(path, temporary)
     if blob is not None:
-        with contextlib.suppress(FileNotFoundError):
-            copy.unlink()
+        copy.unlink(missing_ok=True)
         copy.symlink_to(os.path.relpath(place, copy.parent))
     if revision != commit:
         reference = folder / "refs" / revision
         reference.parent.mkdir(parents=True, exist_ok=True)
         reference.write_text(commit)
-    return copy

@@ -1,0 +1,60 @@
+"""A whole model of transformers: its configs, its weights in one file or in shards. Imports no torch."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from pathlib import Path
+
+from hubcore.errors import DownloadError, OfflineError
+from hubcore.sources.expectations import Expectation
+from hubcore.sources.hub.hugging_face import AbsentFileError, HubFile, hub_file
+
+_OPTIONAL = ("preprocessor_config.json",)
+_WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
+_SHARD = re.compile(r"[\w.-]+\.(?:safetensors|bin)", re.ASCII)
+
+
+def hub_model(model: HubFile, expected: Expectation, offline: bool) -> Path:
+    """The folder of a whole model, fetched file by file if need be.
+
+    Raises:
+        DownloadError: it cannot be obtained, or is no model of transformers.
+    """
+
+    def part(name: str) -> Path:
+        return hub_file(dataclasses.replace(model, name=name), Expectation(name=expected.name), offline)
+
+    def optional(name: str) -> Path | None:
+        try:
+            return part(name)
+        except (AbsentFileError, OfflineError):
+            return None
+
+    config = part("config.json")
+    for name in _OPTIONAL:
+        optional(name)
+    for name in _WEIGHTS:
+        weights = optional(name)
+        if weights is not None:
+            for shard in _shards(weights) if name.endswith(".index.json") else ():
+                part(shard)
+            return config.parent
+    raise (OfflineError if offline else DownloadError)(
+        f"{model} has none of {', '.join(_WEIGHTS)}{' in the cache' if offline else ''}. An address without a file name must "
+        "be a model of transformers.",
+        "Name the file: hf://org/repo/file.",
+    )
+
+
+def _shards(index: Path) -> list[str]:
+    """The files that an index of shards names, all beside it."""
+    try:
+        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DownloadError(f"{index} is not an index of shards ({error}).", "Use another repository.") from error
+    for name in names:
+        if not isinstance(name, str) or not _SHARD.fullmatch(name):
+            raise DownloadError(f"{index} names the shard {name!r}, which is no file beside it.", "Do not use that repository.")
+    return names
