@@ -20,7 +20,7 @@ import pluggy
 
 from hubcore.errors import BrokenFetchError, HubcoreError, nearest_names
 from hubcore.findings import Finding
-from hubcore.hookspecs import NAMES, HookSpecs
+from hubcore.hookspecs import NAMES, Expectation, HookSpecs
 from hubcore.registry.names import HOOKS_GROUP, disabled_plugins, entry_points, module_of
 from hubcore.text import error_text
 
@@ -73,7 +73,7 @@ class Hooks:
         if usable:
             self.manager.register(module, name=name)
 
-    def fetch(self, uri: str, cache_dir: Path, offline: bool) -> Path | None:
+    def fetch(self, uri: str, cache_dir: Path, offline: bool, expected: Expectation | None = None) -> Path | None:
         """The first answer of `hubcore_fetch`.
 
         Raises:
@@ -81,7 +81,8 @@ class Hooks:
             PluginError: a plugin failed with anything else, and no other one knows the scheme.
         """
         broken: BrokenFetchError | None = None
-        for plugin, call in self._each("hubcore_fetch", uri=uri, cache_dir=cache_dir, offline=offline):
+        given = {"uri": uri, "cache_dir": cache_dir, "offline": offline, "expected": expected or Expectation()}
+        for plugin, call in self._each("hubcore_fetch", **given):
             try:
                 found = call()
                 if found is not None:

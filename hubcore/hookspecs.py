@@ -15,6 +15,7 @@ def hubcore_fetch(uri, cache_dir, offline):
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,12 +28,33 @@ hookspec = pluggy.HookspecMarker("hubcore")
 hookimpl = pluggy.HookimplMarker("hubcore")
 
 
+@dataclass(frozen=True)
+class Expectation:
+    """The file that a fetch must bring, for a fetcher that checks bytes as they arrive or resumes.
+
+    Example:
+        >>> Expectation(size=3).sha256 is None
+        True
+    """
+
+    sha256: str | None = None
+    """64 hex digits, published or of an earlier download here; None if nobody knows."""
+    size: int | None = None
+    """Bytes, or None if nobody knows."""
+    name: str | None = None
+    """The card's name; None where a user gave the address itself."""
+    exclusive: bool = False
+    """Whether a lock keeps other processes from fetching this address now, so that a partial file may have a fixed name."""
+
+
 class HookSpecs:
     """Every hook there is."""
 
     @hookspec(firstresult=True)
-    def hubcore_fetch(self, uri: str, cache_dir: Path, offline: bool) -> Path | None:
+    def hubcore_fetch(self, uri: str, cache_dir: Path, offline: bool, expected: Expectation) -> Path | None:
         """The local file or folder that `uri` names, fetched into `cache_dir` if need be; None if the scheme is not yours.
+
+        Size and SHA-256 are checked afterwards; `expected` is for a fetcher that checks bytes as they arrive, or resumes.
 
         Raises:
             DownloadError: the scheme is yours and the file is not available; `OfflineError` if only for `offline`.

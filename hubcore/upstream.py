@@ -128,11 +128,13 @@ class UpstreamBase(nn.Module):
             DownloadError: the file could not be obtained.
             OptionError: no such option.
         """
+        from hubcore.checkpoints.runs import run_card
         from hubcore.sources.resolve import resolve_with_card
 
         options, layers = _without_layers(options, own_options(cls.from_file))
         check_options(cls, options, known=checkpoint_options(cls))
         path, card = resolve_with_card(source)
+        card = card or (run_card(path) if path.is_dir() else None)
         from_file: Callable[..., AnyUpstream] = cls.from_file
         upstream = from_file(path, config=config or (card.config if card else None), **options)
         upstream.card = card

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from hubcore.card import Card, Source
+from hubcore.card import Card
 from hubcore.describe import named_configs
 from hubcore.errors import HubcoreError, OptionError, RegistryError, nearest_names
 from hubcore.findings import Finding, last_sentence
@@ -169,21 +169,14 @@ def _value_problems(cls: type[Any], card: Card) -> _Found:
 
 
 def _source_problems(card: Card) -> _Found:
+    from hubcore.sources.resolve import fetch_source
+    from hubcore.sources.schemes import scheme_of
+
     for source in card.sources:
         try:
-            _check_source(source, card)
+            if "://" in source.uri:
+                scheme_of(source.uri).check(source.uri)
+            else:
+                fetch_source(source, card)
         except HubcoreError as error:
             yield "sources", str(error)
-
-
-def _check_source(source: Source, card: Card) -> None:
-    from hubcore.sources.https.addresses import check_url
-    from hubcore.sources.hub.hugging_face import parse_hub_uri
-    from hubcore.sources.resolve import fetch_source
-
-    if source.uri.startswith("https://"):
-        check_url(source.uri)
-    elif source.uri.startswith("hf://"):
-        parse_hub_uri(source.uri)
-    elif "://" not in source.uri or source.uri.startswith("package://"):
-        fetch_source(source, card)

@@ -154,7 +154,7 @@ def garbage(older_than: float) -> list[Path]:
     old = [path for path in partial_files() if last_written(path) <= limit]
     found = {path for path in old if not is_locked(path.name.partition(".")[0], cache_dir())}
     sidecars = {path: path.with_suffix("") for path in (cache_dir() / "parts").glob("*.part.json")}
-    found |= {path for path, part in sidecars.items() if part in found or not part.exists() and last_written(path) <= limit}
+    found |= {path for path, part in sidecars.items() if part in found or (not part.exists() and last_written(path) <= limit)}
     for cache in {hf_cache_dir(), cache_dir() / "hub"}:
         found |= set(orphans(cache, older_than))
     for stamp in (cache_dir() / "stamps").glob("*.json"):

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from hubcore.card import Card, Source
 from hubcore.errors import CheckpointError, ChecksumError, DownloadError, OfflineError, UnknownUpstreamError
-from hubcore.sources.expectations import Expectation
+from hubcore.hookspecs import Expectation
 from hubcore.sources.folders import cache_dir, is_offline
 from hubcore.sources.pins import changed_since_pinned, read_pin, record_pin
 from hubcore.sources.schemes import scheme_of

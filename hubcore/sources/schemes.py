@@ -11,8 +11,7 @@ from pathlib import Path
 
 from hubcore.card import Source
 from hubcore.errors import DownloadError
-from hubcore.hooks import hookimpl
-from hubcore.sources.expectations import Expectation
+from hubcore.hookspecs import Expectation, hookimpl
 
 _PACKAGE = re.compile(r"package://(?P<package>[A-Za-z_]\w*)/(?P<file>[\w.-]+(?:/[\w.-]+)*)")
 

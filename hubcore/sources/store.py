@@ -23,7 +23,7 @@ from pathlib import Path
 
 from hubcore.errors import DownloadError, OfflineError
 from hubcore.files import write_whole
-from hubcore.sources.expectations import Expectation
+from hubcore.hookspecs import Expectation
 from hubcore.sources.folders import cache_dir, read_only_caches
 from hubcore.sources.stamps import file_sha256, hash_file, write_stamp
 

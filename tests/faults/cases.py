@@ -120,7 +120,7 @@ def cases_page() -> str:
         "The last column is the test, which `pytest -k NAME tests` runs. Where it has a `::`, its file stands before that, and",
         "the ids of its parameters after it. `pytest -k case_ tests/faults` runs every row.",
         "",
-        '"Kept" means that the bytes that came lie in the cache as a part, from which the next attempt goes on.',
+        '"Kept": the partial download stays in the cache and the next attempt resumes it.',
         '"Inert" means that the file asks for a call, which is recorded as a name with arguments and never made: such a file',
         "is no checkpoint, so `hub.load` refuses it, too.",
         "[checkpoints.md](checkpoints.md) explains the cache, pins and offline use.",

@@ -12,15 +12,11 @@ import pytest
 
 from hubcore.card import Card, Source
 from hubcore.sources import resolve as sources
-from hubcore.sources.expectations import Expectation, expecting
 from hubcore.sources.https import transfer
-from hubcore.sources.https.download import download
-from hubcore.sources.https.parts import Remote, _machine
+from hubcore.sources.https.parts import Remote
 from hubcore.sources.hub import hugging_face
+from hubcore.sources.pins import address_key
 from tests.faults.http_server import BODY, SHA256, Server, running
-
-DEAD = 2**22 + 1
-"""A process number that no process has: Linux gives none above 2**22."""
 
 
 class Lab:
@@ -35,8 +31,11 @@ class Lab:
 
     def get(self, url: str, sha256: str | None = SHA256, size: int | None = None, offline: bool = False) -> bytes:
         """Downloads, and gives the bytes of the file that came of it."""
-        with expecting(Expectation(url, sha256, size)):
-            path = download(url, self.cache, offline)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("HUBCORE_CACHE", str(self.cache))
+            if offline:
+                patch.setenv("HUBCORE_OFFLINE", "1")
+            path = sources.fetch_source(Source(url, sha256, size))
         assert path.name == f"sha256-{hashlib.sha256(path.read_bytes()).hexdigest()}"
         return path.read_bytes()
 
@@ -64,20 +63,16 @@ class Lab:
         url: str,
         body: bytes,
         *,
-        key: str = f"sha256-{SHA256}",
+        of: str | None = None,
         validator: str | None = '"v1"',
         total: int | None = len(BODY),
         sidecar: str | None = None,
-        machine: str | None = None,
-        pid: int = DEAD,
-        start: str = "1",
     ) -> Path:
-        """A part as a killed process leaves it; `sidecar` replaces what would lie beside it, empty text means nothing."""
-        folder = self.cache / "parts"
-        folder.mkdir(parents=True, exist_ok=True)
-        path = folder / f"{key}.{machine or _machine()}-{pid}-{start}-0123abcd.part"
+        """A part as a killed process leaves it, `of` another address; `sidecar` replaces what would lie beside it, if any."""
+        path = self.cache / "parts" / f"{address_key(url)}.part"
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(body)
-        text = json.dumps(vars(Remote(url, validator, total))) if sidecar is None else sidecar
+        text = json.dumps(vars(Remote(of or url, validator, total))) if sidecar is None else sidecar
         if text:
             path.with_name(path.name + ".json").write_text(text)
         return path

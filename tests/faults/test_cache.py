@@ -22,9 +22,9 @@ from hubcore.registry import names as registry
 from hubcore.registry.reading import read_registry
 from hubcore.sources import resolve as sources
 from hubcore.sources import stamps
-from hubcore.sources.https import parts
 from hubcore.sources.hub.cache import hf_cache_dir
 from hubcore.sources.pins import pin_path, read_pin, record_pin
+from hubcore.sources.turns import taking_turns
 from tests.faults.cases import Case, Cases
 from tests.faults.http_server import BODY, SHA256, Answer
 from tests.faults.lab import Lab, a_lab
@@ -140,7 +140,7 @@ def case_57_impossible_cache(lab: Lab) -> None:
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
 
     with pytest.MonkeyPatch.context() as patch, pytest.raises(DownloadError, match=r"Permission denied.*HUBCORE_CACHE"):
-        patch.setattr("hubcore.sources.https.download._taking_turns", refuse)
+        patch.setattr("hubcore.sources.https.parts.os.open", refuse)
         lab.get(url)
     assert lab.server.log == [] and target.read_bytes() == BODY
 
@@ -258,14 +258,14 @@ def test_rm_removes_files_and_forgets_pins(hub_lab: HubLab, tmp_path: Path, monk
     run(cache_command, "rm", "sha256-" + Path(hub_lab.files("files")[0]).name[7:19])
     assert hub_lab.files() == []
     error = run(cache_command, "rm", "nothing", code=1).exception
-    assert "nothing of that is in the cache" in str(error)
+    assert "nothing is not in the cache" in str(error)
 
 
 def test_gc_removes_what_killed_downloads_left(lab: Lab, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hf"))
     url = lab.server.answers(Answer())
     lab.get(url)
-    alive = lab.leave_part(url, BODY, pid=os.getppid(), start=str(parts._process_start(os.getppid())), sidecar="")
+    alive = lab.leave_part(lab.server.url("/alive"), BODY, sidecar="")
     dead = lab.leave_part(url, BODY[:1000])
     orphan = hf_cache_dir() / "models--a--b" / "blobs" / "aa.1234.incomplete"
     orphan.parent.mkdir(parents=True)
@@ -278,11 +278,13 @@ def test_gc_removes_what_killed_downloads_left(lab: Lab, monkeypatch: pytest.Mon
     old = time.time() - 90_000
     for path in (alive, dead, orphan):
         os.utime(path, (old, old))
-    assert run(cache_command, "gc", "--dry-run").output.count("would remove") == 3
-    assert dead.exists()
-    output = run(cache_command, "gc").output
-    assert output.count("removed") == 3 and not dead.exists() and not orphan.exists() and alive.exists()
+    with taking_turns(lab.server.url("/alive"), lab.cache):
+        assert run(cache_command, "gc", "--dry-run").output.count("would remove") == 3
+        assert dead.exists()
+        output = run(cache_command, "gc").output
+        assert output.count("removed") == 3 and not dead.exists() and not orphan.exists() and alive.exists()
     assert lab.files("parts") == [alive.relative_to(lab.cache).as_posix()] and lab.get(url) == BODY
+    assert run(cache_command, "gc").output.count("removed") == 1 and not alive.exists()
 
 
 # Pins in cards --------------------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ import pytest
 
 from hubcore.card import Source
 from hubcore.errors import ChecksumError, DownloadError, HubcoreError, OptionError
+from hubcore.hookspecs import Expectation
 from hubcore.sources import resolve as sources
 from hubcore.sources.https import transfer
 from hubcore.sources.https.addresses import redirect_target
@@ -115,9 +116,9 @@ def case_15_announced_too_long(lab: Lab) -> None:
     assert len(lab.server.log) == 1 and lab.files() == []
 
 
-@cases(16, "a `Content-Length` that is too long, and no size is known", "an error after five tries, what came is kept")
+@cases(16, "a `Content-Length` that is too long, and no size is known", "an error after five tries, the part is kept")
 def case_16_length_lies_long(lab: Lab) -> None:
-    with pytest.raises(DownloadError, match=f"failed .* times.* The {SIZE} bytes that came are kept"):
+    with pytest.raises(DownloadError, match=f"failed .* times.* The {SIZE} bytes received are kept"):
         lab.get(lab.server.answers(Answer(length=SIZE + 1000)))
     assert lab.files("files") == [] and lab.parts()[0].read_bytes() == BODY
 
@@ -247,7 +248,7 @@ ADDRESSES = {
 
 def refused_address(lab: Lab, address: str) -> None:
     with pytest.raises(DownloadError):
-        download(address, lab.cache, False)
+        download(address, lab.cache, False, Expectation())
     with pytest.raises(HubcoreError):
         sources.resolve(address)
     assert not lab.cache.exists() or lab.files() == []
@@ -297,7 +298,7 @@ def case_47_unc(lab: Lab) -> None:
 def case_58_second_mirror(lab: Lab) -> None:
     gone, there = lab.server.answers(Answer(status=404), path="/a"), lab.server.answers(Answer(), path="/b")
     assert lab.fetch(Source(gone, SHA256), Source(there, SHA256)).read_bytes() == BODY
-    assert f"came from its source {there}, because {gone} answered 404" in lab.caplog.text
+    assert f"was fetched from its source {there}, because {gone} answered 404" in lab.caplog.text
     assert lab.files() == KEPT
 
 
@@ -319,10 +320,10 @@ def case_60_no_mirror(lab: Lab) -> None:
     assert lab.files() == []
 
 
-@cases(61, "a server that sends a byte now and then", "broken off as too slow, what came is kept")
+@cases(61, "a server that sends a byte now and then", "broken off as too slow, the partial download is kept")
 def case_61_slow_loris(lab: Lab) -> None:
     lab.monkeypatch.setattr(transfer, "RATE_WINDOW", 0.1)
-    with pytest.raises(DownloadError, match=r"bytes came in 0 s.*are kept"):
+    with pytest.raises(DownloadError, match=r"bytes were received in 0 s.*are kept"):
         lab.get(lab.server.answers(Answer(drip=0.01)))
     assert lab.parts() and lab.files("files") == []
 
@@ -374,7 +375,7 @@ def case_67_odd_addresses(lab: Lab) -> None:
 
 def test_progress_tells_what_is_here_and_what_will_be(lab_server: Server, tmp_path: Path) -> None:
     told: list[tuple[int, int | None]] = []
-    download(lab_server.answers(Answer()), tmp_path, False, lambda done, total: told.append((done, total)))
+    download(lab_server.answers(Answer()), tmp_path, False, Expectation(), lambda done, total: told.append((done, total)))
     assert told[0] == (0, SIZE) and told[-1] == (SIZE, SIZE) and told == sorted(told)
 
 

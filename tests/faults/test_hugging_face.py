@@ -19,9 +19,9 @@ import pytest
 
 from hubcore.card import Source
 from hubcore.errors import CheckpointError, ChecksumError, DownloadError, OfflineError
+from hubcore.hookspecs import Expectation
 from hubcore.registry.reading import read_registry
 from hubcore.sources import resolve as sources
-from hubcore.sources.expectations import Expectation, expecting
 from hubcore.sources.hub import hugging_face
 from hubcore.sources.hub.cache import hf_cache_dir, orphans
 from hubcore.sources.schemes import hubcore_fetch
@@ -47,8 +47,7 @@ class HubLab(Lab):
 
     def load(self, uri: str | None = None, digest: str | None = None, offline: bool = False) -> bytes:
         uri = uri or self.uri
-        with expecting(Expectation(uri, digest)):
-            path = hubcore_fetch(uri, self.cache, offline)
+        path = hubcore_fetch(uri, self.cache, offline, Expectation(digest))
         assert path is not None and path.is_relative_to(hf_cache_dir())
         return path.read_bytes()
 
@@ -144,7 +143,7 @@ def case_72_truncated(lab: HubLab) -> None:
         assert lab.load(uri) == BODY and lab.blob.stat().st_size == len(BODY)
 
 
-@cases(73, "a cut at 25 MB", "goes on from the last 10 MiB that were written")
+@cases(73, "a cut at 25 MB", "resumed from the last 10 MiB that were written")
 def case_73_cut(lab: HubLab) -> None:
     big = random.Random(1).randbytes(26_000_000)
     lab.hub.add("org/repo", {NAME: big}, (NAME,))
@@ -362,7 +361,7 @@ def case_89_retry_after(lab: HubLab) -> None:
     lab.monkeypatch.setattr(hugging_face, "STALLED_AFTER", 0.3)
     lab.server.answers(Answer(status=429, headers={"Retry-After": "99999"}), path=f"/{SHA256}")
     began = time.monotonic()
-    with pytest.raises(DownloadError, match="nothing came from the hub"):
+    with pytest.raises(DownloadError, match="nothing was received from the hub"):
         lab.load()
     assert time.monotonic() - began < 10 and lab.kept()[:1] != [f"blobs/{SHA256}"]
 

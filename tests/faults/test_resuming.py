@@ -1,4 +1,4 @@
-"""Downloads that stop and go on: cuts, stalls, other versions, parts that dead processes left."""
+"""Downloads that are cut and resumed: stalls, other versions, parts that dead processes left."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from hubcore.errors import DownloadError
-from hubcore.sources.expectations import Expectation, expecting
-from hubcore.sources.https import parts, transfer
+from hubcore.hookspecs import Expectation
+from hubcore.sources.https import transfer
 from hubcore.sources.https.download import download
 from tests.faults.cases import Case, Cases
 from tests.faults.http_server import BODY, SHA256, Answer
@@ -55,7 +55,7 @@ def case_04_range_ignored(lab: Lab) -> None:
     assert lab.server.ranges == [None, f"bytes={THIRD}-"]
 
 
-@cases(5, "nothing comes for longer than the read timeout", "goes on from there")
+@cases(5, "nothing comes for longer than the read timeout", "resumed from there")
 def case_05_stall(lab: Lab) -> None:
     lab.monkeypatch.setattr(transfer, "READ_TIMEOUT", 0.2)
     assert lab.get(lab.server.answers(Answer(stall=THIRD), Answer())) == BODY
@@ -74,11 +74,10 @@ def case_28_wrong_range(lab: Lab) -> None:
         assert ranges == [None, f"bytes={THIRD}-", None], wrong
 
 
-@cases(29, "a part that a dead process left", "gone on with, from its length")
+@cases(29, "a part that a dead process left", "resumed from its length")
 def case_29_part_of_a_dead_process(lab: Lab) -> None:
     url = lab.server.answers(Answer())
     lab.leave_part(url, BODY[:THIRD])
-    lab.leave_part(url, BODY[:1000], pid=2**22 + 2)
     assert lab.get(url) == BODY
     assert lab.server.ranges == [f"bytes={THIRD}-"] and lab.files() == KEPT
 
@@ -92,8 +91,9 @@ def case_30_no_sidecar(lab: Lab) -> None:
 
 @cases(31, "a part of another address", "begun anew")
 def case_31_other_address(lab: Lab) -> None:
-    lab.leave_part("https://example.org/other", OTHER[:THIRD])
-    assert lab.get(lab.server.answers(Answer())) == BODY and lab.server.ranges == [None] and lab.files() == KEPT
+    url = lab.server.answers(Answer())
+    lab.leave_part(url, OTHER[:THIRD], of="https://example.org/other")
+    assert lab.get(url) == BODY and lab.server.ranges == [None] and lab.files() == KEPT
 
 
 @cases(32, "a flipped bit inside a part", "noticed by the SHA-256, fetched again from the beginning")
@@ -146,7 +146,7 @@ def case_37_no_etag(lab: Lab) -> None:
     assert lab.get(url, None) == BODY and lab.server.ranges[-1] == f"bytes={THIRD}-"
 
 
-@cases(51, "the disk is full", "an error that says so, what came is kept; goes on once there is room")
+@cases(51, "the disk is full", "an error that says so, the partial download is kept and resumed once there is room")
 def case_51_disk_full(lab: Lab) -> None:
     url = lab.server.answers(Answer())
     with file_size_limit(THIRD), pytest.raises(DownloadError, match=r"does not fit.*Free some space"):
@@ -182,7 +182,11 @@ class file_size_limit:
         signal.signal(signal.SIGXFSZ, self.handler)
 
 
-@cases(63, "what is told about the progress raises an error", "that error comes out, what came is kept, the lock is free")
+@cases(
+    63,
+    "what is told about the progress raises an error",
+    "that error comes out, the part is kept, the lock is free",
+)
 def case_63_progress_raises(lab: Lab) -> None:
     url = lab.server.answers(Answer())
 
@@ -190,30 +194,23 @@ def case_63_progress_raises(lab: Lab) -> None:
         if done > THIRD:
             raise ZeroDivisionError("mine")
 
-    with expecting(Expectation(url, SHA256)), pytest.raises(ZeroDivisionError, match="mine"):
-        download(url, lab.cache, False, break_off)
+    with pytest.raises(ZeroDivisionError, match="mine"):
+        download(url, lab.cache, False, Expectation(SHA256, exclusive=True), break_off)
     (part,) = lab.parts()
     there = part.stat().st_size
     assert THIRD < there < SIZE
     assert lab.get(url) == BODY and lab.server.ranges == [None, f"bytes={there}-"] and lab.files() == KEPT
 
 
-@cases(68, "the clock jumps by an hour, either way", "the part of a living process is not taken")
+@cases(68, "the clock jumps by an hour, either way", "no difference: a part is resumed under the lock, whatever its age")
 def case_68_clock(lab: Lab) -> None:
     url = lab.server.answers(Answer())
-    mine = os.getppid()
     for shift in (-3600.0, 3600.0):
-        part = lab.leave_part(url, BODY[:THIRD], pid=mine)
-        alive = part.with_name(part.name.replace(f"-{mine}-1-", f"-{mine}-{parts._process_start(mine)}-"))
-        part.rename(alive)
-        os.utime(alive, (time.time() + shift, time.time() + shift))
-        assert lab.get(url) == BODY and alive.exists() and lab.server.ranges == [None]
+        part = lab.leave_part(url, BODY[:THIRD])
+        os.utime(part, (time.time() + shift, time.time() + shift))
+        assert lab.get(url) == BODY and lab.server.ranges == [f"bytes={THIRD}-"] and not part.exists()
         lab.stored.unlink()
         lab.server.log.clear()
-    reused = alive.with_name(alive.name.replace(f"-{mine}-{parts._process_start(mine)}-", f"-{mine}-1-"))
-    alive.rename(reused)  # the number lives, but belongs to a process that was started at another time
-    parts._sidecar(part).rename(parts._sidecar(reused))
-    assert lab.get(url) == BODY and lab.server.ranges == [f"bytes={THIRD}-"]
 
 
 # What no case names ---------------------------------------------------------------------------------------------------
@@ -225,27 +222,32 @@ def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptu
         yield made
 
 
-def test_another_machines_part_is_taken_when_it_is_old_and_a_digest_will_tell(lab: Lab) -> None:
+def test_without_a_lock_a_part_is_neither_resumed_nor_left(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    url = lab.server.answers(Answer(cut=THIRD), Answer(cut=THIRD), Answer())
+    shared = lab.leave_part(url, OTHER[:1000])
+    monkeypatch.setattr("hubcore.sources.turns.is_locked", lambda *_: False)
+    assert lab.get(url) == BODY and lab.server.ranges == [None, f"bytes={THIRD}-", f"bytes={2 * THIRD}-"]
+    assert lab.parts() == [shared]
+    monkeypatch.setattr(transfer, "_TRIES", 1)
+    with pytest.raises(DownloadError, match=r"failed 1 times, last because [^.]*\. Check"):
+        lab.get(lab.server.answers(Answer(cut=THIRD), path="/b"), None)
+    assert lab.parts() == [shared]
+
+
+@pytest.mark.parametrize("kind", ["symbolic link", "folder"])
+def test_a_part_that_is_no_file_is_not_written_to(lab: Lab, kind: str) -> None:
     url = lab.server.answers(Answer())
-    part = lab.leave_part(url, BODY[:THIRD], machine="0123456789ab", pid=1)
-    assert lab.get(url) == BODY and part.exists() and lab.server.ranges == [None]
-    lab.stored.unlink()
-    os.utime(part, (1, 1))
-    assert lab.get(url) == BODY and lab.server.ranges == [None, f"bytes={THIRD}-"] and not part.exists()
-
-
-def test_another_machines_part_is_left_alone_without_a_digest(lab: Lab) -> None:
-    url = lab.server.answers(Answer())
-    key = parts_key(lab, url)
-    part = lab.leave_part(url, OTHER[:THIRD], machine="0123456789ab", pid=1, key=key)
-    os.utime(part, (1, 1))
-    assert lab.get(url, None) == BODY and part.exists() and lab.server.ranges == [None]
-
-
-def parts_key(lab: Lab, url: str) -> str:
-    from hubcore.sources.pins import pin_path
-
-    return pin_path(url, lab.cache).stem
+    part = lab.leave_part(url, b"")
+    part.unlink()
+    target = lab.cache / "mine"
+    target.write_bytes(b"mine")
+    part.symlink_to(target) if kind == "symbolic link" else part.mkdir()
+    if kind == "symbolic link":
+        assert lab.get(url) == BODY
+    else:
+        with pytest.raises(DownloadError, match=r"cannot be used.*HUBCORE_CACHE"):
+            lab.get(url)
+    assert target.read_bytes() == b"mine" and lab.server.ranges in ([None], [])
 
 
 def test_a_part_that_was_taken_away_is_not_moved_into_the_store(lab: Lab) -> None:
@@ -256,6 +258,6 @@ def test_a_part_that_was_taken_away_is_not_moved_into_the_store(lab: Lab) -> Non
             (part,) = lab.parts()
             part.rename(part.with_name("elsewhere"))
 
-    with expecting(Expectation(url, SHA256)), pytest.raises(DownloadError, match="taken over by another machine"):
-        download(url, lab.cache, False, steal)
+    with pytest.raises(DownloadError, match="another process took or removed"):
+        download(url, lab.cache, False, Expectation(SHA256, exclusive=True), steal)
     assert lab.files("files") == []

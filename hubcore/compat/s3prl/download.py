@@ -67,10 +67,11 @@ def forget(source: str | Card) -> None:
         DownloadError: the cache cannot be written.
     """
     from hubcore.sources.inventory import cache_items, matches, remove_target
+    from hubcore.sources.schemes import scheme_of
 
     target = source if isinstance(source, str) else source.name
     uris = [source] if isinstance(source, str) else [each.uri for each in source.sources]
-    if not any(uri.startswith(("https://", "http://", "hf://")) for uri in uris):
+    if not any(scheme_of(uri).can_ask for uri in uris):
         return
     if is_offline():
         raise OfflineError(

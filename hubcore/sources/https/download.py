@@ -15,8 +15,8 @@ from urllib.parse import urlsplit
 
 from hubcore.card import Source
 from hubcore.errors import ChecksumError, DownloadError, OptionError
+from hubcore.hookspecs import Expectation
 from hubcore.progress import Progress
-from hubcore.sources.expectations import Expectation
 from hubcore.sources.https.addresses import check_url
 from hubcore.sources.https.parts import Part, Remote, open_part
 from hubcore.sources.https.transfer import Limits, NotTheFileError, Watcher, transfer
@@ -76,9 +76,12 @@ def probe(source: Source, cache_dir: Path) -> None:
             raise _EnoughError
 
     check_url(source.uri)
-    with tempfile.TemporaryDirectory(prefix=".probe-", dir=_writable(cache_dir)) as folder:
-        with open_part(Path(folder), source.uri, shared=False) as part, contextlib.suppress(_EnoughError):
-            transfer(source.uri, part, _limits(source.size, source.sha256), stop)
+    with (
+        tempfile.TemporaryDirectory(prefix=".probe-", dir=_writable(cache_dir)) as folder,
+        open_part(Path(folder), source.uri, shared=False) as part,
+        contextlib.suppress(_EnoughError),
+    ):
+        transfer(source.uri, part, _limits(source.size, source.sha256), stop)
 
 
 class _EnoughError(Exception):

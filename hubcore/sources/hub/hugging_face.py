@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from hubcore.errors import ChecksumError, DownloadError
+from hubcore.hookspecs import Expectation
 from hubcore.progress import Progress
-from hubcore.sources.expectations import Expectation
 from hubcore.sources.https.addresses import check_url
 from hubcore.sources.hub.cache import (
     COMMIT,

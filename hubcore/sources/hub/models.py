@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 
 from hubcore.errors import DownloadError, OfflineError
-from hubcore.sources.expectations import Expectation
+from hubcore.hookspecs import Expectation
 from hubcore.sources.hub.hugging_face import AbsentFileError, HubFile, hub_file
 
 _OPTIONAL = ("preprocessor_config.json",)

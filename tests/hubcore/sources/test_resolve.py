@@ -5,15 +5,16 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from hubcore.card import Card, Source
 from hubcore.errors import CheckpointError, ChecksumError, DownloadError, OfflineError, OptionError, UnknownUpstreamError
+from hubcore.hookspecs import Expectation
 from hubcore.sources import folders, stamps
 from hubcore.sources import resolve as sources
-from hubcore.sources.expectations import Expectation, expected, expecting
 from tests.faults.http_server import BODY, SHA256, Answer
 from tests.faults.lab import Lab, a_lab
 
@@ -31,21 +32,19 @@ def test_an_address_is_downloaded_once_and_stamped(lab: Lab) -> None:
     assert sources.resolve(url) == path and len(lab.server.log) == 1
 
 
-def test_what_a_card_promises_reaches_the_fetcher_and_is_forgotten(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cards_promise_reaches_the_fetcher(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
 
     class Hooks:
-        def fetch(self, uri: str, cache_dir: Path, offline: bool) -> Path | None:
-            seen.append((expected(uri), expected("other://x").sha256))
+        def fetch(self, uri: str, cache_dir: Path, offline: bool, expected: Expectation) -> Path | None:
+            seen.append((offline, expected))
             return None
 
     monkeypatch.setattr("hubcore.hooks.current_hooks", Hooks)
     with pytest.raises(DownloadError, match="nothing here can fetch"):
         sources.fetch_source(Source("s3://a/b", SHA256, 5), Card("mine", "wav2vec2", "MIT"))
-    assert seen == [(Expectation("s3://a/b", SHA256, 5, "mine"), None)]
-    assert expected("s3://a/b") == Expectation("s3://a/b")
-    with expecting(Expectation("s3://a/b", size=1)):
-        assert expected("s3://a/b").size == 1
+    promise = Expectation(SHA256, 5, "mine")
+    assert seen == [(True, promise), (False, replace(promise, exclusive=True))]
 
 
 def test_a_plugins_file_is_verified_and_pinned_for_a_card(lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -53,7 +52,7 @@ def test_a_plugins_file_is_verified_and_pinned_for_a_card(lab: Lab, tmp_path: Pa
     file.write_bytes(b"first")
 
     class Hooks:
-        def fetch(self, uri: str, cache_dir: Path, offline: bool) -> Path | None:
+        def fetch(self, uri: str, cache_dir: Path, offline: bool, expected: Expectation) -> Path | None:
             return file
 
     monkeypatch.setattr("hubcore.hooks.current_hooks", Hooks)
