@@ -369,7 +369,7 @@ hooks(
 hooks(
     "hook_arguments",
     HOOK + "def hubcore_fetch(url, folder):\n    return None\n",
-    "hooked.hubcore_fetch takes url, folder, which the hook does not have. It may take uri, cache_dir, offline, expected, by these names",
+    "takes url, folder, which the hook does not have. It may take uri, cache_dir, offline, expected",
     file="broken_hook_arguments/hooked.py, line 4",
 )
 hooks(
