@@ -14,7 +14,7 @@ import itertools
 import re
 import textwrap
 import types
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
@@ -123,10 +123,22 @@ def parse(cls: type[Any], pairs: Iterable[str], *, with_weights: bool | None = N
         >>> parse(FbankUpstream, ["num_mel_bins=40", "cmvn=false"])
         {'num_mel_bins': 40, 'cmvn': False}
     """
-    values = parse_repeated(cls, pairs, with_weights=with_weights)
+    return once(parse_repeated(cls, pairs, with_weights=with_weights))
+
+
+def once(values: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
+    """The only value of each option.
+
+    Raises:
+        OptionError: one was given twice.
+
+    Example:
+        >>> once({"num_mel_bins": [40]})
+        {'num_mel_bins': 40}
+    """
     for name, given in values.items():
         if len(given) > 1:
-            raise OptionError(f"{name} is given {len(given)} times. Give each option once.")
+            raise OptionError(f"{name} is given {len(given)} times.", fix="Give it once.")
     return {name: given[0] for name, given in values.items()}
 
 

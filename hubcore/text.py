@@ -1,4 +1,4 @@
-"""`printable`: text that any terminal and any log takes."""
+"""Text for people: `printable`, which any terminal and any log takes, durations, sizes, and errors on one line."""
 
 from __future__ import annotations
 
@@ -27,3 +27,32 @@ def error_text(error: BaseException) -> str:
     except Exception:
         text = "its text cannot be shown"
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def format_duration(seconds: float) -> str:
+    """Seconds as `1:02:03` or `2:03`, or with a decimal below a minute.
+
+    Example:
+        >>> format_duration(3723), format_duration(2.345)
+        ('1:02:03', '2.3 s')
+    """
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    whole = int(seconds + 0.5)
+    hours, minutes = whole // 3600, whole // 60 % 60
+    return f"{hours}:{minutes:02}:{whole % 60:02}" if hours else f"{minutes}:{whole % 60:02}"
+
+
+def format_bytes(count: int) -> str:
+    """A number of bytes with a binary unit.
+
+    Example:
+        >>> format_bytes(532), format_bytes(3_500_000)
+        ('532 B', '3.3 MiB')
+    """
+    size, unit = float(count), "B"
+    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
+        if size < 1024 or unit == "TiB":
+            break
+        size /= 1024
+    return f"{count} B" if unit == "B" else f"{size:.1f} {unit}"

@@ -44,8 +44,9 @@ def path_(as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 def ls(as_json: bool) -> None:
     """List cached files: hubcore's own downloads, and the cards' files in the cache of the Hugging Face Hub."""
-    from hubcore.cli.table import format_bytes, format_table
+    from hubcore.cli.table import format_table
     from hubcore.sources.inventory import cache_items, partial_files
+    from hubcore.text import format_bytes
 
     items = cache_items()
     if as_json:
@@ -101,8 +102,8 @@ def rm(targets: tuple[str, ...]) -> None:
 @click.option("--dry-run", is_flag=True, help="Only show what would be removed.")
 def gc(older_than: float, dry_run: bool) -> None:
     """Remove old partial downloads, here and in the cache of the Hub, and records of files that are gone."""
-    from hubcore.cli.table import format_bytes
     from hubcore.sources.inventory import garbage
+    from hubcore.text import format_bytes
 
     size = count = 0
     for path in garbage(older_than * 3600):

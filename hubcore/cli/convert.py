@@ -7,8 +7,7 @@ import json
 
 import click
 
-from hubcore.cli.table import format_bytes
-from hubcore.text import printable
+from hubcore.text import format_bytes, printable
 
 _EXAMPLE = """\b
 Example:

@@ -3,30 +3,27 @@
 from __future__ import annotations
 
 import json
-import sys
-import time
-from typing import TYPE_CHECKING, Any
+import logging
+from typing import TYPE_CHECKING
 
 import click
 
-from hubcore.cli.table import format_bytes, format_duration, format_table
-from hubcore.text import printable
+from hubcore.cli.table import format_table
+from hubcore.cli.upstream import on_device, option_flag, typed_options
+from hubcore.progress import Progress
+from hubcore.text import format_duration, printable
 
 if TYPE_CHECKING:
     from hubcore.card import Card
-    from hubcore.extract import Progress, Summary
+    from hubcore.extract import Summary
 
 _ROWS_SHOWN = 40
 """The final table stops here; the manifest has every row."""
-_LINE_EVERY = 10.0
-"""Seconds between two lines of progress where there is no terminal."""
-
-
 _EXAMPLE = """\b
 Example:
   hubcore extract recordings/ --upstream fbank --out features/
   hubcore extract a.wav b.flac -u wav2vec2_base_960 --layers 9 --dtype float16 -o layer9/
-  hubcore extract recordings/ -u ofa_wav2vec2 --lambd 0.7 -o compressed/"""
+  hubcore extract recordings/ -u ofa_wav2vec2 -O lambd=0.7 -o compressed/"""
 
 
 @click.command(epilog=_EXAMPLE)
@@ -48,8 +45,7 @@ Example:
     help="Audio computed at once.",
 )
 @click.option("--device", default="cpu", show_default=True, help="Where to compute, such as cuda:0.")
-@click.option("--lambd", type=float, metavar="L", help="Compression of an OFA upstream: 0 is 20 ms, 1 about 90 ms a frame.")
-@click.option("--frame-period-ms", type=float, metavar="MS", help="The mean frame period instead, found for each utterance.")
+@option_flag()
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 def command(
     paths: tuple[str, ...],
@@ -61,25 +57,25 @@ def command(
     format: str,
     batch_seconds: float,
     device: str,
-    lambd: float | None,
-    frame_period_ms: float | None,
+    pairs: tuple[str, ...],
     as_json: bool,
 ) -> None:
     """Write the features of audio files and of folders of them (PATH...) to one file each.
 
     all gives arrays of (layers, frames, width), one layer (last, 9) gives (frames, width), several (0,6,12) are stacked.
-    manifest.jsonl in the output folder has one row for each finished file. The same command goes on after an
+    manifest.jsonl in the output folder has one row for each finished file. The same command resumes after an
     interruption. A file that cannot be used harms no other: it is listed at the end and in failures.jsonl, and the exit
     code is 1.
     """
     from hubcore import hub
     from hubcore.extract import extract
+    from hubcore.options import once
 
-    given = {"lambd": lambd, "frame_period_ms": frame_period_ms}
-    options = {option: value for option, value in given.items() if value is not None}
-    upstream = move_upstream(hub.load(name, checkpoint=checkpoint, **options), device)
+    options, calls = typed_options(name, checkpoint, pairs)
+    upstream = on_device(hub.load(name, checkpoint=checkpoint, **options), device)
+    logging.getLogger("hubcore.extract").setLevel(logging.WARNING if as_json else logging.INFO)
     try:
-        with _Reporter(quiet=as_json) as reporter:
+        with Progress("utt", say=lambda line: click.echo(line, err=True), quiet=as_json) as progress:
             summary = extract(
                 paths,
                 upstream,
@@ -90,62 +86,15 @@ def command(
                 device=device,
                 name=upstream.card.name if upstream.card else name,
                 format=format,
-                report=reporter,
+                call_options=once(calls),
+                report=progress,
             )
     except KeyboardInterrupt:
-        click.echo("what is finished is kept; run the same command again to go on", err=True)
+        click.echo("what is finished is kept; run the same command again to resume", err=True)
         raise
     _print(summary, upstream.card, as_json)
     if summary.failures:
         click.get_current_context().exit(1)
-
-
-def move_upstream(upstream: Any, device: str) -> Any:
-    """The upstream on the device that the user asked for."""
-    import torch
-
-    try:
-        torch.empty(0, device=device)
-        return upstream.to(device) if isinstance(upstream, torch.nn.Module) else upstream
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).splitlines()[0]
-        raise click.BadParameter(f"{device!r} cannot be used here: {reason}", param_hint="--device") from error
-
-
-class _Reporter:
-    """Progress on standard error: a bar on a terminal, now and then a line elsewhere."""
-
-    def __init__(self, *, quiet: bool) -> None:
-        self._quiet = quiet
-        self._bar: Any = None
-        self._said = time.monotonic()
-
-    def __enter__(self) -> _Reporter:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._bar is not None:
-            self._bar.close()
-
-    def __call__(self, progress: Progress) -> None:
-        if self._quiet:
-            return
-        if progress.seconds_done == 0:
-            size = "" if progress.bytes_expected is None else f", about {format_bytes(progress.bytes_expected)} to write"
-            click.echo(f"{progress.total} utterances, {format_duration(progress.seconds_total)}{size}", err=True)
-        if sys.stderr.isatty():
-            self._draw(progress)
-        elif time.monotonic() - self._said >= _LINE_EVERY:
-            self._said = time.monotonic()
-            click.echo(f"{progress.done} of {progress.total}, {progress.failed} failed", err=True)
-
-    def _draw(self, progress: Progress) -> None:
-        if self._bar is None:
-            from tqdm import tqdm
-
-            self._bar = tqdm(total=progress.total, unit="utt", file=sys.stderr, dynamic_ncols=True, leave=False)
-        self._bar.set_postfix_str(f"{progress.failed} failed", refresh=False)
-        self._bar.update(progress.done - self._bar.n)
 
 
 def _print(summary: Summary, card: Card | None, as_json: bool) -> None:

@@ -25,7 +25,6 @@ COMMANDS = (
     "convert",
     "export",
     "manifest",
-    "segment",
     "pretrain",
     "cache",
     "registry",

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from hubcore.cli.bar import Bar
-from hubcore.cli.table import format_duration, format_table
-from hubcore.text import printable
+from hubcore.cli.table import format_table
+from hubcore.progress import Progress
+from hubcore.text import format_duration, printable
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -60,7 +60,7 @@ def command(
     """
     from hubcore.corpus import build_manifest, write_built
 
-    with Bar("file", quiet=as_json) as bar:
+    with Progress("file", quiet=as_json) as progress:
         built = build_manifest(
             folder,
             extensions=ext.split(","),
@@ -71,7 +71,7 @@ def command(
             max_seconds=max_seconds,
             sample_rate=sample_rate,
             workers=workers,
-            report=bar,
+            report=progress,
         )
     files = write_built(built, dest)
     _print(built, files, as_json)

@@ -3,48 +3,28 @@
 from __future__ import annotations
 
 import io
+import itertools
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from hubcore.cli.table import format_table
+from hubcore.cli.upstream import option_flag, typed_options
 from hubcore.errors import OptionError
 from hubcore.files import write_whole
 from hubcore.text import printable
-
-if TYPE_CHECKING:
-    _ParamType = click.ParamType[tuple[float, ...]]
-else:
-    _ParamType = click.ParamType  # generic from click 8.4 on only
 
 # The same picture must be the same bytes, so no date goes into it.
 _METADATA = {".png": {"Software": None}, ".pdf": {"CreationDate": None}, ".svg": {"Date": None}}
 
 _EXAMPLE = """\b
 Example:
-  hubcore plot speech.wav --upstream ofa_wav2vec2 --lambd 0.2,0.5,1.0 --out picture.png
+  hubcore plot speech.wav --upstream ofa_wav2vec2 -O lambd=0.2 -O lambd=1 --out picture.png
   hubcore plot speech.wav -u fbank -o fbank.svg
   hubcore plot runs/tiny runs/other --out curves.png"""
-
-
-class _Lambdas(_ParamType):
-    """Numbers with commas between."""
-
-    name = "L,L,..."
-
-    def convert(
-        self, value: str | tuple[float, ...], param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[float, ...]:
-        """The numbers; anything else is bad usage."""
-        if isinstance(value, tuple):
-            return value
-        try:
-            return tuple(float(part) for part in value.split(","))
-        except ValueError:
-            self.fail(f"{value!r} is not a list of numbers such as 0.2,0.5,1.0.", param, ctx)
 
 
 @click.command(epilog=_EXAMPLE)
@@ -52,13 +32,13 @@ class _Lambdas(_ParamType):
 @click.option("--upstream", "-u", "name", metavar="NAME", help="A name of `hubcore list`; needed for a recording.")
 @click.option("--out", "-o", required=True, metavar="PICTURE", help="The picture: .png, .pdf or .svg.")
 @click.option("--checkpoint", "-c", metavar="C", help="Your own weights: a path, https://... or hf://...")
-@click.option("--lambd", "lambds", type=_Lambdas(), default=(), metavar="L,L,...", help="Frame rates to compare.")
-def command(files: tuple[str, ...], name: str | None, out: str, checkpoint: str | None, lambds: tuple[float, ...]) -> None:
+@option_flag("An option of the upstream, as `hubcore info` lists them; one of a call may be repeated, to compare values.")
+def command(files: tuple[str, ...], name: str | None, out: str, checkpoint: str | None, pairs: tuple[str, ...]) -> None:
     """Draw the waveform and the log-mel picture of FILE, and what an upstream makes of it; or the curves of runs.
 
-    With --lambd, for upstreams that have one: alpha, and where the frames begin and end at each lambda. Without: the last
-    hidden state. Where FILE is a folder that `hubcore pretrain` wrote, its curves are drawn, those of several over each
-    other. Needs matplotlib: pip install 'hubcore[plot]'.
+    An upstream may have panels of its own, such as where its frames begin and end for each value of an option; without
+    them, the last hidden state is drawn. Where FILE is a folder that `hubcore pretrain` wrote, its curves are drawn, those
+    of several over each other. Needs matplotlib: pip install 'hubcore[plot]'.
     """
     from hubcore.tools.plotting import load_matplotlib
 
@@ -66,13 +46,13 @@ def command(files: tuple[str, ...], name: str | None, out: str, checkpoint: str 
     _check(target)  # before a model is loaded for nothing
     load_matplotlib("figure")
     if any(Path(file).is_dir() for file in files):
-        _plot_runs([Path(file) for file in files], target, alone=name is None and checkpoint is None and not lambds)
+        _plot_runs([Path(file) for file in files], target, alone=name is None and checkpoint is None and not pairs)
         return
     if len(files) > 1:
         raise click.UsageError(f"{len(files)} recordings were given. A picture is of one. Draw them one by one.")
     if name is None:
         raise click.UsageError("Missing option '--upstream' / '-u'.")
-    _plot_recording(files[0], name, target, checkpoint, lambds)
+    _plot_recording(files[0], name, target, checkpoint, pairs)
 
 
 def _plot_runs(runs: list[Path], target: Path, *, alone: bool) -> None:
@@ -80,12 +60,12 @@ def _plot_runs(runs: list[Path], target: Path, *, alone: bool) -> None:
     from hubcore.tools.plotting import STYLE
 
     if not alone:
-        raise click.UsageError("--upstream, --checkpoint and --lambd are for a recording; a run's curves need none of them.")
+        raise click.UsageError("--upstream, --checkpoint and -O are for a recording; a run's curves need none of them.")
     for run in runs:
         if not is_run(run):
             raise OptionError(
-                f"{printable(run)} is not a run: it has no metrics.jsonl. A run is a folder that `hubcore pretrain` wrote. "
-                "Check the spelling."
+                f"{printable(run)} is not a run: it has no metrics.jsonl, which `hubcore pretrain` writes.",
+                fix="Check the spelling.",
             )
     curves = [read_curves(run) for run in runs]
     _write(lambda: draw_curves(curves), target, STYLE)
@@ -93,21 +73,23 @@ def _plot_runs(runs: list[Path], target: Path, *, alone: bool) -> None:
     click.echo(f"{printable(target)}: {', '.join(printable(run) for run in runs)}, up to update {last}")
 
 
-def _plot_recording(file: str, name: str, target: Path, checkpoint: str | None, lambds: tuple[float, ...]) -> None:
+def _plot_recording(file: str, name: str, target: Path, checkpoint: str | None, pairs: tuple[str, ...]) -> None:
     from hubcore import hub
+    from hubcore.panels import Spans
     from hubcore.tools.plotting import STYLE, draw, look_at
 
-    upstream = hub.load(name, checkpoint=checkpoint)
+    options, calls = typed_options(name, checkpoint, pairs, compare=True)
+    variants = [dict(zip(calls, values, strict=True)) for values in itertools.product(*calls.values())] if calls else []
+    upstream = hub.load(name, checkpoint=checkpoint, **options)
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always", UserWarning)
-        look = look_at(file, upstream, lambds=lambds, name=upstream.card.name if upstream.card else name)
+        look = look_at(file, upstream, variants=variants, name=upstream.card.name if upstream.card else name)
     for warning in said:
         click.echo(f"hubcore: {warning.message}", err=True)
     _write(lambda: draw(look), target, STYLE)
-    if look.segments:
-        rows = [(f"{found.lambd:g}", len(found.times), f"{found.mean_period_ms:.1f}") for found in look.segments]
-        headers = ["lambda", "frames", "mean period, ms"]
-        click.echo(format_table(headers, rows, right=headers))
+    for panel in look.panels:
+        if isinstance(panel, Spans):
+            click.echo(format_table([panel.label, ""], [(row.label, row.note) for row in panel.rows]))
     click.echo(f"{printable(target)}: {look.seconds:.2f} s of {printable(file)}")
     if look.note:
         click.echo(f"note: {look.note}")

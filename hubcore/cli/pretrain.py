@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from hubcore.cli.table import format_bytes, format_duration, format_table
+from hubcore.cli.table import format_table
 from hubcore.progress import Progress
-from hubcore.text import printable
+from hubcore.text import format_bytes, format_duration, printable
 
 if TYPE_CHECKING:
     from hubcore.pretrain import Status

@@ -36,6 +36,6 @@ def write_together(files: dict[Path, bytes], *, durable: bool = True) -> None:
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error
         raise ExtractionError(
-            f"{printable(target)} cannot be written: {reason}. Nothing half-written is left there. Choose a folder that can be "
-            "written, or make room."
+            f"{printable(target)} cannot be written: {reason}. Nothing half-written is left there.",
+            fix="Choose a folder that can be written, or make room.",
         ) from error

@@ -1,33 +1,33 @@
 """Bulk extraction: folders of audio in, one feature file per utterance and a manifest out.
 
-`extract` is the whole of it. It plans batches from the headers (`plan`), computes and writes one batch at a time
-(`run.run_batch`), and records what is finished (`manifest`), so that a run that was killed goes on where it stopped.
+`extract` is the whole of it. It makes batches from the headers (`batches`), computes and writes one at a time (`run_batch`),
+and records what is finished (`finished`), so that a run that was killed resumes where it stopped.
 """
 
 from __future__ import annotations
 
-from hubcore.extract.manifest import MANIFEST_KEYS, Manifest, Settings
-from hubcore.extract.plan import Failure, LayerChoice, Plan, Utterance, choose_layers, make_plan, name_utterances
-from hubcore.extract.run import BatchResult, Progress, Summary, extract, run_batch
+from hubcore.extract.batches import Batches, Failure, LayerChoice, Utterance, choose_layers, make_batches, name_utterances
+from hubcore.extract.finished import ROW_KEYS, Finished
+from hubcore.extract.run import BatchResult, Summary, extract, run_batch
+from hubcore.extract.settings import Settings
 from hubcore.extract.writers import FeatureWriter, NpyWriter, find_writer
 
 __all__ = [
-    "MANIFEST_KEYS",
+    "ROW_KEYS",
     "BatchResult",
+    "Batches",
     "Failure",
     "FeatureWriter",
+    "Finished",
     "LayerChoice",
-    "Manifest",
     "NpyWriter",
-    "Plan",
-    "Progress",
     "Settings",
     "Summary",
     "Utterance",
     "choose_layers",
     "extract",
     "find_writer",
-    "make_plan",
+    "make_batches",
     "name_utterances",
     "run_batch",
 ]

@@ -5,11 +5,13 @@ Shapes: `B` batch, `T` samples, `L` layers, `F` frames, `D` dim.
 
 from __future__ import annotations
 
+import logging
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple, SupportsIndex
 
 import numpy as np
@@ -19,21 +21,15 @@ from torch import Tensor, nn
 
 from hubcore.audio import load_audio
 from hubcore.errors import AudioError, ExtractionError, HubcoreError, OptionError, PluginError
-from hubcore.extract.manifest import Manifest, Settings, exclusive
-from hubcore.extract.plan import (
-    Failure,
-    Plan,
-    Utterance,
-    check_length,
-    make_plan,
-    name_utterances,
-    source_of,
-)
-from hubcore.extract.provenance import settings_for
+from hubcore.extract.batches import Batches, Failure, Utterance, check_length, make_batches, name_utterances, source_of
+from hubcore.extract.finished import ROW_KEYS, Finished, exclusive
+from hubcore.extract.settings import Settings, settings_for
 from hubcore.extract.writers import FeatureWriter, find_writer, open_writer
 from hubcore.protocol import Upstream, UpstreamOutput
-from hubcore.text import printable
+from hubcore.text import format_bytes, format_duration, printable
 from hubcore.version import VERSION
+
+_log = logging.getLogger("hubcore.extract")
 
 
 @dataclass(frozen=True)
@@ -55,22 +51,8 @@ class _Decoded(NamedTuple):
     source_mtime_ns: int
 
 
-@dataclass(frozen=True)
-class Progress:
-    """How far a run is; given to `report` before the first batch and after each."""
-
-    done: int
-    """Utterances written or failed."""
-    total: int
-    """Utterances of this run."""
-    seconds_done: float
-    """Seconds of audio dealt with."""
-    seconds_total: float
-    """Seconds of audio of this run."""
-    failed: int
-    """Utterances that failed."""
-    bytes_expected: int | None
-    """About how much the run writes; None where the frame rate depends on the input."""
+Report = Callable[[int, int, str], None]
+"""Called with how many utterances are done, of how many, and how many failed, in words."""
 
 
 @dataclass(frozen=True)
@@ -112,7 +94,8 @@ def extract(
     device: str | torch.device | None = None,
     name: str | None = None,
     format: str = "npy",
-    report: Callable[[Progress], None] | None = None,
+    call_options: Mapping[str, Any] = MappingProxyType({}),
+    report: Report | None = None,
 ) -> Summary:
     """Computes the features of audio files and writes them below `out_dir`, with `manifest.jsonl`.
 
@@ -130,7 +113,8 @@ def extract(
         device: where the waveforms go, which must be where the weights are; there if None.
         name: recorded in the manifest as the upstream's; its card's name, or its class's, if None.
         format: `npy`, or one that a plugin brings; see `FeatureWriter`.
-        report: called before the first batch and after each one.
+        call_options: keywords of each call of the upstream.
+        report: called before the first batch and after each one; see `Report`.
 
     Raises:
         AudioError: a path does not exist or cannot be reached; a folder holds no audio file or cannot be listed.
@@ -149,66 +133,64 @@ def extract(
         [('a', [98, 240])]
     """
     began = time.perf_counter()
-    settings = settings_for(upstream, layers, dtype, name, format)
+    settings = settings_for(upstream, layers, dtype, name, format, call_options)
     make_writer = find_writer(format)
     if not batch_seconds > 0:
         raise OptionError(f"batch_seconds is {batch_seconds}. It must be above 0. 60 suits a base model on a laptop.")
     named = name_utterances(paths)
     folder = Path(out_dir)
     with exclusive(folder):
-        manifest = Manifest(folder)
+        finished = Finished(folder)
         writer = open_writer(make_writer, folder, format)
         try:
-            todo = _unfinished(named, manifest, settings, writer)
-            plan = make_plan(
-                todo,
-                sample_rate=upstream.sample_rate,
-                min_samples=upstream.min_samples,
-                batch_seconds=batch_seconds,
+            todo = _unfinished(named, finished, settings, writer)
+            batches = make_batches(
+                todo, sample_rate=upstream.sample_rate, min_samples=upstream.min_samples, batch_seconds=batch_seconds
             )
-            manifest.append_failures(plan.failures)
+            finished.append_failures(batches.failures)
+            size = expected_bytes(batches, upstream, settings)
+            about = "" if size is None else f", about {format_bytes(size)} to write"
+            _log.info("%d utterances, %s%s", len(todo), format_duration(batches.seconds), about)
             target = _device(upstream) if device is None else torch.device(device)
-            rows, failures, speeds = _run_plan(plan, upstream, settings, writer, manifest, target, report)
+            rows, failures, speeds = _run_batches(batches, upstream, settings, writer, finished, target, report)
         finally:
             writer.close()
     wall = time.perf_counter() - began
     return Summary(folder, tuple(rows), len(named) - len(todo), tuple(failures), wall, speeds)
 
 
-def _run_plan(
-    plan: Plan,
+def _run_batches(
+    batches: Batches,
     upstream: Upstream,
     settings: Settings,
     writer: FeatureWriter,
-    manifest: Manifest,
+    finished: Finished,
     device: torch.device,
-    report: Callable[[Progress], None] | None,
+    report: Report | None,
 ) -> tuple[list[dict[str, Any]], list[Failure], dict[str, float]]:
+    """The rows, the failures, and the speed at which each utterance was computed."""
     rows: list[dict[str, Any]] = []
     speeds: dict[str, float] = {}
-    failures = list(plan.failures)
-    total, expected = plan.utterances + len(plan.failures), expected_bytes(plan, upstream, settings)
-    done, seconds = len(plan.failures), 0.0
+    failures = list(batches.failures)
+    total = len(failures) + len(batches.utterances)
 
     def tell() -> None:
         if report:
-            report(Progress(done, total, seconds, plan.seconds, len(failures), expected))
+            report(len(rows) + len(failures), total, f"{len(failures)} failed")
 
     tell()
-    for batch in plan.batches:
+    for batch in batches.batches:
         began = time.perf_counter()
         result = run_batch(batch, upstream, settings, writer, device)
         speed = sum(row["seconds"] for row in result.rows) / max(time.perf_counter() - began, 1e-9)
         speeds.update((row["utterance"], speed) for row in result.rows)
-        manifest.append_failures(result.failures)
+        finished.append_failures(result.failures)
         if result.rows:
-            manifest.append(result.rows)
+            finished.append(result.rows)
         if result.stopped:
             raise result.stopped
         rows += result.rows
         failures += result.failures
-        done += len(batch)
-        seconds += sum(item.seconds for item in batch)
         tell()
     return rows, failures, speeds
 
@@ -239,7 +221,7 @@ def run_batch(
             if isinstance(computed, Exception):
                 raise computed
             array, more = computed
-            rows.append({**_row(decoded, array, _write(writer, decoded.item, array), upstream, settings), **more})
+            rows.append({**_row(decoded, array, _write(writer, decoded.item, array), settings), **more})
         except ExtractionError as error:
             stopped = error
             break
@@ -281,7 +263,9 @@ def _compute(
     failure: Exception | None = None
     try:
         with torch.inference_mode():
-            output = upstream([decoded.wav.to(device) for decoded in items], layers=list(settings.layers))
+            wavs = [decoded.wav.to(device) for decoded in items]
+            call: Any = upstream
+            output = call(wavs, layers=list(settings.layers), **settings.call_options)
             arrays = [_features(output, index, settings) for index in range(len(items))]
             more = [_variable(output, index) if upstream.frame_stride is None else {} for index in range(len(items))]
     except Exception as error:  # any failure of any model
@@ -316,80 +300,73 @@ def _features(output: UpstreamOutput, index: int, settings: Settings) -> NDArray
     return array.astype(settings.dtype)
 
 
-def _row(decoded: _Decoded, array: NDArray[Any], file: str, upstream: Upstream, settings: Settings) -> dict[str, Any]:
-    return {
+def _row(decoded: _Decoded, array: NDArray[Any], file: str, settings: Settings) -> dict[str, Any]:
+    values = {
+        **settings.in_row(),
         "utterance": decoded.item.name,
         "source": source_of(decoded.item.path),
-        "seconds": round(len(decoded.wav) / upstream.sample_rate, 6),
+        "seconds": round(len(decoded.wav) / settings.sample_rate, 6),
         "frames": array.shape[-2],
-        "layers": list(settings.layers),
         "shape": list(array.shape),
-        "dtype": settings.dtype,
         "file": file,
-        "upstream": settings.upstream,
-        "checkpoint_sha256": settings.checkpoint_sha256,
         "hubcore_version": VERSION,
-        "frame_stride": upstream.frame_stride,
-        "sample_rate": upstream.sample_rate,
-        "options": dict(settings.options),
-        "config_sha256": settings.config_sha256,
         "source_bytes": decoded.source_bytes,
         "source_mtime_ns": decoded.source_mtime_ns,
-        "format": settings.format,
     }
+    return {key: values[key] for key in ROW_KEYS}
 
 
 def _variable(output: UpstreamOutput, index: int) -> dict[str, Any]:
     """What a row says of one utterance whose frame rate is its own: its frames' times, and its single numbers."""
     times = output.frame_times()[index, : int(output.lengths[index])]
     numbers = {
-        name: float(value[index])  # unrounded: a lambda cut to six digits gives another number of frames in a long recording
+        name: float(value[index])  # unrounded: six digits may not be enough to make the same frames again
         for name, value in output.extras.items()
         if isinstance(value, Tensor) and value.shape == output.lengths.shape and value.is_floating_point()
     }
     return {**numbers, "frame_times": [[round(start, 5), round(end, 5)] for start, end in times.tolist()]}
 
 
-def _unfinished(named: dict[str, Path], manifest: Manifest, settings: Settings, writer: FeatureWriter) -> dict[str, Path]:
-    """The utterances still to be computed; also brings the manifest in line with the files that are there."""
-    rows = manifest.read()
+def _unfinished(named: dict[str, Path], finished: Finished, settings: Settings, writer: FeatureWriter) -> dict[str, Path]:
+    """The utterances still to be computed; also brings the rows in line with the files that are there."""
+    rows = finished.read()
     for row in rows.values():
         differences = settings.differences(row)
         if differences:
             raise ExtractionError(
-                f"{printable(manifest.path.parent)} holds features made otherwise: {'; '.join(differences)}. One "
-                "folder holds one kind of feature. Extract into another folder."
+                f"{printable(finished.path.parent)} holds features made with other settings: {'; '.join(differences)}.",
+                fix="Extract into another folder.",
             )
     for name, path in named.items():
         if name in rows and rows[name]["source"] != source_of(path):
             raise ExtractionError(
-                f"the utterance {printable(name)!r} of {printable(manifest.path)} was made from "
-                f"{printable(rows[name]['source'])}, but now means {printable(path)}. A name must mean one file. "
-                "Extract into another folder."
+                f"the utterance {printable(name)!r} of {printable(finished.path)} was made from "
+                f"{printable(rows[name]['source'])}, but now means {printable(path)}.",
+                fix="Extract into another folder.",
             )
-    replaced = {
-        name
-        for name, path in named.items()
-        if name in rows and _stat(path) != (rows[name]["source_bytes"], rows[name]["source_mtime_ns"])
-    }
-    kept = {
-        name: row
-        for name, row in rows.items()
-        if name not in replaced and writer.holds(row["file"], tuple(row["shape"]), row["dtype"])
-    }
+    kept = {name: row for name, row in rows.items() if not _replaced(named.get(name), row) and _is_held(writer, row)}
     if len(kept) < len(rows):
-        manifest.replace(kept.values())
-    manifest.forget_failures()
+        finished.replace(kept.values())
+    finished.forget_failures()
     return {name: path for name, path in named.items() if name not in kept}
 
 
-def expected_bytes(plan: Plan, upstream: Upstream, settings: Settings) -> int | None:
-    """About how much a plan writes, from the frame rate; None where that depends on the input."""
+def _replaced(path: Path | None, row: Mapping[str, Any]) -> bool:
+    """Whether the source of a row is another file by now."""
+    return path is not None and _stat(path) != (row["source_bytes"], row["source_mtime_ns"])
+
+
+def _is_held(writer: FeatureWriter, row: Mapping[str, Any]) -> bool:
+    return writer.holds(row["file"], tuple(row["shape"]), row["dtype"])
+
+
+def expected_bytes(batches: Batches, upstream: Upstream, settings: Settings) -> int | None:
+    """About how many bytes are written, from the frame rate; None where that depends on the input."""
     if upstream.frame_stride is None:
         return None
-    frames = sum((item.samples - upstream.min_samples) // upstream.frame_stride + 1 for batch in plan.batches for item in batch)
+    frames = sum((item.samples - upstream.min_samples) // upstream.frame_stride + 1 for item in batches.utterances)
     width = sum(upstream.hidden_sizes[index] for index in settings.layers)
-    return frames * width * np.dtype(settings.dtype).itemsize + 128 * plan.utterances
+    return frames * width * np.dtype(settings.dtype).itemsize + 128 * len(batches.utterances)
 
 
 def _device(upstream: Upstream) -> torch.device:

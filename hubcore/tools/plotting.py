@@ -1,4 +1,4 @@
-"""Pictures of one recording: its waveform, its log-mel picture, and below them what an upstream makes of it.
+"""Pictures of one recording: its waveform, its log-mel picture, and below them the panels of an upstream.
 
 `look_at` gathers what there is to see and `draw` makes a matplotlib figure of it (`pip install 'hubcore[plot]'`). No display
 is needed, and matplotlib's own state is left alone. Shapes: `T` samples, `F` frames, `D` dim.
@@ -7,11 +7,10 @@ is needed, and matplotlib's own state is left alone. Shapes: `T` samples, `F` fr
 from __future__ import annotations
 
 import importlib
-import inspect
 import math
 import os
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,8 +20,9 @@ import torch
 from numpy.typing import NDArray
 
 from hubcore.audio import load_audio
-from hubcore.errors import HubcoreError, OptionError
-from hubcore.extract.plan import check_length
+from hubcore.errors import HubcoreError
+from hubcore.extract.batches import check_length
+from hubcore.panels import Heatmap, Panel, Spans, Steps
 from hubcore.protocol import Upstream, UpstreamOutput
 from hubcore.text import printable
 
@@ -49,19 +49,7 @@ STYLE: dict[str, Any] = {
 """How figures look, whatever the user's own matplotlib settings."""
 
 
-@dataclass(frozen=True)
-class Segments:
-    """The frames of one recording at one lambda."""
-
-    lambd: float
-    """The lambda."""
-    times: Array
-    """`(F, 2)` seconds, the start and end of each frame."""
-    mean_period_ms: float
-    """Mean frame period in ms."""
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Look:
     """Everything that a picture of one recording shows."""
 
@@ -75,72 +63,55 @@ class Look:
     """Its duration."""
     mel: Array
     """`(F, 80)` level in dB, of a frame each 10 ms; the loudest is 0."""
-    alpha: Array | None
-    """`(F,)` alpha of each uncompressed frame, for an upstream that predicts one."""
-    alpha_period: float
-    """Seconds of such a frame."""
-    segments: tuple[Segments, ...]
-    """One for each lambda asked for."""
-    state: Array
-    """`(F, D)` the deepest hidden state that was computed; the last, where no lambda was asked for."""
-    state_times: Array
-    """`(F, 2)` seconds of its frames."""
-    state_name: str
-    """Its name, and the lambda it was computed at."""
+    panels: tuple[Panel, ...]
+    """What the upstream makes of it."""
 
 
-def look_at(file: str | os.PathLike[str], upstream: Upstream, *, lambds: Sequence[float] = (), name: str = "") -> Look:
+def look_at(
+    file: str | os.PathLike[str], upstream: Upstream, *, variants: Sequence[Mapping[str, Any]] = (), name: str = ""
+) -> Look:
     """What there is to see of an audio file through an upstream.
 
     Args:
         file: any audio file.
-        upstream: any upstream.
-        lambds: lambdas to compare, for an upstream that takes one; without any, the last hidden state is looked at.
+        upstream: any upstream; its own `panels` are drawn if it has such a method, see `hubcore.panels`.
+        variants: options of calls to compare.
         name: what to call the upstream; as its card does, or its class, if empty.
 
     Raises:
         AudioError: the file cannot be used.
-        OptionError: lambdas for an upstream that has none, or an impossible one.
+        OptionError: an impossible option.
     """
     from hubcore import hub
 
     card = upstream.card
     name = name or (card.name if card else type(upstream).__name__)
-    if lambds and "lambd" not in inspect.signature(upstream.forward).parameters:
-        raise OptionError(
-            f"lambda was given for {name}, which has none: its frame rate is fixed. A model that compresses, such as "
-            "ofa_wav2vec2, has one. Leave lambda out; the last hidden state is drawn instead."
-        )
     fbank: Any = hub.load(
         "hubcore:fbank_no_cmvn", num_mel_bins=_MELS, low_freq_hz=_LOWEST_HZ, high_freq_hz=_HIGHEST_HZ, delta_order=0
     )
     wav, wav_at_16k = _load(file, upstream), _load(file, fbank)
-    outputs: list[UpstreamOutput] = []
+    declared = getattr(upstream, "panels", None)
     with torch.inference_mode():
         energies = fbank([wav_at_16k]).last_hidden_state[0]
-        model: Any = upstream
-        for lambd in lambds:  # the input of the first block is there as soon as the frames are: no block runs
-            outputs.append(model([wav], layers=[0], lambd=lambd))
-        out = outputs[0] if outputs else upstream([wav], layers=[len(upstream.layer_names) - 1])
+        panels: list[Panel] = [*declared(wav, variants)] if callable(declared) else []
+        if not (panels and variants):
+            panels += [_last_state(upstream, wav, variant) for variant in variants or ({},)]
     decibel = energies.double().numpy() * (10 / math.log(10))
-    alpha, chosen = out.extras.get("alpha"), out.extras.get("lambd")
-    period_ms = float(out.extras["mean_frame_period_ms"][0]) * int(out.lengths[0]) if alpha is not None else 0.0
     return Look(
         title=f"{printable(Path(file).name)}  |  {name}",
         note=card.note if card and card.note and card.needs_weights else "",
         wav=wav.numpy(),
         seconds=len(wav) / upstream.sample_rate,
         mel=decibel - decibel.max() if np.ptp(decibel) else np.full_like(decibel, -_RANGE_DB),  # pure silence is black
-        alpha=None if alpha is None else alpha[0].double().numpy(),
-        alpha_period=0.0 if alpha is None else period_ms / 1000 / alpha.shape[1],
-        segments=tuple(
-            Segments(lambd, output.frame_times()[0].numpy(), float(output.extras["mean_frame_period_ms"][0]))
-            for lambd, output in zip(lambds, outputs, strict=True)
-        ),
-        state=out.last_hidden_state[0].float().numpy(),
-        state_times=out.frame_times()[0].numpy(),
-        state_name=out.layer_names[0] + (f" (λ = {float(chosen[0]):g})" if chosen is not None else ""),
+        panels=tuple(panels),
     )
+
+
+def _last_state(upstream: Any, wav: torch.Tensor, options: Mapping[str, Any]) -> Heatmap:
+    out: UpstreamOutput = upstream([wav], layers=[len(upstream.layer_names) - 1], **options)
+    told = ", ".join(f"{option} = {value}" for option, value in options.items())
+    label = f"{out.layer_names[0]} ({told})" if told else out.layer_names[0]
+    return Heatmap(label, out.last_hidden_state[0].float().numpy(), out.frame_times()[0].numpy())
 
 
 def _load(file: str | os.PathLike[str], upstream: Upstream) -> torch.Tensor:
@@ -160,33 +131,38 @@ def draw(look: Look) -> Any:
 
 
 def _figure(look: Look) -> Any:
-    heights = [1.0, 2.2]
-    heights += [1.1] if look.alpha is not None else []
-    heights += [0.32 * len(look.segments) + 0.1] if look.segments else [2.6]
+    heights = [1.0, 2.2, *map(_height, look.panels)]
     extra = 1.1 + (0.15 * (1 + len(look.note) // 150) if look.note else 0)
     figure = load_matplotlib("figure").Figure(figsize=(10, sum(heights) + extra), layout="constrained")
     grid = figure.subplots(
         len(heights), 2, squeeze=False, sharex="col", gridspec_kw={"height_ratios": heights, "width_ratios": [1, 0.014]}
     )
-    sides = [*grid[:, 1]]
+    axes, sides = [*grid[:, 0]], [*grid[:, 1]]
     for side in sides:
         side.set_axis_off()
-    panels = [*grid[:, 0]]
-    panels[0].set_title(look.title, loc="left", fontsize=10, color=_INK, parse_math=False)
-    _draw_waveform(panels[0], look)
-    _draw_mel(panels[1], sides[1], look)
-    if look.alpha is not None:
-        _draw_alpha(panels[2], sides[2], look.alpha, look.alpha_period)
-    if look.segments:
-        _draw_segments(panels[-1], sides[-1], look.segments)
-    else:
-        _draw_state(panels[-1], sides[-1], look)
-    panels[-1].set_xlim(0, look.seconds)
-    panels[-1].set_xlabel("time (s)")
-    figure.align_ylabels(panels)
+    axes[0].set_title(look.title, loc="left", fontsize=10, color=_INK, parse_math=False)
+    _draw_waveform(axes[0], look)
+    _draw_mel(axes[1], sides[1], look)
+    for panel, axis, side in zip(look.panels, axes[2:], sides[2:], strict=True):
+        if isinstance(panel, Steps):
+            _draw_steps(axis, side, panel)
+        elif isinstance(panel, Spans):
+            _draw_spans(axis, side, panel)
+        else:
+            _draw_heatmap(axis, side, panel, look.seconds)
+    axes[-1].set_xlim(0, look.seconds)
+    axes[-1].set_xlabel("time (s)")
+    figure.align_ylabels(axes)
     if look.note:
         figure.supxlabel(textwrap.fill(look.note, 150), fontsize=7, color="#666666", parse_math=False)
     return figure
+
+
+def _height(panel: Panel) -> float:
+    """Of its axes, in inches."""
+    if isinstance(panel, Spans):
+        return 0.32 * len(panel.rows) + 0.1
+    return 1.1 if isinstance(panel, Steps) else 2.6
 
 
 def _draw_waveform(axes: Any, look: Look) -> None:
@@ -226,41 +202,39 @@ def _mel(hertz: float) -> float:
     return 1127 * math.log(1 + hertz / 700)
 
 
-def _draw_alpha(axes: Any, side: Any, alpha: Array, period: float) -> None:
-    edges = np.arange(len(alpha) + 1) * period
-    filled = axes.stairs(alpha, edges, fill=True, color=_LIGHT)
-    outline = axes.stairs(alpha, edges, color=_DARK, linewidth=0.9, baseline=None)
-    mean = axes.axhline(float(alpha.mean()), color=_MARK, linewidth=1.1, linestyle=(0, (5, 3)))
+def _draw_steps(axes: Any, side: Any, panel: Steps) -> None:
+    filled = axes.stairs(panel.values, panel.edges, fill=True, color=_LIGHT)
+    outline = axes.stairs(panel.values, panel.edges, color=_DARK, linewidth=0.9, baseline=None)
+    mean = axes.axhline(float(panel.values.mean()), color=_MARK, linewidth=1.1, linestyle=(0, (5, 3)))
     axes.set_ylim(0, 1)
     axes.set_yticks([0, 0.5, 1])
-    axes.set_ylabel("alpha (outputs\na frame)")
-    labels = [f"alpha, each {1000 * period:g} ms", f"mean {alpha.mean():.3f}"]
+    axes.set_ylabel(panel.label)
+    labels = [panel.legend, f"mean {panel.values.mean():.3f}"]
     side.legend([(filled, outline), mean], labels, loc="center left", bbox_to_anchor=(-1, 0.5), frameon=False, fontsize=8)
 
 
-def _draw_segments(axes: Any, side: Any, segments: Sequence[Segments]) -> None:
-    for row, found in enumerate(segments):
-        bars = [(start, end - start) for start, end in found.times.tolist()]
-        axes.broken_barh(bars, (row - 0.4, 0.8), facecolors=[_DARK, _LIGHT] * (len(bars) // 2 + 1), linewidth=0, snap=False)
-        frames = f"T' = {len(found.times)}, mean {found.mean_period_ms:.1f} ms"
-        side.text(0, row, frames, va="center", fontsize=8, color=_INK)
+def _draw_spans(axes: Any, side: Any, panel: Spans) -> None:
+    for place, row in enumerate(panel.rows):
+        bars = [(start, end - start) for start, end in row.times.tolist()]
+        axes.broken_barh(bars, (place - 0.4, 0.8), facecolors=[_DARK, _LIGHT] * (len(bars) // 2 + 1), linewidth=0, snap=False)
+        side.text(0, place, row.note, va="center", fontsize=8, color=_INK)
     for each in (axes, side):
-        each.set_ylim(len(segments) - 0.5, -0.5)
-    axes.set_yticks(range(len(segments)), [f"λ = {found.lambd:g}" for found in segments])
+        each.set_ylim(len(panel.rows) - 0.5, -0.5)
+    axes.set_yticks(range(len(panel.rows)), [row.label for row in panel.rows])
     axes.tick_params(axis="y", length=0)
     axes.spines["left"].set_visible(False)
-    axes.set_ylabel("frames")
+    axes.set_ylabel(panel.label)
 
 
-def _draw_state(axes: Any, side: Any, look: Look) -> None:
-    state = look.state - look.state.mean(0)
+def _draw_heatmap(axes: Any, side: Any, panel: Heatmap, seconds: float) -> None:
+    state = panel.values - panel.values.mean(0)
     spread = state.std(0)
-    state = state / np.where(spread > 1e-6 * (1 + np.abs(look.state).max(0)), spread, np.inf)  # what stands still is 0
+    state = state / np.where(spread > 1e-6 * (1 + np.abs(panel.values).max(0)), spread, np.inf)  # a constant is 0
     # Frames may overlap or differ in length: each point in time shows the frame that is nearest to it.
-    edges = (look.state_times[:-1, 1] + look.state_times[1:, 0]) / 2
-    centres = (np.arange(_COLUMNS) + 0.5) * look.seconds / _COLUMNS
+    edges = (panel.times[:-1, 1] + panel.times[1:, 0]) / 2
+    centres = (np.arange(_COLUMNS) + 0.5) * seconds / _COLUMNS
     shown = state[np.searchsorted(edges, centres, side="right")]
-    shown[centres > look.state_times[-1, 1]] = np.nan
+    shown[centres > panel.times[-1, 1]] = np.nan
     image = axes.imshow(
         shown.T,
         origin="lower",
@@ -269,9 +243,9 @@ def _draw_state(axes: Any, side: Any, look: Look) -> None:
         vmin=-2.5,
         vmax=2.5,
         interpolation="nearest",
-        extent=(0, look.seconds, 0, state.shape[1]),
+        extent=(0, seconds, 0, state.shape[1]),
     )
-    axes.set_ylabel(f"{look.state_name}: dimension", parse_math=False)
+    axes.set_ylabel(f"{panel.label}: dimension", parse_math=False)
     _colour_bar(image, side, "standard deviations\nfrom its own mean")
 
 
@@ -294,6 +268,4 @@ def load_matplotlib(module: str) -> Any:
     except ImportError as error:
         missing = isinstance(error, ModuleNotFoundError) and error.name == "matplotlib"
         what = "matplotlib is not installed" if missing else f"matplotlib cannot be imported ({error})"
-        raise HubcoreError(
-            f"{what}. Pictures are drawn with it, nothing else needs it. Run pip install 'hubcore[plot]'."
-        ) from error
+        raise HubcoreError(f"{what}. Pictures are drawn with it.", fix="Run pip install 'hubcore[plot]'.") from error

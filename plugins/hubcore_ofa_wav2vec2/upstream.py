@@ -10,7 +10,7 @@ import math
 import numbers
 import sys
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar, get_args
 
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from hubcore import UpstreamBase, UpstreamOutput
 from hubcore.errors import OptionError
+from hubcore.panels import Panel
 from hubcore.ragged import frame_mask, pad_packed
 from hubcore.upstream import check_config, named_config
 from hubcore_ofa_wav2vec2.checkpoint import read_file
@@ -209,6 +210,12 @@ class OfaWav2Vec2Upstream(UpstreamBase):
         if per_output is not None and result.lambd is not None:
             self._warn_outside(result.lambd)
         return self._output(result, chosen)
+
+    def panels(self, wav: Tensor, variants: Sequence[Mapping[str, Any]]) -> Iterator[Panel]:
+        """What `hubcore plot` draws; see `hubcore.panels`."""
+        from hubcore_ofa_wav2vec2.panels import draw_frames
+
+        return draw_frames(self, wav, variants)
 
     def find_lambd(self, batches: Iterable[Sequence[Tensor]], *, frame_period_ms: float) -> float:
         """The one lambda at which a whole corpus has a mean frame period; runs the extractor only.

@@ -21,7 +21,7 @@ from torch import Tensor
 from hubcore.audio import load_audio, probe
 from hubcore.checkpoints.formats.safetensors_file import SafetensorsFile
 from hubcore.errors import AudioError, ExtractionError, HubcoreError, OptionError
-from hubcore.extract.provenance import settings_for
+from hubcore.extract.settings import settings_for
 from hubcore.protocol import Upstream, UpstreamOutput
 from hubcore.text import printable
 from hubcore_ofa_wav2vec2.segments.grid import FIELD, SAMPLE_RATE, STRIDE, count_frames

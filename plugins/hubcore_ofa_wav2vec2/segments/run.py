@@ -1,7 +1,8 @@
-"""`segment_corpus`: the segments of every utterance of some manifests, written where an interrupted run can go on."""
+"""`segment_corpus`: the segments of every utterance of some manifests, in a folder where an interrupted run resumes."""
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import time
@@ -13,22 +14,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-import hubcore
 from hubcore.corpus import Manifest
 from hubcore.corpus.files import write_together
 from hubcore.errors import CheckpointError, ExtractionError, OptionError
-from hubcore.extract.manifest import exclusive
+from hubcore.extract.finished import exclusive
 from hubcore.text import printable
+from hubcore.version import VERSION
 from hubcore_ofa_wav2vec2.segments.finders import Finder, Task
 from hubcore_ofa_wav2vec2.segments.grid import SAMPLE_RATE, alpha_of
-from hubcore_ofa_wav2vec2.segments.shards import ShardWriter, shard_files
-from hubcore_ofa_wav2vec2.segments.store import SETTINGS, FolderSegments, Segments, ShardSegments, name_of
+from hubcore_ofa_wav2vec2.segments.store import SETTINGS, Segments, name_of
 
 MEAN_ALPHA = 2 / 9
 """Segments a frame: 90 ms each, about a phone, which the original's range of frame periods, 20 to 90 ms, supposes."""
-
-FORMATS = ("folders", "safetensors")
-"""The layouts that are written; see `store`."""
 
 
 @dataclass(frozen=True)
@@ -87,13 +84,12 @@ def segment_corpus(
     *,
     mean_alpha: float = MEAN_ALPHA,
     seed: int = 42,
-    format: str = "folders",
-    report: Callable[[int, int], None] | None = None,
+    report: Callable[[int, int, str], None] | None = None,
 ) -> Summary:
     """Segments every utterance of some manifests into a folder, which may hold earlier ones made in the same way.
 
     The first run into a folder tunes the finder and keeps what it found, so that an interrupted run, and a later one for
-    another manifest, goes on by the same rule. An utterance that cannot be used harms no other.
+    another manifest, uses the same rule. An utterance that cannot be used harms no other.
 
     Args:
         manifests: what to segment; a path that two of them have must mean one file.
@@ -101,8 +97,7 @@ def segment_corpus(
         finder: the method.
         mean_alpha: the segments a frame to tune to.
         seed: decides what is tuned on, and the first cluster centres.
-        format: `folders` or `safetensors`.
-        report: called with (utterances done, utterances in all), from time to time.
+        report: called with utterances done, utterances in all, and how many failed, in words.
 
     Raises:
         ExtractionError: `out` holds segments made otherwise, cannot be written or is in use; two files share a name.
@@ -122,25 +117,22 @@ def segment_corpus(
     began = time.perf_counter()
     if not 0 < mean_alpha <= 1:
         raise OptionError(f"mean_alpha is {mean_alpha}. It is segments a frame, above 0 and at most 1. 2/9 is usual.")
-    if format not in FORMATS:
-        raise OptionError(f"there is no format called {format!r}. The formats are {', '.join(FORMATS)}. Choose one.")
-    tasks = _tasks(manifests, format)
+    tasks = _tasks(manifests)
     failures: list[Failed] = []
     with exclusive(out):
-        _settle(out, finder, tasks, {"format": format, "mean_alpha": mean_alpha, "seed": seed})
-        done = _done(out, tasks, format)
+        _settle(out, finder, tasks, {"mean_alpha": mean_alpha, "seed": seed})
+        done = _done(out, tasks)
         todo = [task for task in tasks if task.path not in done]
         written = 0
-        with _FolderWriter(out) if format == "folders" else ShardWriter(out) as writer:
-            for number, (task, found) in enumerate(finder.find(todo), start=1):
-                if isinstance(found, str):
-                    failures.append(Failed(task.path, found))
-                else:
-                    writer.add(task.path, alpha_of(found), found)
-                    done[task.path] = (int(found[-1]), len(found))
-                    written += 1
-                if report:
-                    report(len(tasks) - len(todo) + number, len(tasks))
+        for number, (task, found) in enumerate(finder.find(todo), start=1):
+            if isinstance(found, str):
+                failures.append(Failed(task.path, found))
+            else:
+                _write(out, task.path, found)
+                done[task.path] = (int(found[-1]), len(found))
+                written += 1
+            if report:
+                report(len(tasks) - len(todo) + number, len(tasks), f"{len(failures)} failed")
     frames, segments = (sum(counts) for counts in zip(*done.values(), strict=True)) if done else (0, 0)
     failed = {failure.path for failure in failures}
     return Summary(
@@ -156,35 +148,16 @@ def segment_corpus(
     )
 
 
-class _FolderWriter:
-    """Writes `alpha/<name>.pt` and `boundaries/<name>.pt`. An utterance is done when both are there, alpha being the last."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        for kind in ("alpha", "boundaries"):
-            (folder / kind).mkdir(exist_ok=True)
-
-    def __enter__(self) -> _FolderWriter:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        return None
-
-    def add(self, path: str, alpha: Tensor, boundaries: Tensor) -> None:
-        files = {"boundaries": boundaries, "alpha": alpha}
-        # Not waiting for the disk, twice for each utterance: what a power cut empties is found damaged and made again.
-        write_together(
-            {self._folder / kind / f"{name_of(path)}.pt": _saved(tensor) for kind, tensor in files.items()}, durable=False
-        )
+def _write(out: Path, path: str, boundaries: Tensor) -> None:
+    """Writes `boundaries/<name>.pt`, then `alpha/<name>.pt`: an utterance is finished when both are there."""
+    for kind, tensor in {"boundaries": boundaries, "alpha": alpha_of(boundaries)}.items():
+        stream = io.BytesIO()
+        torch.save(tensor.clone(), stream)
+        # Without waiting for the disk, twice an utterance: what a power cut empties is found damaged and made again.
+        write_together({out / kind / f"{name_of(path)}.pt": stream.getvalue()}, durable=False)
 
 
-def _saved(tensor: Tensor) -> bytes:
-    stream = io.BytesIO()
-    torch.save(tensor.clone(), stream)
-    return stream.getvalue()
-
-
-def _tasks(manifests: Sequence[Manifest], format: str) -> list[Task]:
+def _tasks(manifests: Sequence[Manifest]) -> list[Task]:
     """The utterances of all manifests, each once."""
     tasks: dict[str, Task] = {}
     owner: dict[str, str] = {}
@@ -195,14 +168,14 @@ def _tasks(manifests: Sequence[Manifest], format: str) -> list[Task]:
             if known != task:
                 raise ExtractionError(
                     f"{printable(entry.path)} is {printable(known.file)} with {known.samples} samples in one manifest, and "
-                    f"{printable(task.file)} with {task.samples} in another. A path must mean one file. Segment them into "
-                    "different folders."
+                    f"{printable(task.file)} with {task.samples} in another. A path must mean one file.",
+                    fix="Segment them into different folders.",
                 )
-            if format == "folders" and owner.setdefault(name_of(entry.path), entry.path) != entry.path:
+            if owner.setdefault(name_of(entry.path), entry.path) != entry.path:
                 raise ExtractionError(
                     f"{printable(owner[name_of(entry.path)])} and {printable(entry.path)} would both be written to "
-                    f"{printable(name_of(entry.path))}.pt. The layout of folders knows no ending. Use --format safetensors, or "
-                    "rename one of them."
+                    f"{printable(name_of(entry.path))}.pt, since files are named without their ending.",
+                    fix="Rename one of them.",
                 )
     if not tasks:
         raise ExtractionError("the manifest lists no file. There is nothing to segment. Make it again with `hubcore manifest`.")
@@ -222,18 +195,18 @@ def _settle(out: Path, finder: Finder, tasks: Sequence[Task], common: dict[str, 
         ]
         if differences:
             raise ExtractionError(
-                f"{printable(out)} holds segments made otherwise: {'; '.join(differences)}. One folder holds one kind of "
-                "segments. Segment into another folder."
+                f"{printable(out)} holds segments made with other settings: {'; '.join(differences)}.",
+                fix="Segment into another folder.",
             )
         finder.restore(tuning, out)
         return
-    if any((out / kind).exists() for kind in ("alpha", "boundaries")) or shard_files(out):
+    if any((out / kind).exists() for kind in ("alpha", "boundaries")):
         raise ExtractionError(
-            f"{printable(out)} holds segments and no {SETTINGS}, so they were not made here. More would mix two kinds. "
-            "Segment into another folder."
+            f"{printable(out)} holds segments and no {SETTINGS}, so they were not made here.",
+            fix="Segment into another folder.",
         )
     finder.tune(tasks, wanted["mean_alpha"], wanted["seed"])
-    about = {"version": 1, "hubcore_version": hubcore.__version__, "settings": wanted, "tuning": finder.tuning()}
+    about = {"version": 1, "hubcore_version": VERSION, "settings": wanted, "tuning": finder.tuning()}
     write_together(
         {
             **{out / name: data for name, data in finder.files().items()},
@@ -250,27 +223,19 @@ def _read_settings(file: Path) -> tuple[dict[str, Any], dict[str, float]]:
             raise ValueError("it is of another version or kind")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ExtractionError(
-            f"{printable(file)} does not tell how the segments beside it were made ({error}). More could not be made the same "
-            "way. Restore the file, or segment into another folder."
+            f"{printable(file)} does not tell how the segments beside it were made ({error}).",
+            fix="Restore the file, or segment into another folder.",
         ) from error
     return settings, tuning
 
 
-def _done(out: Path, tasks: Sequence[Task], format: str) -> dict[str, tuple[int, int]]:
+def _done(out: Path, tasks: Sequence[Task]) -> dict[str, tuple[int, int]]:
     """Frames and segments of each utterance that is there and whole."""
-    segments: Segments
-    if format == "folders":
-        segments = FolderSegments(out / "alpha", out / "boundaries", exact=True)
-    else:
-        segments = ShardSegments(out)
+    segments = Segments(out / "alpha", out / "boundaries", exact=True)
     done: dict[str, tuple[int, int]] = {}
     for task in tasks:
         if task.path in segments:
-            try:
+            with contextlib.suppress(CheckpointError, ExtractionError):
                 alpha, boundaries = segments.read(task.path, samples=task.samples)
-            except (CheckpointError, ExtractionError):
-                if format == "safetensors":  # a shard is whole, or was changed by hand; a second copy would not help
-                    raise
-                continue
-            done[task.path] = (len(alpha), len(boundaries))
+                done[task.path] = (len(alpha), len(boundaries))
     return done

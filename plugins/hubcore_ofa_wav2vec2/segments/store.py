@@ -1,13 +1,12 @@
-"""`open_segments`: alpha and boundaries of a corpus, read one utterance at a time from any layout.
+"""`open_segments`: alpha and boundaries of a corpus, read one utterance at a time.
 
-Three layouts are read. *Folders*: `alpha/<path>.pt` and `boundaries/<path>.pt`, one tensor each, as the original's archives
-have them. *Shards*: `shard-*.safetensors`, many utterances each. And two folders anywhere, one for each kind. An utterance is
-known by its path below the manifest's root. Shapes: `T` frames, `N` segments.
+They are `alpha/<path>.pt` and `boundaries/<path>.pt`, one tensor each, as `hubcore segment` and the original's archives have
+them; or two folders anywhere, one for each kind. An utterance is known by its path below the manifest's root. Shapes: `T`
+frames, `N` segments.
 """
 
 from __future__ import annotations
 
-import abc
 import itertools
 import os
 from collections.abc import Iterable, Sequence
@@ -24,7 +23,6 @@ from hubcore.corpus.manifest import why_not_below
 from hubcore.errors import CheckpointError, ExtractionError
 from hubcore.text import printable
 from hubcore_ofa_wav2vec2.segments.grid import count_frames
-from hubcore_ofa_wav2vec2.segments.shards import ShardIndex
 
 SETTINGS = "segments.json"
 """The file beside segments made here: how they were made. Where it is, a path loses its ending and nothing more."""
@@ -46,33 +44,30 @@ class Segment(NamedTuple):
     """`(N,)` int64, strictly rising: the number of frames up to the end of each segment, so that the last is `T`."""
 
 
-class Segments(abc.ABC):
+class Segments:
     """Segments of a corpus by path: `segments[path]`, `path in segments`. Nothing is read before it is asked for.
 
-    It can be sent to other processes; each opens files of its own.
+    It can be sent to other processes. Made by `open_segments`.
+
+    Args:
+        alpha_root: the folder of alphas.
+        boundaries_root: the folder of boundaries.
+        exact: whether the files were named here, by taking the ending off; the original's names stop at the first dot.
+        strict: whether alpha must add up to the number of segments.
     """
 
-    strict: bool = True
-    """Whether alpha must add up to the number of segments."""
+    def __init__(self, alpha_root: Path, boundaries_root: Path, *, exact: bool, strict: bool = True) -> None:
+        self.alpha_root, self.boundaries_root, self.exact, self.strict = alpha_root, boundaries_root, exact, strict
+        self._cut_for: dict[Path, str] = {}  # file whose name stops at the first dot -> the path that it was read for
+
+    def __contains__(self, path: object) -> bool:
+        if not isinstance(path, str) or why_not_below(path):
+            return False
+        names = [f"{name}.pt" for name in self._names(path)]
+        return all(any((root / name).is_file() for name in names) for root in (self.alpha_root, self.boundaries_root))
 
     def __getitem__(self, path: str) -> Segment:
         return self.read(path)
-
-    @abc.abstractmethod
-    def __contains__(self, path: object) -> bool:
-        """Whether there are segments of the utterance with this path below the manifest's root."""
-
-    @abc.abstractmethod
-    def source(self, path: str) -> str:
-        """Where the segments of an utterance are, for messages.
-
-        Raises:
-            ExtractionError: there are none, or it is ambiguous which are meant.
-        """
-
-    @abc.abstractmethod
-    def _load(self, path: str) -> tuple[Tensor, Tensor]:
-        """The tensors as they are stored."""
 
     def read(self, path: str, *, samples: int | None = None) -> Segment:
         """The segments of an utterance, checked.
@@ -85,64 +80,35 @@ class Segments(abc.ABC):
             ExtractionError: there are none, or they contradict themselves or the audio; the message names the file.
             CheckpointError: the file is damaged.
         """
-        alpha, boundaries = self._load(path)
-        problem = what_is_wrong(alpha, boundaries, samples, strict=self.strict)
+        files = self._file(self.alpha_root, path), self._file(self.boundaries_root, path)
+        segment = Segment(*map(_read_tensor, files))
+        problem = what_is_wrong(segment.alpha, segment.boundaries, samples, strict=self.strict)
         if problem:
             raise ExtractionError(
-                f"the segments of {printable(path)} in {self.source(path)} cannot be used: {problem}. Training on them would "
-                "guide alpha to the wrong frames. Make them again with `hubcore segment`, from the same audio."
+                f"the segments of {printable(path)} in {printable(files[0])} cannot be used: {problem}.",
+                fix="Make them again with `hubcore segment`, from the same audio.",
             )
-        return Segment(alpha, boundaries)
+        return segment
 
     def check(self, entries: Iterable[ManifestEntry]) -> None:
-        """Whether every utterance of a manifest has segments of its own; nothing is read but what tells that.
+        """Whether every utterance of a manifest has segments of its own; no file is opened.
 
         Raises:
             ExtractionError: some have none, or two share the same ones; the message names the first.
         """
         missing: list[str] = []
-        owner: dict[str, str] = {}
+        owner: dict[Path, str] = {}
         for entry in entries:
             if entry.path not in self:
                 missing.append(entry.path)
                 continue
-            first = owner.setdefault(self.source(entry.path), entry.path)
-            if first != entry.path:
-                raise _shared(first, entry.path, self.source(entry.path))
+            file = self._file(self.alpha_root, entry.path)
+            if owner.setdefault(file, entry.path) != entry.path:
+                raise _shared(owner[file], entry.path, file)
         if missing:
             raise ExtractionError(
-                f"{len(missing)} utterances have no segments; the first is {printable(missing[0])}. Every utterance that is "
-                "trained on needs them. Run `hubcore segment` on this manifest, or leave these out of it."
+                f"{len(missing)} utterances have no segments; the first is {printable(missing[0])}.", fix=_MAKE_THEM
             )
-
-
-class FolderSegments(Segments):
-    """Segments in two folders of `.pt` files, one tensor in each. Made by `open_segments`.
-
-    Args:
-        alpha_root: the folder of alphas.
-        boundaries_root: the folder of boundaries.
-        exact: whether names are certain to be made as here, by taking the ending off; the original's stop at the first dot.
-    """
-
-    def __init__(self, alpha_root: Path, boundaries_root: Path, *, exact: bool) -> None:
-        self.alpha_root, self.boundaries_root, self.exact = alpha_root, boundaries_root, exact
-        self._cut_for: dict[str, str] = {}  # name that stops at the first dot -> the path that it was read for
-
-    def __contains__(self, path: object) -> bool:
-        if not isinstance(path, str) or why_not_below(path):
-            return False
-        names = [f"{name}.pt" for name in self._names(path)]
-        return all(any((root / name).is_file() for name in names) for root in (self.alpha_root, self.boundaries_root))
-
-    def source(self, path: str) -> str:
-        """The file of its alpha."""
-        return printable(self._file(self.alpha_root, path))
-
-    def _load(self, path: str) -> tuple[Tensor, Tensor]:
-        files = self._file(self.alpha_root, path), self._file(self.boundaries_root, path)
-        alpha, boundaries = (_read_tensor(file) for file in files)
-        return alpha, boundaries
 
     def _names(self, path: str) -> list[str]:
         """What its files may be called without `.pt`: the ending taken off, and cut at the first dot as the original does."""
@@ -153,55 +119,28 @@ class FolderSegments(Segments):
         problem = why_not_below(path)
         if problem:
             raise ExtractionError(
-                f"the path {printable(path)!r} {problem}. An utterance is known by its path below the manifest's root. "
-                "Give that."
+                f"the path {printable(path)!r} {problem}.", fix="Give the utterance's path below the manifest's root."
             )
-        names = self._names(path)
-        files = [file for file in (root / f"{name}.pt" for name in names) if file.is_file()]
+        tried = [root / f"{name}.pt" for name in self._names(path)]
+        files = [file for file in tried if file.is_file()]
         if not files:
-            tried = " and ".join(printable(root / f"{name}.pt") for name in names)
-            raise ExtractionError(
-                f"there are no segments of {printable(path)}: {tried} is missing. Every utterance that is trained on needs "
-                "them. Run `hubcore segment` on the manifest, or leave the utterance out of it."
-            )
+            names = " and ".join(map(printable, tried))
+            raise ExtractionError(f"there are no segments of {printable(path)}: {names} is missing.", fix=_MAKE_THEM)
         if len(files) > 1:
             raise ExtractionError(
                 f"two files could belong to {printable(path)}: {printable(files[0])}, and {printable(files[1])}, since the "
-                "original cuts a path at its first dot. Which one is meant cannot be told. Rename the one that does not."
+                "original cuts a path at its first dot.",
+                fix="Rename the one that does not.",
             )
-        if len(names) > 1 and files[0] == root / f"{names[1]}.pt":
-            first = self._cut_for.setdefault(names[1], path)
+        if files[0] in tried[1:]:
+            first = self._cut_for.setdefault(files[0], path)
             if first != path:
-                raise _shared(first, path, printable(files[0]))
+                raise _shared(first, path, files[0])
         return files[0]
 
 
-class ShardSegments(Segments):
-    """Segments in `shard-*.safetensors` of one folder. Made by `open_segments`.
-
-    Args:
-        folder: where the shards are.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self._index = ShardIndex(folder)
-
-    def __contains__(self, path: object) -> bool:
-        return path in self._index
-
-    def source(self, path: str) -> str:
-        """The shard, and the utterance in it."""
-        return f"{printable(self._index.shard(path))} [{printable(path)}]"
-
-    def _load(self, path: str) -> tuple[Tensor, Tensor]:
-        return self._index.read(path)
-
-
 def open_segments(paths: PathLike | Sequence[PathLike], *, strict: bool = True) -> Segments:
-    """The segments of a corpus, in whichever layout they are; see this module for the layouts.
-
-    Memory is a few dozen bytes an utterance with shards and nothing with folders; tensors are read when asked for.
+    """The segments of a corpus; tensors are read when asked for.
 
     Args:
         paths: the folder that `hubcore segment` filled, one with `alpha/` and `boundaries/` of another origin, or a pair of
@@ -221,35 +160,19 @@ def open_segments(paths: PathLike | Sequence[PathLike], *, strict: bool = True) 
         >>> "en/1.flac" in segments, "en/2.flac" in segments, segments["en/1.flac"].boundaries.tolist()
         (True, False, [2, 3])
     """
-    segments = _open(paths)
-    segments.strict = strict
-    return segments
-
-
-def _open(paths: PathLike | Sequence[PathLike]) -> Segments:
-    if isinstance(paths, Sequence) and not isinstance(paths, str):
-        if len(paths) == 1:
-            return _open(paths[0])
-        roots = [Path(path) for path in paths]
-        for root in roots:
-            if not root.is_dir():
-                raise _no_segments(root, "it is not a folder")
-        if len(roots) != 2:
-            raise _no_segments(roots[0] if roots else Path(), f"{len(roots)} folders are given, not one or two")
-        ours = all(root.parent == roots[0].parent for root in roots) and (roots[0].parent / SETTINGS).is_file()
-        return FolderSegments(roots[0], roots[1], exact=ours)
-    folder = Path(paths)
-    if not folder.is_dir():
-        raise _no_segments(folder, "it is not a folder")
-    alpha, boundaries = folder / "alpha", folder / "boundaries"
-    shards = next(folder.glob("shard-*.safetensors"), None) is not None
-    if shards and (alpha.is_dir() or boundaries.is_dir()):
-        raise _no_segments(folder, "it holds both shards and folders of .pt files, and which are meant cannot be told")
-    if shards:
-        return ShardSegments(folder)
-    if not alpha.is_dir() or not boundaries.is_dir():
-        raise _no_segments(folder, "it has neither shard-*.safetensors nor both alpha/ and boundaries/")
-    return FolderSegments(alpha, boundaries, exact=(folder / SETTINGS).is_file())
+    given = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
+    roots = [Path(path) for path in given]
+    for root in roots:
+        if not root.is_dir():
+            raise _no_segments(root, "it is not a folder")
+    if len(roots) == 1:
+        roots = [roots[0] / "alpha", roots[0] / "boundaries"]
+        if not all(root.is_dir() for root in roots):
+            raise _no_segments(roots[0].parent, "it does not have both alpha/ and boundaries/")
+    if len(roots) != 2:
+        raise _no_segments(roots[0] if roots else Path(), f"{len(roots)} folders are given, not one or two")
+    ours = roots[0].parent == roots[1].parent and (roots[0].parent / SETTINGS).is_file()
+    return Segments(roots[0], roots[1], exact=ours, strict=strict)
 
 
 def name_of(path: str) -> str:
@@ -297,21 +220,25 @@ def _read_tensor(file: Path) -> Tensor:
     with TorchFile(file) as opened:
         if not isinstance(opened.tree, TensorRef):
             raise CheckpointError(
-                f"{printable(file)} holds a {type(opened.tree).__name__}, not a tensor. Alpha and boundaries are one tensor a "
-                "file. Make it again with `hubcore segment`."
+                f"{printable(file)} holds a {type(opened.tree).__name__}, not a tensor.",
+                fix="Make it again with `hubcore segment`.",
             )
         return opened.read(opened.tree).contiguous()
 
 
-def _shared(first: str, second: str, source: str) -> ExtractionError:
+_MAKE_THEM = "Run `hubcore segment` on the manifest, or leave the utterance out of it."
+
+
+def _shared(first: str, second: str, file: Path) -> ExtractionError:
     return ExtractionError(
-        f"{printable(first)} and {printable(second)} both lead to {source}, since the original cuts a path at its first dot. "
-        "Only one of them can be meant. Make the segments again with `hubcore segment`, which keeps them apart."
+        f"{printable(first)} and {printable(second)} both lead to {printable(file)}, since the original cuts a path at its "
+        "first dot.",
+        fix="Make the segments again with `hubcore segment`, which keeps them apart.",
     )
 
 
 def _no_segments(folder: Path, what: str) -> ExtractionError:
     return ExtractionError(
-        f"{printable(folder)} has no segments: {what}. Segments are what `hubcore segment` writes, or folders of .pt files as "
-        "the original's. Name that folder, or a pair of folders, alpha's and boundaries'."
+        f"{printable(folder)} has no segments: {what}.",
+        fix="Name the folder that `hubcore segment` wrote, or a pair of folders, alpha's and boundaries'.",
     )

@@ -22,7 +22,7 @@ from hubcore import hooks, hub
 from hubcore.cli import main
 from hubcore.cli.group import COMMANDS
 from hubcore.errors import DownloadError
-from hubcore.extract import MANIFEST_KEYS, NpyWriter, find_writer, run
+from hubcore.extract import ROW_KEYS, NpyWriter, find_writer, run
 from hubcore.findings import Finding
 from hubcore.registry.names import Registry, current_registry
 
@@ -371,7 +371,7 @@ def test_extract_json_is_the_manifest_and_the_failures(corpus: Path, tmp_path: P
     assert (result.returncode, result.stderr) == (1, "")
     data = json.loads(result.stdout)
     assert data["written"] == [json.loads(line) for line in (out / "manifest.jsonl").read_text().splitlines()]
-    assert all(tuple(row) == MANIFEST_KEYS for row in data["written"])
+    assert all(tuple(row) == ROW_KEYS for row in data["written"])
     assert {Path(failure["source"]).name for failure in data["failed"]} == BAD
     assert data["skipped"] == 0 and data["audio_seconds"] == pytest.approx(29.99, abs=0.1) and data["speed"] > 0
 

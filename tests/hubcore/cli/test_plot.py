@@ -20,7 +20,8 @@ from click.testing import CliRunner, Result
 from hubcore import hub
 from hubcore.audio import load_audio
 from hubcore.cli import main
-from hubcore.errors import AudioError, HubcoreError, OptionError
+from hubcore.errors import AudioError, HubcoreError
+from hubcore.panels import Heatmap, Row, Spans, Steps
 from hubcore.tools import plotting
 from hubcore.tools.plotting import Look, draw, look_at
 from tests.paths import REPOSITORY, SPEECH
@@ -28,6 +29,8 @@ from tests.paths import REPOSITORY, SPEECH
 CLIP = SPEECH / "en_1.flac"
 TINY = "ofa_wav2vec2_tiny_prompts"
 LAMBDAS = (0.2, 0.5, 1.0)
+VARIANTS = [{"lambd": lambd} for lambd in LAMBDAS]
+COMPARED = [word for lambd in LAMBDAS for word in ("-O", f"lambd={lambd}")]
 NOTE = "small demonstration model"
 
 
@@ -37,7 +40,19 @@ def call(*arguments: str | Path) -> Result:
 
 @pytest.fixture(scope="module")
 def compressed() -> Look:
-    return look_at(CLIP, hub.load(TINY), lambds=LAMBDAS)
+    return look_at(CLIP, hub.load(TINY), variants=VARIANTS)
+
+
+def alpha_of(look: Look) -> Any:
+    return next(panel for panel in look.panels if isinstance(panel, Steps))
+
+
+def rows_of(look: Look) -> Sequence[Row]:
+    return next(panel for panel in look.panels if isinstance(panel, Spans)).rows
+
+
+def state_of(look: Look) -> Any:
+    return next(panel for panel in look.panels if isinstance(panel, Heatmap))
 
 
 @pytest.fixture(scope="module")
@@ -62,14 +77,13 @@ def test_a_look_holds_what_the_upstream_gives(compressed: Look) -> None:
     upstream: Any = hub.load(TINY)
     wav = load_audio(CLIP)
     with torch.inference_mode():
-        for found, lambd in zip(compressed.segments, LAMBDAS, strict=True):
+        for row, lambd in zip(rows_of(compressed), LAMBDAS, strict=True):
             out = upstream([wav], lambd=lambd)
-            assert found.lambd == lambd and len(found.times) == int(out.lengths[0])
-            assert np.array_equal(found.times, out.frame_times()[0].numpy())
-            assert found.mean_period_ms == float(out.extras["mean_frame_period_ms"][0])
+            assert row.label == f"λ = {lambd:g}" and np.array_equal(row.times, out.frame_times()[0].numpy())
+            assert row.note == f"T' = {int(out.lengths[0])}, mean {float(out.extras['mean_frame_period_ms'][0]):.1f} ms"
         fbank = hub.load("fbank_no_cmvn")([wav]).last_hidden_state[0, :, :80].double().numpy()
-    assert compressed.alpha is not None
-    assert np.allclose(compressed.alpha, out.extras["alpha"][0].numpy()) and compressed.alpha_period == pytest.approx(0.02)
+    alpha = alpha_of(compressed)
+    assert np.allclose(alpha.values, out.extras["alpha"][0].numpy()) and alpha.edges[:2].tolist() == [0, 0.02]
     assert np.allclose(compressed.mel, 10 / np.log(10) * (fbank - fbank.max()), atol=1e-3)
     assert compressed.seconds == len(wav) / 16000 and np.array_equal(compressed.wav, wav.numpy())
     assert compressed.note.startswith(NOTE) and compressed.title == f"en_1.flac  |  {TINY}"
@@ -83,29 +97,32 @@ def test_no_block_runs_to_find_the_frames(monkeypatch: pytest.MonkeyPatch) -> No
 
     for block in upstream.model.encoder.blocks:
         monkeypatch.setattr(block, "forward", fail)
-    assert len(look_at(CLIP, upstream, lambds=[0.5]).segments) == 1
+    assert len(rows_of(look_at(CLIP, upstream, variants=[{"lambd": 0.5}]))) == 1
     with pytest.raises(RuntimeError, match="a block ran"):
         look_at(CLIP, upstream)
 
 
-def test_without_lambda_the_last_hidden_state_is_looked_at() -> None:
+def test_without_panels_of_its_own_the_last_hidden_state_is_looked_at() -> None:
     upstream = hub.load("wav2vec2_tiny_prompts")
-    look = look_at(CLIP, upstream)
+    (panel,) = look_at(CLIP, upstream).panels
     wanted = upstream([load_audio(CLIP)])
-    assert np.allclose(look.state, wanted.last_hidden_state[0].detach().numpy(), atol=1e-5)
-    assert (look.state_name, look.segments, look.alpha) == ("block_4", (), None)
-    assert look_at(CLIP, hub.load(TINY, lambd=0.25)).state_name == "block_4 (λ = 0.25)"
+    assert isinstance(panel, Heatmap) and panel.label == "block_4"
+    assert np.allclose(panel.values, wanted.last_hidden_state[0].detach().numpy(), atol=1e-5)
 
 
-def test_lambdas_of_an_upstream_without_any_are_an_error_that_says_so() -> None:
-    with pytest.raises(OptionError, match=r"lambda was given for fbank, which has none.*such as ofa_wav2vec2"):
-        look_at(CLIP, hub.load("fbank"), lambds=[0.5])
+def test_it_stands_below_the_panels_and_is_there_for_each_variant_of_an_upstream_without_any() -> None:
+    upstream: Any = hub.load(TINY, lambd=0.25)
+    assert [type(panel) for panel in look_at(CLIP, upstream).panels] == [Steps, Heatmap]
+    upstream.panels = None
+    look = look_at(CLIP, upstream, variants=VARIANTS)
+    assert [panel.label for panel in look.panels] == [f"block_4 (lambd = {lambd})" for lambd in LAMBDAS]
+    assert len(pixels(draw(look)))
 
 
 def test_a_file_too_short_for_a_frame_is_named(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "short.wav", np.zeros(399), 16000)
     with pytest.raises(AudioError, match=r"short\.wav has 399 samples"):
-        look_at(tmp_path / "short.wav", hub.load(TINY), lambds=[0.5])
+        look_at(tmp_path / "short.wav", hub.load(TINY), variants=[{"lambd": 0.5}])
 
 
 # What is drawn --------------------------------------------------------------------------------------------------------
@@ -126,22 +143,22 @@ def test_no_panel_is_blank_and_all_share_the_time_axis(figure: Any, compressed: 
 def test_the_bands_alternate_where_frames_begin_and_end(figure: Any, compressed: Look) -> None:
     axes = next(axes for axes in figure.axes if axes.get_ylabel() == "frames")
     assert [text.get_text() for text in axes.get_yticklabels()] == ["λ = 0.2", "λ = 0.5", "λ = 1"]
-    for band, found in zip(axes.collections, compressed.segments, strict=True):
+    for band, found in zip(axes.collections, rows_of(compressed), strict=True):
         spans = [(path.vertices[:, 0].min(), path.vertices[:, 0].max()) for path in band.get_paths()]
         assert np.allclose(spans, found.times)
         colours = [tuple(band.get_facecolors()[i % len(band.get_facecolors())]) for i in range(len(spans))]
         assert all(a != b for a, b in itertools.pairwise(colours))
     said = [text.get_text() for side in figure.axes for text in side.texts]
-    assert said == [f"T' = {len(s.times)}, mean {s.mean_period_ms:.1f} ms" for s in compressed.segments]
+    assert said == [row.note for row in rows_of(compressed)]
 
 
 def test_alpha_is_a_step_curve_with_its_mean_in_the_legend(figure: Any, compressed: Look) -> None:
-    assert compressed.alpha is not None
+    alpha = alpha_of(compressed).values
     axes = next(axes for axes in figure.axes if axes.get_ylabel().startswith("alpha"))
     values, edges, _ = axes.patches[0].get_data()
-    assert np.allclose(values, compressed.alpha) and np.allclose(np.diff(edges), 0.02)
+    assert np.allclose(values, alpha) and np.allclose(np.diff(edges), 0.02)
     legends = [text.get_text() for side in figure.axes if side.get_legend() for text in side.get_legend().get_texts()]
-    assert legends == ["alpha, each 20 ms", f"mean {compressed.alpha.mean():.3f}"]
+    assert legends == ["alpha, each 20 ms", f"mean {alpha.mean():.3f}"]
 
 
 def test_no_text_overlaps_another_or_leaves_the_picture(figure: Any) -> None:
@@ -169,7 +186,7 @@ def test_the_waveform_reaches_its_extremes_however_long(tmp_path: Path) -> None:
 def test_after_the_last_frame_the_hidden_state_is_blank() -> None:
     look = look_at(CLIP, hub.load(TINY, lambd=1.0))
     image = draw(look).axes[-2].images[0].get_array()
-    share = look.state_times[-1, 1] / look.seconds
+    share = state_of(look).times[-1, 1] / look.seconds
     assert share < 0.98
     blank = np.ma.getmaskarray(image).all(0) | np.isnan(np.ma.getdata(image)).all(0)
     assert 1 - blank.mean() == pytest.approx(share, abs=0.002) and not blank[0]
@@ -178,8 +195,8 @@ def test_after_the_last_frame_the_hidden_state_is_blank() -> None:
 @pytest.mark.parametrize("samples", [400, 1360])
 def test_silence_and_the_shortest_input_are_drawn(samples: int, tmp_path: Path) -> None:
     soundfile.write(tmp_path / "a.wav", np.zeros(samples), 16000)
-    look = look_at(tmp_path / "a.wav", hub.load(TINY), lambds=[0.0, 1.0])
-    assert [len(found.times) for found in look.segments] == [{400: 1, 1360: 4}[samples], 1]
+    look = look_at(tmp_path / "a.wav", hub.load(TINY), variants=[{"lambd": 0.0}, {"lambd": 1.0}])
+    assert [len(row.times) for row in rows_of(look)] == [{400: 1, 1360: 4}[samples], 1]
     assert np.isfinite(look.mel).all() and look.mel.max() < 0
     assert pixels(draw(look)).std() > 0
     assert pixels(draw(look_at(tmp_path / "a.wav", hub.load(TINY)))).std() > 0
@@ -189,18 +206,16 @@ def test_silence_and_the_shortest_input_are_drawn(samples: int, tmp_path: Path) 
 
 
 def test_a_png_is_written_with_the_card_s_note(tmp_path: Path, compressed: Look) -> None:
-    result = call(CLIP, "--upstream", TINY, "--lambd", "0.2,0.5,1.0", "--out", tmp_path / "a.png")
+    result = call(CLIP, "--upstream", TINY, *COMPARED, "--out", tmp_path / "a.png")
     assert result.exit_code == 0, result.output
-    assert "lambda  frames  mean period, ms" in result.output and f"\nnote: {NOTE}" in result.output
-    for found in compressed.segments:
-        assert [f"{found.lambd:g}", str(len(found.times)), f"{found.mean_period_ms:.1f}"] in map(
-            str.split, result.output.splitlines()
-        )
+    assert f"\nnote: {NOTE}" in result.output
+    for row in rows_of(compressed):
+        assert f"{row.label:<7}  {row.note}\n" in result.output
     assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
     image = importlib.import_module("matplotlib.image").imread(tmp_path / "a.png")
     height = round(120 * sum((1.0, 2.2, 1.1, 0.32 * 3 + 0.1, 1.1, 0.15)))
     assert image.shape[:2] == (pytest.approx(height, abs=1), 1200)
-    assert call(CLIP, "-u", TINY, "--lambd", "0.2,0.5,1.0", "-o", tmp_path / "b.PNG").exit_code == 0
+    assert call(CLIP, "-u", TINY, *COMPARED, "-o", tmp_path / "b.PNG").exit_code == 0
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.PNG").read_bytes()
 
 
@@ -219,7 +234,7 @@ def test_vector_formats_are_written_and_the_same_each_time(ending: str, magic: b
 def test_it_works_with_own_weights(tmp_path: Path) -> None:
     model: Any = hub.load(TINY)
     model.save_checkpoint(tmp_path / "mine.safetensors")
-    result = call(CLIP, "-u", "ofa_wav2vec2", "-c", tmp_path / "mine.safetensors", "--lambd", "1", "-o", tmp_path / "a.png")
+    result = call(CLIP, "-u", "ofa_wav2vec2", "-c", tmp_path / "mine.safetensors", "-O", "lambd=1", "-o", tmp_path / "a.png")
     assert result.exit_code == 0 and "note" not in result.output, result.output
 
 
@@ -230,13 +245,14 @@ def test_it_works_with_own_weights(tmp_path: Path) -> None:
         (["{clip}", "-u", "fbank", "-o", "{tmp}/a"], "a has an ending that cannot be drawn"),
         (["{clip}", "-u", "fbank", "-o", "{tmp}/none/a.png"], "there is no folder"),
         (["{clip}", "-u", "fbank", "-o", "{tmp}/folder.png"], "it is a folder"),
-        (["{clip}", "-u", "fbank", "--lambd", "0.5", "-o", "{tmp}/a.png"], "lambda was given for fbank, which has none"),
+        (["{clip}", "-u", "fbank", "-O", "lambd=0.5", "-o", "{tmp}/a.png"], "FbankUpstream has no option called 'lambd'"),
         (["{clip}", "-u", "fbnk", "-o", "{tmp}/a.png"], "no upstream is called 'fbnk'"),
-        (["{clip}", "-u", TINY, "--lambd", "3", "-o", "{tmp}/a.png"], "lambd is 3.0"),
-        (["{clip}", "-u", TINY, "--lambd", "nan", "-o", "{tmp}/a.png"], "lambd is nan"),
+        (["{clip}", "-u", TINY, "-O", "lambd=3", "-o", "{tmp}/a.png"], "lambd is 3.0"),
+        (["{clip}", "-u", TINY, "-O", "lambd=.nan", "-o", "{tmp}/a.png"], "lambd must be a number"),
         (["{tmp}/none.wav", "-u", TINY, "-o", "{tmp}/a.png"], "none.wav does not exist"),
-        (["{clip}", "-u", TINY, "--lambd", "0.5,x", "-o", "{tmp}/a.png"], "'0.5,x' is not a list of numbers"),
-        (["{clip}", "-u", TINY, "--lambd", "", "-o", "{tmp}/a.png"], "'' is not a list of numbers"),
+        (["{clip}", "-u", TINY, "-O", "lambd=0.5,x", "-o", "{tmp}/a.png"], "lambd must be a number"),
+        (["{clip}", "-u", TINY, "-O", "lambd", "-o", "{tmp}/a.png"], "'lambd' is not of the form name=value"),
+        (["{clip}", "-u", TINY, "-O", "tail=keep", "-O", "tail=drop", "-o", "{tmp}/a.png"], "tail is given 2 times"),
         (["{clip}", "-u", TINY], "Missing option '--out'"),
         (["-u", TINY, "-o", "{tmp}/a.png"], "Missing argument 'FILE'"),
     ],
@@ -249,7 +265,7 @@ def test_what_cannot_be_drawn_is_exit_code_2_and_leaves_nothing(arguments: Seque
 
 
 def test_a_lambda_outside_the_trained_range_is_a_line_not_a_traceback(tmp_path: Path) -> None:
-    result = call(CLIP, "-u", TINY, "--lambd", "1.5", "-o", tmp_path / "a.png")
+    result = call(CLIP, "-u", TINY, "-O", "lambd=1.5", "-o", tmp_path / "a.png")
     assert result.exit_code == 0
     assert result.stderr.startswith("hubcore: lambda 1.5 is outside the 0 to 1") and len(result.stderr.splitlines()) == 1
 

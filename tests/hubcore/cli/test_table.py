@@ -6,8 +6,8 @@ import os
 
 import pytest
 
-from hubcore.cli.table import format_bytes, format_duration, format_table
-from hubcore.text import printable
+from hubcore.cli.table import format_table
+from hubcore.text import format_bytes, format_duration, printable
 
 
 def test_columns_are_aligned_and_none_is_a_dash() -> None:

@@ -16,7 +16,7 @@ CLIP = str(sorted(SPEECH.glob("*.flac"))[0])
 
 @pytest.mark.filterwarnings("always::UserWarning")
 def test_a_lambda_beyond_what_was_trained_is_one_line(tmp_path: Path) -> None:
-    arguments = ["extract", CLIP, "-u", "ofa_wav2vec2_tiny_prompts", "--lambd", "1.5", "-o", str(tmp_path / "out")]
+    arguments = ["extract", CLIP, "-u", "ofa_wav2vec2_tiny_prompts", "-O", "lambd=1.5", "-o", str(tmp_path / "out")]
     shown = warnings.showwarning
     result = CliRunner().invoke(main, arguments)
     assert result.exit_code == 0, result.output

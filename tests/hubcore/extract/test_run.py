@@ -26,7 +26,7 @@ from hubcore import Card, UpstreamBase, UpstreamOutput
 from hubcore.audio import load_audio
 from hubcore.checkpoints.report import LoadReport
 from hubcore.errors import AudioError, ExtractionError, OptionError
-from hubcore.extract import MANIFEST_KEYS, Manifest, NpyWriter, Progress, Summary, extract
+from hubcore.extract import ROW_KEYS, Finished, NpyWriter, Summary, extract
 from hubcore.extract import writers as writers_module
 from hubcore.ragged import pad_packed, regular_frame_times
 from hubcore_fbank import CONFIGS, FbankUpstream
@@ -133,7 +133,7 @@ def test_manifest_rows_are_complete_and_true(corpus: Path, tmp_path: Path) -> No
     assert rows == list(summary.rows)
     assert sorted(row["utterance"] for row in rows) == ["a", "b", "c", "d", "inner/e"]
     for row in rows:
-        assert tuple(row) == MANIFEST_KEYS
+        assert tuple(row) == ROW_KEYS
         info = soundfile.info(row["source"])
         assert os.path.isabs(row["source"])
         assert row["seconds"] == pytest.approx(info.duration)
@@ -181,17 +181,33 @@ def test_speech_in_five_languages(tmp_path: Path) -> None:
     assert summary.speed > 1
 
 
-def test_progress_is_reported_from_nothing_to_everything(corpus: Path, tmp_path: Path) -> None:
+def test_progress_is_reported_from_nothing_to_everything(
+    corpus: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     (corpus / "empty.wav").touch()
-    seen: list[Progress] = []
-    summary = extract([corpus], toy(), tmp_path / "out", batch_seconds=1.0, report=seen.append)
-    assert (seen[0].done, seen[0].failed, seen[0].seconds_done) == (1, 1, 0)
-    assert (seen[-1].done, seen[-1].total) == (6, 6)
-    assert seen[-1].seconds_done == pytest.approx(seen[-1].seconds_total) == pytest.approx(40500 / 16000)
-    assert [progress.done for progress in seen] == sorted({progress.done for progress in seen})
-    assert len(seen) == 1 + 3, "once before the first batch, and after each"
+    seen: list[tuple[int, int, str]] = []
+    with caplog.at_level("INFO", "hubcore.extract"):
+        summary = extract([corpus], toy(), tmp_path / "out", batch_seconds=1.0, report=lambda *how_far: seen.append(how_far))
+    assert seen[0] == (1, 6, "1 failed") and seen[-1] == (6, 6, "1 failed")
+    assert seen == sorted(set(seen)) and len(seen) == 1 + 3, "once before the first batch, and after each"
     written = sum(path.stat().st_size for path in (tmp_path / "out").rglob("*.npy"))
-    assert len(summary.rows) == 5 and seen[0].bytes_expected == pytest.approx(written, rel=0.05)
+    (told,) = caplog.messages
+    assert told == "6 utterances, 2.5 s, about 6.3 KiB to write" and 0.95 < written / (6.3 * 1024) < 1.05
+    assert len(summary.rows) == 5
+
+
+def test_options_of_a_call_are_passed_and_recorded(corpus: Path, tmp_path: Path) -> None:
+    class Warm(ToyUpstream):
+        def forward(self, wavs: Any, lengths: Any = None, *, layers: Any = None, warmth: float = 1.0) -> UpstreamOutput:
+            out = super().forward(wavs, lengths, layers=layers)
+            return dataclasses.replace(out, hidden_states=tuple(state * warmth for state in out.hidden_states))
+
+    row, *_ = extract([corpus], Warm().eval(), tmp_path / "out", call_options={"warmth": 2.0}).rows
+    assert row["options"] == {"warmth": 2.0}
+    plain, *_ = extract([corpus], toy(), tmp_path / "plain").rows
+    np.testing.assert_array_equal(np.load(tmp_path / "out" / row["file"]), 2 * np.load(tmp_path / "plain" / plain["file"]))
+    with pytest.raises(ExtractionError, match=r"options is \{'warmth': 2.0\} there and \{'warmth': 3.0\} here"):
+        extract([corpus], Warm().eval(), tmp_path / "out", call_options={"warmth": 3.0})
 
 
 # What fails -----------------------------------------------------------------------------------------------------------
@@ -575,7 +591,7 @@ def test_kill_9_at_any_moment_then_a_run_gives_what_one_clean_run_gives(tmp_path
         for path in out.glob("features/*.npy"):
             assert path.read_bytes() == (clean / path.relative_to(out)).read_bytes(), "never half-written"
         if (out / "manifest.jsonl").exists():
-            rows = Manifest(out).read()
+            rows = Finished(out).read()
             assert all((out / row["file"]).is_file() for row in rows.values())
     assert kills == 3
     extract([root], toy(), out, batch_seconds=1.0)

@@ -24,7 +24,7 @@ def extract(out: Path, *options: str) -> tuple[int, str]:
 
 @pytest.mark.parametrize("options", [{"lambd": 0.7}, {"frame_period_ms": 45.0}, {}])
 def test_the_manifest_records_lambda_and_times(tmp_path: Path, options: dict[str, float]) -> None:
-    flags = [word for name, value in options.items() for word in (f"--{name.replace('_', '-')}", str(value))]
+    flags = [word for name, value in options.items() for word in ("-O", f"{name}={value}")]
     code, output = extract(tmp_path / "out", *flags)
     assert code == 0, output
     rows = [json.loads(line) for line in (tmp_path / "out/manifest.jsonl").read_text().splitlines()]
@@ -42,17 +42,17 @@ def test_the_manifest_records_lambda_and_times(tmp_path: Path, options: dict[str
 
 
 def test_another_lambda_needs_another_folder(tmp_path: Path) -> None:
-    assert extract(tmp_path / "out", "--lambd", "0.7")[0] == 0
-    code, output = extract(tmp_path / "out", "--lambd", "0.6")
+    assert extract(tmp_path / "out", "-O", "lambd=0.7")[0] == 0
+    code, output = extract(tmp_path / "out", "-O", "lambd=0.6")
     assert code == 2
     assert "options is" in output
-    code, output = extract(tmp_path / "out", "--lambd", "0.7")
+    code, output = extract(tmp_path / "out", "-O", "lambd=0.7")
     assert code == 0
     assert "10 done before" in output
 
 
 def test_lambda_for_an_upstream_without_one_is_an_error(tmp_path: Path) -> None:
-    result = CliRunner().invoke(main, ["extract", str(SPEECH), "-u", "fbank", "--lambd", "0.5", "-o", str(tmp_path / "out")])
+    result = CliRunner().invoke(main, ["extract", str(SPEECH), "-u", "fbank", "-O", "lambd=0.5", "-o", str(tmp_path / "out")])
     assert result.exit_code == 2
     assert "no option called 'lambd'" in result.output
     assert not (tmp_path / "out").exists()

@@ -12,7 +12,6 @@ import torch
 from hubcore.corpus import ManifestEntry
 from hubcore.errors import ExtractionError, OptionError
 from hubcore_ofa_wav2vec2.segments import Quality, alpha_of, compare_boundaries, compare_corpora, open_segments
-from hubcore_ofa_wav2vec2.segments.shards import ShardWriter
 
 
 def test_perfect_boundaries() -> None:
@@ -67,10 +66,10 @@ def test_what_is_undefined() -> None:
 
 
 def corpus(folder: Path, **ends: list[int]) -> Path:
-    folder.mkdir()
-    with ShardWriter(folder) as writer:
-        for name, each in ends.items():
-            writer.add(f"{name}.wav", alpha_of(torch.tensor(each)), torch.tensor(each))
+    for name, each in ends.items():
+        for kind, tensor in {"alpha": alpha_of(torch.tensor(each)), "boundaries": torch.tensor(each)}.items():
+            (folder / kind).mkdir(parents=True, exist_ok=True)
+            torch.save(tensor, folder / kind / f"{name}.pt")
     return folder
 
 

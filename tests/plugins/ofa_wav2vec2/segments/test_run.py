@@ -37,10 +37,9 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-@pytest.mark.parametrize("format", ["folders", "safetensors"])
 @pytest.mark.parametrize("method", FINDERS)
-def test_real_speech_is_segmented(tmp_path: Path, speech: Manifest, method: str, format: str) -> None:
-    summary = segment_corpus([speech], tmp_path, FINDERS[method](), format=format)
+def test_real_speech_is_segmented(tmp_path: Path, speech: Manifest, method: str) -> None:
+    summary = segment_corpus([speech], tmp_path, FINDERS[method]())
     assert (summary.written, summary.skipped, summary.failures) == (10, 0, ())
     assert summary.mean_alpha == pytest.approx(2 / 9, rel=0.02)
     assert summary.mean_segment_ms == pytest.approx(90, rel=0.02)
@@ -92,21 +91,18 @@ class Stops:
             yield found
 
 
-@pytest.mark.parametrize("format", ["folders", "safetensors"])
 @pytest.mark.parametrize("method", FINDERS)
-def test_an_interrupted_run_goes_on(tmp_path: Path, speech: Manifest, method: str, format: str) -> None:
-    segment_corpus([speech], tmp_path / "whole", FINDERS[method](), format=format)
+def test_an_interrupted_run_goes_on(tmp_path: Path, speech: Manifest, method: str) -> None:
+    segment_corpus([speech], tmp_path / "whole", FINDERS[method]())
     with pytest.raises(KeyboardInterrupt):
-        segment_corpus([speech], tmp_path / "part", Stops(FINDERS[method](), 4), format=format)  # type: ignore[arg-type]
-    told: list[tuple[int, int]] = []
-    summary = segment_corpus(
-        [speech], tmp_path / "part", FINDERS[method](), format=format, report=lambda *done: told.append(done)
-    )
-    assert (summary.written, summary.skipped) == (6, 4) and told == [(n, 10) for n in range(5, 11)]
+        segment_corpus([speech], tmp_path / "part", Stops(FINDERS[method](), 4))  # type: ignore[arg-type]
+    told: list[tuple[int, int, str]] = []
+    summary = segment_corpus([speech], tmp_path / "part", FINDERS[method](), report=lambda *done: told.append(done))
+    assert (summary.written, summary.skipped) == (6, 4) and told == [(n, 10, "0 failed") for n in range(5, 11)]
     assert summary.mean_alpha == pytest.approx(2 / 9, rel=0.02)
     whole, part = (open_segments(tmp_path / name) for name in ("whole", "part"))
     assert all(torch.equal(whole[entry.path].boundaries, part[entry.path].boundaries) for entry in speech)
-    again = segment_corpus([speech], tmp_path / "part", FINDERS[method](), format=format)
+    again = segment_corpus([speech], tmp_path / "part", FINDERS[method]())
     assert (again.written, again.skipped) == (0, 10) and again.segments == summary.segments
 
 
@@ -134,7 +130,6 @@ def test_another_manifest_is_segmented_by_the_same_rule(tmp_path: Path, speech: 
         (PeakFinder(), {"mean_alpha": 0.2}, r"mean_alpha is 0\.222\d* there and 0\.2 here"),
         (PeakFinder(), {"seed": 1}, "seed is 42 there and 1 here"),
         (PeakFinder(0.5), {}, r"threshold is None there and 0\.5 here"),
-        (PeakFinder(), {"format": "safetensors"}, "format is 'folders' there"),
         (ClusterFinder(hub.load("mfcc"), clusters=20), {}, "method is 'peaks' there and 'kmeans' here"),
     ],
 )
@@ -196,14 +191,6 @@ def test_names_that_collide_are_refused_before_anything_is_written(tmp_path: Pat
     assert not (tmp_path / "out").exists()
 
 
-def test_shards_keep_names_that_differ_in_their_ending_apart(tmp_path: Path) -> None:
-    for name in ("a.wav", "a.flac"):
-        soundfile.write(tmp_path / name, np.sin(np.arange(4000 + len(name)) / 9), 16000)
-    manifest = build_manifest(tmp_path, valid_percent=0).train
-    segment_corpus([manifest], tmp_path / "out", PeakFinder(1.0), format="safetensors")
-    open_segments(tmp_path / "out").check(manifest)
-
-
 def test_one_path_means_one_file(tmp_path: Path, speech: Manifest) -> None:
     other = Manifest(tmp_path, speech.entries)
     with pytest.raises(ExtractionError, match="A path must mean one file"):
@@ -234,8 +221,6 @@ def test_impossible_options(tmp_path: Path, speech: Manifest) -> None:
     for alpha in (0, 1.1, float("nan")):
         with pytest.raises(OptionError, match="mean_alpha"):
             run(mean_alpha=alpha)
-    with pytest.raises(OptionError, match="no format called 'npz'"):
-        run(format="npz")
     with pytest.raises(ExtractionError, match="lists no file"):
         segment_corpus([Manifest(SPEECH, ())], tmp_path / "out", PeakFinder())
     for finder in (lambda: PeakFinder(-1), lambda: ClusterFinder(hub.load("mfcc"), penalty=-1), lambda: PeakFinder(workers=0)):

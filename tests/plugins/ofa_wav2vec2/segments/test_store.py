@@ -14,7 +14,6 @@ from torch import Tensor
 from hubcore.corpus import ManifestEntry, read_manifest
 from hubcore.errors import CheckpointError, ExtractionError
 from hubcore_ofa_wav2vec2.segments import Segments, alpha_of, boundary_seconds, count_frames, open_segments
-from hubcore_ofa_wav2vec2.segments.shards import ShardWriter
 from hubcore_ofa_wav2vec2.segments.store import SETTINGS, name_of
 from tests.paths import GOLD
 
@@ -31,14 +30,6 @@ def put(root: Path, name: str, alpha: Tensor | object, boundaries: Tensor | obje
 def segments_of(*ends: int) -> tuple[Tensor, Tensor]:
     boundaries = torch.tensor(ends)
     return alpha_of(boundaries), boundaries
-
-
-def shards(folder: Path, *names: str, size: int = 2) -> Segments:
-    folder.mkdir(exist_ok=True)
-    with ShardWriter(folder, size) as writer:
-        for number, name in enumerate(names):
-            writer.add(name, *segments_of(2, 4 + number))
-    return open_segments(folder)
 
 
 @pytest.mark.parametrize("pair", [False, True])
@@ -183,63 +174,10 @@ def test_a_path_that_leads_elsewhere_is_refused(tmp_path: Path, path: str) -> No
         segments[path]
 
 
-def test_shards_are_read_utterance_by_utterance(tmp_path: Path) -> None:
-    names = ["en/a.wav", "en/a.flac", "v1.0/b.wav", "c", "ü.wav"]
-    segments = shards(tmp_path / "out", *names)
-    assert sorted(file.name for file in (tmp_path / "out").iterdir()) == [f"shard-0000{n}.safetensors" for n in range(3)]
-    for number, name in reversed(list(enumerate(names))):
-        assert name in segments
-        segment = segments.read(name)
-        assert torch.equal(segment.alpha, segments_of(2, 4 + number)[0]) and segment.boundaries.tolist() == [2, 4 + number]
-        assert segment.alpha.untyped_storage().nbytes() == segment.alpha.nbytes, "it would keep the shard in memory"
-    assert "en/b.wav" not in segments and 3 not in segments
-    with pytest.raises(ExtractionError, match=r"no segments of en/b\.wav in the 3 shards"):
-        segments["en/b.wav"]
-    segments.check([ManifestEntry(name, 1000) for name in names])
-
-
-def test_shards_are_added_to(tmp_path: Path) -> None:
-    shards(tmp_path, "a.wav", "b.wav", "c.wav")
-    segments = shards(tmp_path, "d.wav")
-    assert all(f"{name}.wav" in segments for name in "abcd")
-    assert len(list(tmp_path.iterdir())) == 3
-
-
-def test_what_was_finished_is_kept_when_a_run_is_interrupted(tmp_path: Path) -> None:
-    def run() -> None:
-        with ShardWriter(tmp_path) as writer:
-            writer.add("a.wav", *segments_of(3))
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        run()
-    assert "a.wav" in open_segments(tmp_path)
-
-
-def test_damaged_shards_are_told(tmp_path: Path) -> None:
-    shards(tmp_path, "a.wav", "b.wav")
-    file = tmp_path / "shard-00000.safetensors"
-    whole = file.read_bytes()
-    for damaged in (whole[:-8], whole[:20], b"", whole.replace(b"hubcore_segments", b"hubcore_segmentz")):
-        file.write_bytes(damaged)
-        with pytest.raises(CheckpointError, match=r"shard-00000\.safetensors is not a whole shard"):
-            open_segments(tmp_path)
-    file.write_bytes(whole)
-    (tmp_path / "shard-00001.safetensors").write_bytes(whole)
-    with pytest.raises(ExtractionError, match=r"a\.wav is in .* and in an earlier shard"):
-        open_segments(tmp_path)
-
-
-@pytest.mark.parametrize("layout", ["folders", "shards"])
-def test_they_go_to_other_processes(tmp_path: Path, layout: str) -> None:
-    if layout == "folders":
-        put(tmp_path, "a", *segments_of(2, 4))
-        segments = open_segments(tmp_path)
-    else:
-        segments = shards(tmp_path, "a.wav")
-    assert segments["a.wav"].boundaries.tolist() == [2, 4]
-    again = pickle.loads(pickle.dumps(segments))
-    assert again["a.wav"].boundaries.tolist() == [2, 4]
+def test_they_go_to_other_processes(tmp_path: Path) -> None:
+    put(tmp_path, "a", *segments_of(2, 4))
+    segments = open_segments(tmp_path)
+    assert pickle.loads(pickle.dumps(segments))["a.wav"].boundaries.tolist() == [2, 4]
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         assert pool.apply(_ends, (segments,)) == [2, 4]
 
@@ -250,7 +188,7 @@ def _ends(segments: Segments) -> list[int]:
 
 
 def test_what_is_no_folder_of_segments_is_told(tmp_path: Path) -> None:
-    with pytest.raises(ExtractionError, match=r"neither shard-\*\.safetensors nor both alpha/ and boundaries/"):
+    with pytest.raises(ExtractionError, match="does not have both alpha/ and boundaries/"):
         open_segments(tmp_path)
     with pytest.raises(ExtractionError, match="not a folder"):
         open_segments(tmp_path / "none")
@@ -260,7 +198,3 @@ def test_what_is_no_folder_of_segments_is_told(tmp_path: Path) -> None:
         open_segments([tmp_path, tmp_path, tmp_path])
     put(tmp_path, "a", *segments_of(3))
     assert "a.wav" in open_segments([tmp_path])
-    shards(tmp_path / "other", "a.wav")
-    (tmp_path / "shard-00000.safetensors").write_bytes((tmp_path / "other/shard-00000.safetensors").read_bytes())
-    with pytest.raises(ExtractionError, match="both shards and folders"):
-        open_segments(tmp_path)

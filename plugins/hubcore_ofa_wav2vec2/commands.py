@@ -1,4 +1,4 @@
-"""`hubcore segment MANIFEST...`: where speech sounds begin and end, found without labels, for OFA pre-training."""
+"""`hubcore segment MANIFEST...`, by the hook `hubcore_commands`: speech sounds found without labels, for pre-training."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from hubcore.cli.bar import Bar
-from hubcore.cli.table import format_duration, format_table
+from hubcore import hookimpl
+from hubcore.cli.table import format_table
+from hubcore.cli.upstream import on_device
 from hubcore.errors import OptionError
-from hubcore.text import printable
+from hubcore.progress import Progress
+from hubcore.text import format_duration, printable
 
 if TYPE_CHECKING:
     from hubcore_ofa_wav2vec2.segments.finders import Finder
@@ -26,6 +28,12 @@ Example:
   hubcore segment lists/train.tsv lists/valid.tsv --out segments/
   hubcore segment lists/train.tsv --method kmeans --upstream wav2vec2_base_960 --layer 6 --out segments6/
   hubcore segment lists/valid.tsv --out segments/ --reference aligned/"""
+
+
+@hookimpl
+def hubcore_commands(cli: click.Group) -> None:
+    """Adds `hubcore segment`."""
+    cli.add_command(segment)
 
 
 @click.command(epilog=_EXAMPLE)
@@ -47,18 +55,11 @@ Example:
     help="Segments a frame to tune to, over the corpus. [2/9, which is 90 ms a segment]",
 )
 @click.option("--seed", default=42, show_default=True, metavar="N", help="Decides what is tuned on.")
-@click.option(
-    "--format",
-    type=click.Choice(["folders", "safetensors"]),
-    default="folders",
-    show_default=True,
-    help="Two .pt files an utterance, as the original's, or few large files.",
-)
 @click.option("--root", metavar="DIR", help="Where the audio is, if not where the manifest says.")
 @click.option("--reference", metavar="DIR", help="Segments to compare the result with, in any layout.")
 @click.option("--tolerance-ms", type=click.FloatRange(min=0), default=20.0, show_default=True, help="For --reference.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
-def command(
+def segment(
     manifests: tuple[str, ...],
     out: str,
     method: str,
@@ -66,7 +67,6 @@ def command(
     workers: int | None,
     mean_alpha: float | None,
     seed: int,
-    format: str,
     root: str | None,
     reference: str | None,
     tolerance_ms: float,
@@ -77,7 +77,7 @@ def command(
 
     peaks sets a boundary where the spectrum changes fastest. kmeans clusters a hidden layer of any upstream, and joins like
     frames. The threshold, or the cost of a segment, is tuned so that segments have 90 ms on average. It is kept in the folder
-    with what else it depends on: the same command goes on after an interruption, and another manifest is segmented by the
+    with what else it depends on: the same command resumes after an interruption, and another manifest is segmented by the
     same rule. A file that cannot be used harms no other; the exit code is then 1.
     """
     from hubcore.corpus import read_manifest
@@ -88,12 +88,10 @@ def command(
     known = None if reference is None else open_segments(reference, strict=False)  # before all is computed for nothing
     finder = _finder(method, threshold, workers, for_kmeans)
     try:
-        with Bar("utt", quiet=as_json) as bar:
-            summary = segment_corpus(
-                lists, Path(out), finder, mean_alpha=mean_alpha or MEAN_ALPHA, seed=seed, format=format, report=bar
-            )
+        with Progress("utt", quiet=as_json) as progress:
+            summary = segment_corpus(lists, Path(out), finder, mean_alpha=mean_alpha or MEAN_ALPHA, seed=seed, report=progress)
     except KeyboardInterrupt:
-        click.echo("what is finished is kept; run the same command again to go on", err=True)
+        click.echo("what is finished is kept; run the same command again to resume", err=True)
         raise
     quality = None
     if known is not None:
@@ -113,17 +111,16 @@ def _finder(method: str, threshold: float | None, workers: int | None, for_kmean
     if foreign:
         other = "kmeans" if method == "peaks" else "peaks"
         raise OptionError(
-            f"{', '.join(f'--{name}' for name in foreign)} was given with --method {method}. Only {other} has that. Leave it "
-            f"out, or choose --method {other}."
+            f"{', '.join(f'--{name}' for name in foreign)} was given with --method {method}. Only {other} has that.",
+            fix=f"Leave it out, or choose --method {other}.",
         )
     if method == "peaks":
         return PeakFinder(threshold, workers or 1)
     from hubcore import hub
-    from hubcore.cli.extract import move_upstream
 
     given = {name: value for name, value in for_kmeans.items() if value is not None}
     name = given.get("upstream", "mfcc")
-    upstream = move_upstream(hub.load(name, checkpoint=given.get("checkpoint")), given.get("device", "cpu"))
+    upstream = on_device(hub.load(name, checkpoint=given.get("checkpoint")), given.get("device", "cpu"))
     return ClusterFinder(
         upstream,
         layer=given.get("layer", -1),

@@ -37,7 +37,7 @@ def test_the_table_and_going_on(tmp_path: Path, manifest: Path) -> None:
 
 
 def test_kmeans_is_compared_with_a_reference(tmp_path: Path, manifest: Path) -> None:
-    assert call(manifest, "--out", tmp_path / "peaks", "--format", "safetensors").exit_code == 0
+    assert call(manifest, "--out", tmp_path / "peaks").exit_code == 0
     arguments = (manifest, "--out", tmp_path / "kmeans", "--method", "kmeans", "--clusters", "20")
     result = call(*arguments, "--reference", tmp_path / "peaks")
     assert result.exit_code == 0, result.output

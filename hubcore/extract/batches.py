@@ -1,8 +1,9 @@
-"""What a bulk extraction will do: which utterances, under which names, which layers, in which batches."""
+"""Which utterances a bulk extraction computes, under which names, which layers of them, and in which batches."""
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import operator
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -57,23 +58,23 @@ class LayerChoice:
 
 
 @dataclass(frozen=True)
-class Plan:
-    """The batches to compute, longest utterances first, and what is known to fail before anything is computed."""
+class Batches:
+    """What is computed, longest utterances first, and what the headers alone rule out."""
 
     batches: tuple[tuple[Utterance, ...], ...]
     """Utterances of similar length, computed together."""
     failures: tuple[Failure, ...] = ()
-    """Files whose header already rules them out."""
+    """Files whose header rules them out."""
 
     @property
-    def utterances(self) -> int:
-        """How many will be computed."""
-        return sum(map(len, self.batches))
+    def utterances(self) -> tuple[Utterance, ...]:
+        """All of them, in the order in which they are computed."""
+        return tuple(itertools.chain.from_iterable(self.batches))
 
     @property
     def seconds(self) -> float:
         """The duration of them all."""
-        return sum(item.seconds for batch in self.batches for item in batch)
+        return sum(item.seconds for item in self.utterances)
 
 
 def choose_layers(choice: str | SupportsIndex | Sequence[SupportsIndex], layer_names: Sequence[str]) -> LayerChoice:
@@ -99,8 +100,8 @@ def choose_layers(choice: str | SupportsIndex | Sequence[SupportsIndex], layer_n
     given, single = _layers_given(choice)
     if not given:
         raise OptionError(
-            f"layers is {choice!r}. It must be all, last, one index such as 9, or several such as 0,6,12. "
-            f"This upstream has the layers 0 to {count - 1}."
+            f"layers is {choice!r}. It must be all, last, one index such as 9, or several such as 0,6,12, "
+            f"from 0 to {count - 1}."
         )
     for index in given:
         if not -count <= index < count:
@@ -181,8 +182,8 @@ def _possible_names(root: Path, path: Path) -> tuple[str, ...]:
     return short, long, f"{above}/{short}", f"{above}/{long}"
 
 
-def make_plan(named: Mapping[str, Path], *, sample_rate: int, min_samples: int, batch_seconds: float) -> Plan:
-    """The plan for the files of `named`, made from their headers alone.
+def make_batches(named: Mapping[str, Path], *, sample_rate: int, min_samples: int, batch_seconds: float) -> Batches:
+    """The batches for the files of `named`, made from their headers alone.
 
     Utterances are sorted by length, longest first, so that what does not fit into memory shows at once; a batch holds
     at most `batch_seconds` of audio, or a single longer utterance.
@@ -192,8 +193,8 @@ def make_plan(named: Mapping[str, Path], *, sample_rate: int, min_samples: int, 
         >>> root = pathlib.Path(tempfile.mkdtemp())
         >>> for name, length in (("a", 8000), ("b", 16000), ("c", 12000)):
         ...     soundfile.write(root / f"{name}.wav", [0.0] * length, 16000)
-        >>> plan = make_plan(name_utterances([root]), sample_rate=16000, min_samples=400, batch_seconds=1.5)
-        >>> [[item.name for item in batch] for batch in plan.batches]
+        >>> made = make_batches(name_utterances([root]), sample_rate=16000, min_samples=400, batch_seconds=1.5)
+        >>> [[item.name for item in batch] for batch in made.batches]
         [['b'], ['c', 'a']]
     """
     utterances: list[Utterance] = []
@@ -216,7 +217,7 @@ def make_plan(named: Mapping[str, Path], *, sample_rate: int, min_samples: int, 
             room = batch_seconds * sample_rate
         batches[-1].append(item)
         room -= item.samples
-    return Plan(tuple(map(tuple, batches)), tuple(failures))
+    return Batches(tuple(map(tuple, batches)), tuple(failures))
 
 
 def check_length(path: Path, samples: int, *, sample_rate: int, min_samples: int) -> None:

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hubcore.errors import AudioError, ExtractionError, OptionError
-from hubcore.extract import LayerChoice, choose_layers, make_plan, name_utterances
+from hubcore.extract import LayerChoice, choose_layers, make_batches, name_utterances
 
 NAMES = tuple(f"layer{i}" for i in range(13))
 
@@ -126,13 +126,13 @@ def test_what_a_header_rules_out_fails_before_anything_is_computed(tmp_path: Pat
     soundfile.write(tmp_path / "short.wav", np.zeros(399), 16000)
     soundfile.write(tmp_path / "enough_at_8k.wav", np.zeros(200), 8000)
     (tmp_path / "empty.wav").touch()
-    plan = make_plan(name_utterances([tmp_path]), sample_rate=16000, min_samples=400, batch_seconds=60)
-    assert [item.name for item in plan.batches[0]] == ["good", "enough_at_8k"]
-    assert {failure.utterance for failure in plan.failures} == {"short", "empty"}
-    messages = {failure.utterance: failure.error for failure in plan.failures}
+    made = make_batches(name_utterances([tmp_path]), sample_rate=16000, min_samples=400, batch_seconds=60)
+    assert [item.name for item in made.batches[0]] == ["good", "enough_at_8k"]
+    assert {failure.utterance for failure in made.failures} == {"short", "empty"}
+    messages = {failure.utterance: failure.error for failure in made.failures}
     assert str(tmp_path / "short.wav") in messages["short"]
     assert "399 samples at 16000 Hz (24.9 ms)" in messages["short"] and "400 samples" in messages["short"]
-    assert plan.utterances == 2 and plan.seconds == pytest.approx(0.075)
+    assert len(made.utterances) == 2 and made.seconds == pytest.approx(0.075)
 
 
 @settings(max_examples=25, deadline=None)
@@ -143,8 +143,8 @@ def test_batches_hold_every_utterance_once_under_the_cap(
     root = tmp_path_factory.mktemp("audio")
     for index, length in enumerate(lengths):
         soundfile.write(root / f"{index:02}.wav", np.zeros(length), 16000)
-    plan = make_plan(name_utterances([root]), sample_rate=16000, min_samples=400, batch_seconds=cap)
-    flat = [item for batch in plan.batches for item in batch]
+    made = make_batches(name_utterances([root]), sample_rate=16000, min_samples=400, batch_seconds=cap)
+    flat = [item for batch in made.batches for item in batch]
     assert sorted(item.name for item in flat) == [f"{index:02}" for index in range(len(lengths))]
     assert [item.samples for item in flat] == sorted(lengths, reverse=True)
-    assert all(len(batch) == 1 or sum(item.samples for item in batch) <= cap * 16000 for batch in plan.batches)
+    assert all(len(batch) == 1 or sum(item.samples for item in batch) <= cap * 16000 for batch in made.batches)

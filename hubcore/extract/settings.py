@@ -1,4 +1,4 @@
-"""What made a feature: `Settings` of an upstream, its weights and config as digests, so that no folder holds two kinds.
+"""`Settings`: what made a feature, weights and config as SHA-256, so that no folder holds two kinds.
 
 Shapes: `L` layers, `F` frames, `D` dim.
 """
@@ -8,15 +8,16 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, SupportsIndex
 
 from torch import nn
 
 from hubcore.errors import ExtractionError, OptionError
-from hubcore.extract.manifest import Settings
-from hubcore.extract.plan import choose_layers
+from hubcore.extract.batches import choose_layers
 from hubcore.protocol import Upstream
 from hubcore.sources.stamps import file_sha256
 
@@ -26,8 +27,77 @@ _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".index.json")
 _CONFIGS = ("config.json", "preprocessor_config.json", "processor_config.json")
 
 
+_IN_ROWS = (
+    "upstream",
+    "checkpoint_sha256",
+    "layers",
+    "dtype",
+    "options",
+    "config_sha256",
+    "frame_stride",
+    "sample_rate",
+    "format",
+)
+"""The settings that every row of a manifest has."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What all features of one folder have in common; a folder with other settings is never added to."""
+
+    upstream: str
+    """The card's name, or the class's where there is no card."""
+    checkpoint_sha256: str | None
+    """SHA-256 of the weights; None where there are none, or the file is not known."""
+    layers: tuple[int, ...]
+    """Indices into the upstream's `layer_names`, in the order they are stacked."""
+    stacked: bool
+    """True for `(L, F, D)`, False for `(F, D)`."""
+    dtype: str
+    """`float32` or `float16`."""
+    options: Mapping[str, Any]
+    """The upstream's own options, and those of each call."""
+    call_options: Mapping[str, Any]
+    """Keywords of each call, which are among `options`."""
+    config_sha256: str | None
+    """The start of the SHA-256 of the upstream's config; None where it has none that is plain data."""
+    width: int
+    """The width `D` of these layers."""
+    frame_stride: int | None
+    """Samples from one frame to the next; None where that depends on the input."""
+    sample_rate: int
+    """Samples per second that the upstream is given, in Hz."""
+    format: str
+    """The name of the file format, such as `npy`."""
+
+    def in_row(self) -> dict[str, Any]:
+        """What a manifest row has of them, as plain data."""
+        return {key: getattr(self, key) for key in _IN_ROWS} | {"layers": list(self.layers), "options": dict(self.options)}
+
+    def differences(self, row: Mapping[str, Any]) -> list[str]:
+        """How a manifest row was made differently, each as a phrase; empty if it was not."""
+        here, there = self.in_row(), dict(row)
+        here |= {"layers": _layers(self.layers, self.stacked), "width": self.width}
+        there |= {"layers": _layers(row["layers"], len(row["shape"]) == 3), "width": row["shape"][-1]}
+        shown = {"layers": str}
+        return [
+            f"{key} is {shown.get(key, repr)(there[key])} there and {shown.get(key, repr)(here[key])} here"
+            for key in here
+            if here[key] != there[key]
+        ]
+
+
+def _layers(indices: Sequence[int], stacked: bool) -> str:
+    return f"{','.join(map(str, indices))} ({'one array' if stacked else 'a single layer'})"
+
+
 def settings_for(
-    upstream: Upstream, layers: str | SupportsIndex | Sequence[SupportsIndex], dtype: str, name: str | None, format: str
+    upstream: Upstream,
+    layers: str | SupportsIndex | Sequence[SupportsIndex],
+    dtype: str,
+    name: str | None,
+    format: str,
+    call_options: Mapping[str, Any] = MappingProxyType({}),
 ) -> Settings:
     """What the rows of an extraction have in common.
 
@@ -45,15 +115,16 @@ def settings_for(
     # Without parameters there is no dropout to speak of, and fresh modules are in train mode.
     if isinstance(upstream, nn.Module) and upstream.training and next(upstream.parameters(), None) is not None:
         raise ExtractionError(
-            "the upstream is in train mode. Its dropout would make every run's features different. Call upstream.eval() first."
+            "the upstream is in train mode. Its dropout would make every run's features different.",
+            fix="Call upstream.eval() first.",
         )
     choice = choose_layers(layers, upstream.layer_names)
     widths = [upstream.hidden_sizes[index] for index in choice.indices]
     if len(set(widths)) > 1:
         raise ExtractionError(
-            f"the layers {','.join(map(str, choice.indices))} have the widths {', '.join(map(str, widths))}. Layers of "
-            "different width do not fit into one array. Extract them one by one, each into its own folder: layers=0, "
-            "..."
+            f"the layers {','.join(map(str, choice.indices))} have the widths {', '.join(map(str, widths))}, and one array "
+            "has one width.",
+            fix="Extract them one by one, each into its own folder: layers=0, ...",
         )
     if name is None:
         name = upstream.card.name if upstream.card else type(upstream).__name__
@@ -65,7 +136,8 @@ def settings_for(
         layers=choice.indices,
         stacked=choice.stacked,
         dtype=dtype,
-        options=options,
+        options=options | {key: list(value) if isinstance(value, tuple) else value for key, value in call_options.items()},
+        call_options=call_options,
         config_sha256=config_sha256(upstream),
         width=widths[0],
         frame_stride=upstream.frame_stride,

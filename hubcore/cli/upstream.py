@@ -1,0 +1,60 @@
+"""The upstream that a command works with: a name, `--checkpoint`, `-O name=value` and `--device`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
+
+import click
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+
+def option_flag(
+    help: str = "An option of the upstream, as `hubcore info` lists them; repeatable.",
+) -> Callable[[_Command], _Command]:
+    """Adds `-O` to a command, which gets the texts as `pairs`."""
+    return click.option("-O", "--option", "pairs", multiple=True, metavar="NAME=VALUE", help=help)
+
+
+def typed_options(
+    name: str, checkpoint: str | None, pairs: Iterable[str], *, compare: bool = False
+) -> tuple[dict[str, Any], dict[str, list[Any]]]:
+    """The options to load an upstream with, and those of its calls, with all the values of each.
+
+    Args:
+        name: a name of `hubcore list`.
+        checkpoint: the user's own weights.
+        pairs: texts of the form `name=value`.
+        compare: whether everything that a call takes belongs to the calls, where it may be given several times; if not, only
+            what cannot be given when the upstream is loaded.
+
+    Raises:
+        OptionError: no such option, or a value of another type.
+    """
+    from hubcore.loading import import_class
+    from hubcore.options import once, options_of, parse_repeated
+    from hubcore.registry.names import current_registry
+
+    entry = current_registry().find(name)
+    if not pairs or entry.family is None or entry.family.missing:
+        return {}, {}  # the error about the family is that of `hub.load`
+    cls = import_class(entry.family)
+    with_weights = checkpoint is not None or (entry.card.needs_weights if entry.card else None)
+    values = parse_repeated(cls, pairs, with_weights=with_weights)
+    options = options_of(cls, with_weights=with_weights) or ()
+    of_calls = {option.name for option in options if option.at_call and (compare or not option.at_load)}
+    calls = {name: given for name, given in values.items() if name in of_calls}
+    return once({name: given for name, given in values.items() if name not in of_calls}), calls
+
+
+def on_device(upstream: Any, device: str) -> Any:
+    """The upstream on the device that the user asked for."""
+    import torch
+
+    try:
+        torch.empty(0, device=device)
+        return upstream.to(device) if isinstance(upstream, torch.nn.Module) else upstream
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise click.BadParameter(f"{device!r} cannot be used here: {reason}", param_hint="--device") from error

@@ -1,0 +1,153 @@
+"""What is finished: `manifest.jsonl`, one row per utterance, and `failures.jsonl`, what failed in the last run.
+
+An utterance is finished when its row is in the manifest, never merely because a file exists.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from hubcore.errors import ExtractionError
+from hubcore.extract.batches import Failure
+from hubcore.files import hold, sync, write_whole
+from hubcore.text import printable
+
+ROW_KEYS = (
+    "utterance",
+    "source",
+    "seconds",
+    "frames",
+    "layers",
+    "shape",
+    "dtype",
+    "file",
+    "upstream",
+    "checkpoint_sha256",
+    "hubcore_version",
+    "frame_stride",
+    "sample_rate",
+    "options",
+    "config_sha256",
+    "source_bytes",
+    "source_mtime_ns",
+    "format",
+)
+"""The keys of every row, in this order. Upstreams whose frame rate depends on the input add `frame_times`, `[start, end]` in
+seconds for each frame, and each of their `extras` that is one number for an utterance."""
+
+
+class Finished:
+    """The rows and the failures of one folder.
+
+    Example:
+        >>> import tempfile
+        >>> finished = Finished(Path(tempfile.mkdtemp()))
+        >>> finished.append([dict.fromkeys(ROW_KEYS) | {"utterance": "a"}])
+        >>> list(finished.read())
+        ['a']
+    """
+
+    def __init__(self, folder: Path) -> None:
+        """Those of `folder`, which need not have any yet."""
+        self.path = folder / "manifest.jsonl"
+        self.failures_path = folder / "failures.jsonl"
+
+    def read(self) -> dict[str, dict[str, Any]]:
+        """The rows by utterance. A last line that a killed run left unfinished is removed.
+
+        Raises:
+            ExtractionError: the file is not a manifest.
+        """
+        with _usable(self.path):
+            whole, _, torn = self.path.read_bytes().rpartition(b"\n") if self.path.exists() else (b"", b"", b"")
+        rows: dict[str, dict[str, Any]] = {}
+        for number, line in enumerate(whole.split(b"\n") if whole else [], start=1):
+            try:
+                row = json.loads(line)
+                rows[row["utterance"]] = {**{key: row[key] for key in ROW_KEYS}, **row}
+            except (ValueError, KeyError, TypeError) as error:
+                raise _malformed(self.path, number, error) from error
+        if torn:
+            self.replace(rows.values())
+        return rows
+
+    def append(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Adds rows and returns when they are on the disk.
+
+        Raises:
+            ExtractionError: the file system refuses.
+        """
+        _append(self.path, rows)
+
+    def replace(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Makes `rows` all there are, in one step.
+
+        Raises:
+            ExtractionError: the file system refuses.
+        """
+        with _usable(self.path), write_whole(self.path) as temporary:
+            temporary.write_bytes(_lines(rows))
+
+    def forget_failures(self) -> None:
+        """Removes `failures.jsonl`, whose items are about to be tried again."""
+        with _usable(self.failures_path):
+            self.failures_path.unlink(missing_ok=True)
+
+    def append_failures(self, failures: Sequence[Failure]) -> None:
+        """Adds to `failures.jsonl`, which exists only if something failed."""
+        if failures:
+            _append(self.failures_path, map(asdict, failures))
+
+
+def exclusive(folder: Path) -> contextlib.ExitStack:
+    """Holds the folder against another run until the result is closed; creates it first.
+
+    Raises:
+        ExtractionError: it cannot be created, or another run holds it.
+    """
+    try:
+        return hold(folder)
+    except BlockingIOError as error:
+        what = f"{printable(folder)} is being written by another extraction."
+        raise ExtractionError(what, fix="Wait for it, or choose another folder.") from error
+    except OSError as error:
+        raise _unusable(folder, error) from error
+
+
+def _append(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    with _usable(path), open(path, "ab") as stream:
+        stream.write(_lines(rows))
+        stream.flush()
+        sync(stream.fileno())
+
+
+def _lines(rows: Iterable[Mapping[str, Any]]) -> bytes:
+    return "".join(json.dumps(row) + "\n" for row in rows).encode("ascii")
+
+
+@contextlib.contextmanager
+def _usable(path: Path) -> Iterator[None]:
+    """Turns an answer of the file system into an `ExtractionError` that names `path`."""
+    try:
+        yield
+    except OSError as error:
+        raise _unusable(path, error) from error
+
+
+def _unusable(path: Path, error: OSError) -> ExtractionError:
+    return ExtractionError(
+        f"{printable(path)} cannot be used: {error.strerror or error}. The features of a run are kept there.",
+        fix="Choose a folder that can be written, or make room in this one.",
+    )
+
+
+def _malformed(path: Path, line: int, error: Exception) -> ExtractionError:
+    return ExtractionError(
+        f"{printable(path)}, line {line}, is not a row of a manifest ({error!r}). Without it, nothing tells what is finished.",
+        fix="Restore the file, or extract into another folder.",
+    )
