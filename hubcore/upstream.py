@@ -156,7 +156,8 @@ class UpstreamBase(nn.Module):
         The file appears whole or not at all.
 
         Raises:
-            OptionError: the class has no weights to save.
+            OptionError: the class has no weights to save, or has parameters that its config does not give (adapters, say), so
+                that `from_checkpoint` could not read the file.
 
         Example:
             >>> import tempfile, pathlib
@@ -172,7 +173,14 @@ class UpstreamBase(nn.Module):
         state = self.state_dict()
         if not state:
             raise OptionError(f"{type(self).__name__} has no weights. There is nothing to save; keep its config instead.")
-        write_native(path, state, config=getattr(self, "config", None), upstream=type(self).__name__)
+        config = getattr(self, "config", None)
+        if self.config_class is not None and isinstance(config, self.config_class):
+            with torch.device("meta"):
+                fresh: Mapping[str, Tensor] = type(self).from_config(config).state_dict()
+            changed = sorted(state.keys() ^ fresh.keys()) or [name for name in state if state[name].shape != fresh[name].shape]
+            if changed:
+                raise _not_restorable(self, changed)
+        write_native(path, state, config=config, upstream=type(self).__name__)
 
     @property
     def default_layers(self) -> tuple[int, ...] | None:
@@ -257,6 +265,14 @@ class UpstreamBase(nn.Module):
             times=times,
             extras=dict(extras or {}),
         )
+
+
+def _not_restorable(upstream: UpstreamBase, names: Sequence[str]) -> OptionError:
+    some = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+    return OptionError(
+        f"{type(upstream).__name__} has other weights than its config describes: {some}. from_checkpoint could not read such a "
+        "file. Merge adapters into the weights first, or save state_dict() yourself."
+    )
 
 
 def named_config(cls: type[UpstreamBase], config: Any) -> Any:

@@ -25,7 +25,7 @@ def _own_environment(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pyte
     monkeypatch.setenv("HUBCORE_CACHE", str(home / "cache"))
     monkeypatch.setenv("XDG_CONFIG_HOME", str(home / "config"))
     monkeypatch.setenv("HF_HOME", str(home / "hf"))
-    for name in ("HUBCORE_REGISTRY", "HUBCORE_OFFLINE", "HF_HUB_OFFLINE", "HUBCORE_DISABLE_PLUGINS", "HUBCORE_CONVERTED"):
+    for name in ("HUBCORE_REGISTRY", "HUBCORE_OFFLINE", "HF_HUB_OFFLINE", "HUBCORE_DISABLE_PLUGINS"):
         monkeypatch.delenv(name, raising=False)
     registry.refresh()
     hooks.refresh()

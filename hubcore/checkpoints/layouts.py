@@ -6,17 +6,18 @@
 | fairseq, `args` | keys `model` and `args` (a pickled Namespace, flat) | `model` | `args` |
 | s3prl converted | keys `model_cfg`, `task_cfg`, `model_weight` | `model_weight` | `model_cfg`, `task_cfg` |
 | Hugging Face | a folder with `config.json`, or a weight file beside one | the weight file(s) | `config.json` |
+| ESPnet | a folder with `config.yaml` and one `.pth` file | that file | `encoder_conf` in `config.yaml` |
 | hubcore | safetensors with a `hubcore` entry in its header | the file | that entry |
 | a run | a folder that `hubcore pretrain` writes | of its newest checkpoint | that one's |
 | state dict | names and tensors only | the file | none: the caller must pass one |
 
-A fine-tuned fairseq file wraps its encoder; its `w2v_args` is followed to the encoder's own config.
+A family may add layouts of its own (`Layout`). A fine-tuned fairseq file wraps its encoder; its `w2v_args` is followed
+to the encoder's own config.
 """
 
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -25,6 +26,7 @@ from types import TracebackType
 from typing import Any
 
 import torch
+import yaml
 from torch import Tensor
 
 from hubcore.checkpoints.formats.pickle_reader import TensorRef
@@ -32,10 +34,34 @@ from hubcore.checkpoints.formats.plain import plain
 from hubcore.checkpoints.formats.safetensors_file import SafetensorsFile
 from hubcore.checkpoints.formats.torch_file import TorchFile
 from hubcore.checkpoints.runs import newest_model
-from hubcore.errors import CheckpointError, CheckpointLayoutError, MissingWeightsError, nearest_names
+from hubcore.errors import CheckpointError, CheckpointLayoutError
 
 _HF_WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 _MAX_JSON_BYTES = 64 << 20
+NATIVE, HUGGING_FACE, ESPNET, PLAIN = "hubcore safetensors", "Hugging Face", "ESPnet", "state dict"
+"""Layouts by name; `Checkpoint.layout` is one of these, or starts with "fairseq" or "s3prl", or is a family's own."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A layout of torch files that one family has: a dictionary with the config under one key and the weights under another.
+
+    Example:
+        >>> Layout("modified CPC", config_key="config", weights_key="weights").name
+        'modified CPC'
+    """
+
+    name: str
+    """What `Checkpoint.layout` says."""
+    config_key: str
+    """The key of the config, or keys with dots between for one inside another."""
+    weights_key: str
+    """The key of the state dict, likewise."""
+
+    def find(self, tree: Mapping[Any, Any]) -> tuple[dict[str, Any], Mapping[Any, Any]] | None:
+        """The config and the state dict in a file of this layout; None if it is not one."""
+        config, weights = _inside(tree, self.config_key), _inside(tree, self.weights_key)
+        return (_config(config), weights) if config is not None and isinstance(weights, Mapping) else None
 
 
 @dataclass(frozen=True)
@@ -65,6 +91,17 @@ class Checkpoint:
     """Name, shape and dtype of every tensor."""
     _read: Callable[[Iterable[str], torch.dtype | None], dict[str, Tensor]]
     _resources: ExitStack = field(default_factory=ExitStack)
+    written_by: str | None = None
+    """The class whose `save_checkpoint` wrote the file, where it is hubcore's own."""
+
+    @property
+    def kind(self) -> str | None:
+        """What the file calls its family; None if it says nothing.
+
+        That is `_name` or `arch` in fairseq, `model_type` in transformers, `encoder` in ESPnet, and the class in our own.
+        """
+        said = [self.written_by, *(self.config.get(key) for key in ("_name", "model_type", "arch"))]
+        return next((value for value in said if isinstance(value, str)), None)
 
     def read(self, names: Iterable[str], dtype: torch.dtype | None = None) -> dict[str, Tensor]:
         """The tensors `names`, converted to `dtype` if given; nothing else of the file enters memory."""
@@ -81,8 +118,12 @@ class Checkpoint:
         self.close()
 
 
-def open_checkpoint(path: str | Path) -> Checkpoint:
-    """Opens a checkpoint file or a Hugging Face folder, whatever its layout; reads no tensor.
+def open_checkpoint(path: str | Path, layouts: Iterable[Layout] = ()) -> Checkpoint:
+    """Opens a checkpoint file or folder, whatever its layout; reads no tensor.
+
+    Args:
+        path: a file, or the folder of a Hugging Face model, of an ESPnet model or of a run.
+        layouts: layouts that only one family has, beside those above.
 
     Raises:
         CheckpointError: missing, damaged or unsafe.
@@ -105,7 +146,7 @@ def open_checkpoint(path: str | Path) -> Checkpoint:
         raise CheckpointLayoutError(f"{path} is a JSON file, not weights. Pass its folder {path.parent} instead.")
     if _is_safetensors(path):
         return _open_safetensors(path)
-    return _open_torch(path)
+    return _open_torch(path, layouts)
 
 
 def _is_safetensors(path: Path) -> bool:
@@ -132,48 +173,66 @@ def _open_safetensors(path: Path) -> Checkpoint:
         except CheckpointError:
             resources.close()
             raise
-        return Checkpoint(path, "hubcore safetensors", about["config"], {}, tensors, read, resources)
-    return _with_json_config(path, Checkpoint(path, "state dict", {}, {}, tensors, read, resources))
+        written_by = str(about.get("upstream", "")) or None
+        return Checkpoint(path, NATIVE, about["config"], {}, tensors, read, resources, written_by)
+    return _with_config_beside(path, Checkpoint(path, PLAIN, {}, {}, tensors, read, resources))
 
 
-def _open_torch(path: Path) -> Checkpoint:
+def _open_torch(path: Path, layouts: Iterable[Layout]) -> Checkpoint:
     file = TorchFile(path)
     resources = ExitStack()
     resources.callback(file.close)
     try:
-        layout, config, task, state = _sniff(file.tree, path)
+        layout, config, task, state = _sniff(file.tree, path, layouts)
     except BaseException:
         resources.close()
         raise
-    refs = {name: value for name, value in state.items() if isinstance(name, str) and isinstance(value, TensorRef)}
+    refs = _tensors(state)
     tensors = {name: TensorInfo(tuple(ref.shape), ref.dtype) for name, ref in refs.items()}
 
     def read(names: Iterable[str], dtype: torch.dtype | None) -> dict[str, Tensor]:
         return file.read_many({name: refs[name] for name in names}, dtype=dtype)
 
     checkpoint = Checkpoint(path, layout, config, task, tensors, read, resources)
-    return _with_json_config(path, checkpoint) if layout == "state dict" else checkpoint
+    return _with_config_beside(path, checkpoint) if layout == PLAIN else checkpoint
 
 
-def _sniff(tree: object, path: Path) -> tuple[str, dict[str, Any], dict[str, Any], Mapping[Any, Any]]:
+def _tensors(state: Mapping[Any, Any], prefix: str = "", depth: int = 4) -> dict[str, TensorRef]:
+    """Every tensor of a state dict, those in dictionaries inside it under names with dots."""
+    found: dict[str, TensorRef] = {}
+    for name, value in state.items():
+        if isinstance(value, TensorRef) and isinstance(name, str):
+            found[prefix + name] = value
+        elif isinstance(value, Mapping) and depth:
+            found.update(_tensors(value, f"{prefix}{name}.", depth - 1))
+    return found
+
+
+def _sniff(
+    tree: object, path: Path, layouts: Iterable[Layout]
+) -> tuple[str, dict[str, Any], dict[str, Any], Mapping[Any, Any]]:
     """Layout, encoder config, task config and state dict of an unpickled file."""
     if not isinstance(tree, Mapping):
         raise CheckpointLayoutError(
             f"{path} holds a {type(tree).__name__} at its top. A checkpoint holds a dictionary with the weights. "
             "It may be a feature file or a dataset."
         )
+    for layout in layouts:
+        found = layout.find(tree)
+        if found is not None:
+            return layout.name, found[0], {}, found[1]
     if isinstance(tree.get("model_weight"), Mapping) and "model_cfg" in tree:
         return "s3prl converted", _config(tree["model_cfg"]), _config(tree.get("task_cfg")), tree["model_weight"]
     if isinstance(tree.get("model"), Mapping) and tree.get("cfg") is not None:
         cfg = _config(tree["cfg"])
         if "model" not in cfg:  # WavLM's own files keep the model's config flat under `cfg`
             return "fairseq, flat cfg", cfg, cfg, tree["model"]
-        return "fairseq, cfg", *_unwrap(cfg.get("model") or {}, cfg.get("task") or {}), tree["model"]
+        return "fairseq, cfg", *_unwrap(_config(cfg["model"]), _config(cfg.get("task"))), tree["model"]
     if isinstance(tree.get("model"), Mapping) and tree.get("args") is not None:
         args = _config(tree["args"])
         return "fairseq, args", *_unwrap(args, args), tree["model"]
     if tree and any(isinstance(value, TensorRef) for value in tree.values()):
-        return "state dict", {}, {}, tree
+        return PLAIN, {}, {}, tree
     keys = ", ".join(sorted(str(key) for key in tree)[:12]) or "nothing"
     raise CheckpointLayoutError(
         f"{path} is not laid out like any checkpoint known here. Its top level has {keys}; fairseq's has model with cfg or "
@@ -188,7 +247,7 @@ def _unwrap(model: dict[str, Any], task: dict[str, Any]) -> tuple[dict[str, Any]
         if not isinstance(inner, Mapping):
             break
         if isinstance(inner.get("model"), Mapping):
-            model, task = dict(inner["model"]), {**task, **(inner.get("task") or {})}
+            model, task = dict(inner["model"]), {**task, **_config(inner.get("task"))}
         else:
             model, task = dict(inner), {**task, **inner}
     return model, task
@@ -199,18 +258,42 @@ def _config(node: object) -> dict[str, Any]:
     return dict(data) if isinstance(data, Mapping) else {}
 
 
-def _with_json_config(path: Path, checkpoint: Checkpoint) -> Checkpoint:
-    """The same checkpoint with the `config.json` that lies beside its file, if there is one."""
+def _inside(tree: object, key: str) -> object:
+    """What lies under a key of a dictionary, or under keys with dots between; None if nothing does."""
+    for part in key.split("."):
+        tree = tree.get(part) if isinstance(tree, Mapping) else None
+    return tree
+
+
+def _with_config_beside(path: Path, checkpoint: Checkpoint) -> Checkpoint:
+    """The same checkpoint with the `config.json` or ESPnet's `config.yaml` that lies beside its file, if there is one."""
     folder = path if path.is_dir() else path.parent
     if not (folder / "config.json").is_file():
-        return checkpoint
-    checkpoint.layout = "Hugging Face"
+        return _with_espnet_config(folder / "config.yaml", checkpoint)
+    checkpoint.layout = HUGGING_FACE
     checkpoint.config = _json_file(folder / "config.json")
     if (folder / "preprocessor_config.json").is_file():
         checkpoint.task = _json_file(folder / "preprocessor_config.json")
     elif (folder / "processor_config.json").is_file():  # transformers 5 puts the feature extractor in there
         extractor = _json_file(folder / "processor_config.json").get("feature_extractor")
         checkpoint.task = extractor if isinstance(extractor, dict) else {}
+    return checkpoint
+
+
+def _with_espnet_config(path: Path, checkpoint: Checkpoint) -> Checkpoint:
+    """The same checkpoint with an ESPnet config, if that is what the YAML file beside it is."""
+    if not path.is_file():
+        return checkpoint
+    _check_size(path)
+    try:
+        about = yaml.safe_load(path.read_bytes())
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path} is not valid YAML ({error}). Fetch the checkpoint again.") from error
+    if isinstance(about, dict) and isinstance(about.get("encoder_conf"), dict):
+        checkpoint.layout = ESPNET
+        checkpoint.config = {"_name": about.get("encoder"), **about["encoder_conf"]}
+        frontend = about.get("frontend_conf")
+        checkpoint.task = frontend if isinstance(frontend, dict) else {}
     return checkpoint
 
 
@@ -225,9 +308,13 @@ def _open_folder(folder: Path) -> Checkpoint:
     run = newest_model(folder)
     if run is not None:
         return open_checkpoint(run)
+    files = sorted(folder.glob("*.pth")) if (folder / "config.yaml").is_file() else []
+    if len(files) == 1:
+        return open_checkpoint(files[0])
     raise CheckpointLayoutError(
         f"{folder} has no weights that are read here. A Hugging Face folder has config.json and one of "
-        f"{', '.join(_HF_WEIGHTS)}. Pass the checkpoint file itself, or a complete folder."
+        f"{', '.join(_HF_WEIGHTS)}; one of ESPnet has config.yaml and one .pth file. Pass the checkpoint file itself, or a "
+        "complete folder."
     )
 
 
@@ -257,12 +344,16 @@ def _open_shards(folder: Path, index: Path) -> Checkpoint:
             out.update(shard.read([name for name in shard.tensors if name in wanted], dtype))
         return out
 
-    return _with_json_config(folder, Checkpoint(folder, "state dict", {}, {}, tensors, read, resources))
+    return _with_config_beside(folder, Checkpoint(folder, PLAIN, {}, {}, tensors, read, resources))
+
+
+def _check_size(path: Path) -> None:
+    if path.stat().st_size > _MAX_JSON_BYTES:
+        raise CheckpointError(f"{path} has {path.stat().st_size} bytes. A config has a few thousand. Fetch it again.")
 
 
 def _json_file(path: Path) -> dict[str, Any]:
-    if path.stat().st_size > _MAX_JSON_BYTES:
-        raise CheckpointError(f"{path} is {path.stat().st_size} bytes of JSON. A config has a few thousand. Fetch it again.")
+    _check_size(path)
     return _json_object(path.read_bytes(), path)
 
 
@@ -274,72 +365,3 @@ def _json_object(text: str | bytes, path: Path) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise CheckpointError(f"{path} holds a {type(data).__name__}. A config is a JSON object. Fetch the checkpoint again.")
     return data
-
-
-@dataclass(frozen=True)
-class Rename:
-    """One row of a plugin's table of foreign names: a pattern, our name for it, and what happens to the tensor."""
-
-    pattern: str
-    """A regular expression that the whole foreign name must match."""
-    target: str
-    """Our name, `\\1` and so on standing for the groups of the pattern."""
-    convert: Callable[[Tensor], Tensor] | None = None
-    """Applied to the tensor; None if it stays as it is."""
-    why: str = ""
-    """What `convert` does, for the load report."""
-
-
-def rename(names: Iterable[str], table: Iterable[Rename]) -> tuple[dict[str, tuple[str, Rename]], list[str]]:
-    r"""Our name for each foreign one, and the foreign names that no row of the table knows.
-
-    Returns:
-        Our name -> (foreign name, row), and the names left over, in order.
-
-    Example:
-        >>> known, left = rename(["fc1.weight", "head.bias"], [Rename(r"fc1\.(.+)", r"up.\1")])
-        >>> {ours: theirs for ours, (theirs, _) in known.items()}, left
-        ({'up.weight': 'fc1.weight'}, ['head.bias'])
-    """
-    rows = [(re.compile(row.pattern), row) for row in table]
-    known: dict[str, tuple[str, Rename]] = {}
-    left: list[str] = []
-    for name in names:
-        for pattern, row in rows:
-            match = pattern.fullmatch(name)
-            if match:
-                known[match.expand(row.target)] = (name, row)
-                break
-        else:
-            left.append(name)
-    return known, left
-
-
-def check_names(path: Path, needed: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[str, tuple[int, ...]]]) -> None:
-    """Raises `MissingWeightsError` unless every needed tensor was found with the right shape.
-
-    Args:
-        path: named in the message.
-        needed: our name -> the shape that the config asks for.
-        found: our name -> (the file's name for it, the shape it will have).
-    """
-    missing = sorted(set(needed) - set(found))
-    if missing:
-        near = nearest_names(missing[0], [*found], count=1)
-        hint = f" The nearest that it has is {near[0]}." if near else ""
-        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-        raise MissingWeightsError(
-            f"{path} lacks the weight {missing[0]}{more}.{hint} Every tensor of the encoder must be in the file; none is left "
-            f"random. Missing: {', '.join(missing[:20])}. The file may be cut, stripped, or of another architecture.",
-            missing,
-        )
-    wrong = [
-        f"{found[name][0]} must have shape {shape}, but has {found[name][1]} instead"
-        for name, shape in needed.items()
-        if found[name][1] != shape
-    ]
-    if wrong:
-        raise MissingWeightsError(
-            f"{path} does not fit its own config: {'; '.join(wrong[:8])}. Config and weights must come from one model.",
-            [name for name, shape in needed.items() if found[name][1] != shape],
-        )

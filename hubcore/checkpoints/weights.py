@@ -1,80 +1,363 @@
-"""From an open checkpoint to a model with weights: a plan that a family makes, and what carries it out."""
+"""From a checkpoint to a model with weights: `Reader`, what a family says once about its files.
+
+A reader opens a file, reads its config, builds the model without memory, finds every weight by the family's table of names,
+and only then reads tensors. Nothing is left random and nothing of an encoder is ignored: a weight that is missing is an error,
+and so is a tensor that has no place in the model, unless the table calls it a head.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+import dataclasses
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from hubcore.checkpoints.converted import Recipe, find_converted, keep_converted
-from hubcore.checkpoints.layouts import Checkpoint, Rename, open_checkpoint
+from hubcore.checkpoints import espnet, fairseq, transformers
+from hubcore.checkpoints.layouts import ESPNET, HUGGING_FACE, NATIVE, PLAIN, Checkpoint, Layout, open_checkpoint
+from hubcore.checkpoints.names import OURS, Names, Turn
 from hubcore.checkpoints.report import LoadReport
+from hubcore.errors import CheckpointLayoutError, MissingWeightsError, nearest_names
+from hubcore.sources.stamps import read_stamp
 
 Config = TypeVar("Config", bound=Any)
 Model = TypeVar("Model", bound=nn.Module)
+Parse = Callable[[Checkpoint, list[str]], Mapping[str, Any]]
+"""Reads the values of a config, by our names, from an open checkpoint; adds to the list what had to be assumed."""
+
+
+class Loaded(NamedTuple, Generic[Config, Model]):
+    """What a reader gives."""
+
+    config: Config
+    model: Model
+    report: LoadReport
+
+
+def encoder_values(checkpoint: Checkpoint, notes: list[str]) -> dict[str, Any]:
+    """Values of a wav2vec-2.0-shaped encoder's config, from the config of any system; see `Reader.parse`."""
+    if checkpoint.layout == HUGGING_FACE:
+        return transformers.encoder_values(checkpoint, notes)
+    if checkpoint.layout == ESPNET:
+        return espnet.encoder_values(checkpoint, notes)
+    return fairseq.encoder_values(checkpoint, notes)
 
 
 @dataclass(frozen=True)
-class WeightPlan(Generic[Config, Model]):
-    """How the tensors of a checkpoint become the weights of a model; nothing has been read yet."""
+class Plan(Generic[Config, Model]):
+    """How the tensors of a checkpoint become the weights of a model; no tensor has been read yet."""
 
     config: Config
     model: Model
     """The model, without memory behind its weights."""
-    rows: tuple[tuple[str, str, Rename], ...]
-    """Our name, the file's name, and what happens to the tensor, in the order of the model's state dict."""
+    rows: Mapping[str, tuple[str, Turn | None]]
+    """Our name -> the file's name and what happens to the tensor, in the order of the model's state dict."""
     report: LoadReport
 
-    def fill(self, checkpoint: Checkpoint) -> Model:
-        """The model with its weights in float32; each storage of the file is read once."""
-        tensors = checkpoint.read([theirs for _, theirs, _ in self.rows], dtype=torch.float32)
-        state = {ours: row.convert(tensors[theirs]) if row.convert else tensors[theirs] for ours, theirs, row in self.rows}
+    def fill(self, checkpoint: Checkpoint, device: torch.device | str | None, dtype: torch.dtype) -> Model:
+        """The model with its weights; each storage of the file is read once, and cast as it is read."""
+        tensors = checkpoint.read([theirs for theirs, _ in self.rows.values()], dtype=dtype)
+        state: dict[str, Tensor] = {}
+        for ours, (theirs, turn) in self.rows.items():
+            state[ours] = (turn.read(tensors[theirs]) if turn else tensors[theirs]).to(device=device)
         self.model.load_state_dict(state, strict=True, assign=True)
         return self.model
 
-    def weights(self, checkpoint: Checkpoint) -> Iterator[tuple[str, Tensor]]:
-        """The weights in float32, one in memory at a time."""
-        for ours, theirs, row in self.rows:
-            tensor = checkpoint.read([theirs], dtype=torch.float32)[theirs]
-            yield ours, row.convert(tensor) if row.convert else tensor
+
+@dataclass(frozen=True)
+class Reader(Generic[Config, Model]):
+    """What a family says once about its checkpoints.
+
+    Example:
+        >>> from hubcore_wav2vec2.checkpoint import READER
+        >>> from hubcore.sources.resolve import resolve
+        >>> config, model, report = READER.read(resolve("wav2vec2_tiny_prompts"))
+        >>> config.num_layers, report.layout
+        (4, 'hubcore safetensors')
+    """
+
+    family: str
+    """The family's name in words, for messages."""
+    config_class: type[Config]
+    """The class of the family's config."""
+    build: Callable[[Config], Model]
+    """Makes the model that a config describes."""
+    names: Names
+    """The names of the model's weights in other systems, and of the heads that are ignored."""
+    kinds: tuple[str, ...]
+    """What configs of this family call themselves (fairseq: `_name` or `arch`, transformers: `model_type`, ESPnet: `encoder`),
+    and the class that `save_checkpoint` names in a file."""
+    parse: Parse = encoder_values
+    """Reads a foreign config."""
+    layouts: tuple[Layout, ...] = ()
+    """Layouts of files that only this family has."""
+    inside: str = "model."
+    """Where the upstream keeps the model, as `save_checkpoint` writes its names; empty if the upstream is the model."""
+    fit: Callable[[Config, frozenset[str]], Config] | None = None
+    """Adapts the config to the weights that are there, by our names; for what no config says."""
+
+    def read(
+        self,
+        path: str | Path,
+        config: Config | None = None,
+        *,
+        changes: Mapping[str, Any] | None = None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> Loaded[Config, Model]:
+        """The config, the model with its weights, and the report of the checkpoint at `path`.
+
+        Args:
+            path: a file or folder.
+            config: for a file without a config; one that has its own is checked against it.
+            changes: fields of the config that replace the file's, such as a dropout; None leaves one as it is.
+            device: where the weights go; the CPU if None.
+            dtype: their type; float32 if None.
+
+        Raises:
+            CheckpointError: damaged or unsafe.
+            CheckpointLayoutError: of another family or layout, or without a config.
+            MissingWeightsError: a weight is missing or of another shape than the config says.
+        """
+        with open_checkpoint(path, self.layouts) as checkpoint:
+            plan = self.plan(checkpoint, config, {name: value for name, value in (changes or {}).items() if value is not None})
+            return Loaded(plan.config, plan.fill(checkpoint, device, dtype or torch.float32), plan.report)
+
+    def claims(self, checkpoint: Checkpoint) -> bool:
+        """Whether an open checkpoint is of this family, as far as its names and its config's own name tell."""
+        try:
+            self.find_weights(checkpoint)
+        except CheckpointLayoutError:
+            return False
+        return True
+
+    def plan(
+        self, checkpoint: Checkpoint, config: Config | None = None, changes: Mapping[str, Any] | None = None
+    ) -> Plan[Config, Model]:
+        """What a checkpoint gives; every weight that the model needs is known to be there. See `read`."""
+        known = self.find_weights(checkpoint)
+        notes: list[str] = []
+        config = replace(self.read_config(checkpoint, config, notes), **(changes or {}))
+        if self.fit is not None:
+            config = self.fit(config, frozenset(known))
+        with torch.device("meta"):  # no memory until the weights come
+            model = self.build(config)
+        shapes = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+        used = {known[name][0] for name in shapes if name in known}
+        extra = [theirs for theirs, _ in known.values() if theirs not in used]
+        if extra:
+            raise _no_place(self, checkpoint, extra)
+        found = {name: (theirs, _shape(checkpoint, theirs, turn)) for name, (theirs, turn) in known.items()}
+        check_names(checkpoint.path, shapes, found)
+        rows = {name: known[name] for name in shapes}
+        return Plan(config, model, rows, _report(checkpoint, rows, notes))
+
+    def find_weights(self, checkpoint: Checkpoint) -> dict[str, tuple[str, Turn | None]]:
+        """Our name -> the file's name and turn, of everything in the encoder.
+
+        Raises:
+            CheckpointLayoutError: no encoder of this family, or tensors that have no place in one.
+        """
+        try:
+            found = (OURS, self.inside) if checkpoint.layout == NATIVE else self.names.find(checkpoint.tensors)
+        except CheckpointLayoutError as error:
+            raise CheckpointLayoutError(f"{checkpoint.path} cannot be read: {error}") from error
+        if found is None:
+            raise _no_encoder(self, checkpoint)
+        system, prefix = found
+        inside = {name[len(prefix) :]: name for name in checkpoint.tensors if name.startswith(prefix)}
+        known = {ours: (inside[theirs], turn) for ours, (theirs, turn) in self.names.read(system, inside).items()}
+        # Beside an encoder with a prefix stands whatever somebody built on it; our own files hold nothing unknown anywhere.
+        used, whole = {theirs for theirs, _ in known.values()}, checkpoint.tensors if system == OURS else inside.values()
+        left = [name for name in whole if name not in used]
+        if not self._is_ours(checkpoint):
+            raise _other_family(self, checkpoint, [name for name in left if not self._is_head(system, prefix, name)])
+        left = [name for name in left if not self._is_head(system, prefix, name)]
+        if left:
+            raise _no_place(self, checkpoint, left)
+        for theirs, _ in known.values():
+            if checkpoint.tensors[theirs].dtype not in _FLOATS:
+                raise _not_floating(checkpoint, theirs)
+        return known
+
+    def _is_head(self, system: str, prefix: str, name: str) -> bool:
+        return self.names.is_head(system, name if system == OURS else name[len(prefix) :])
+
+    def _is_ours(self, checkpoint: Checkpoint) -> bool:
+        """Whether the file calls itself a family of ours; one that says nothing may be, unless only others are laid out so."""
+        if checkpoint.layout == NATIVE:
+            return checkpoint.kind in self.kinds or checkpoint.kind not in _registered_classes()
+        if checkpoint.layout in (layout.name for layout in self.layouts):
+            return True
+        return checkpoint.kind in self.kinds or (checkpoint.kind is None and checkpoint.layout in (PLAIN, "s3prl converted"))
+
+    def read_config(self, checkpoint: Checkpoint, asked: Config | None, notes: list[str]) -> Config:
+        """The config of an open checkpoint, or the one asked for where it has none; assumptions are added to `notes`."""
+        if not checkpoint.config:
+            if asked is None:
+                raise _without_config(checkpoint)
+            return asked
+        try:
+            if checkpoint.layout == NATIVE:
+                _check_fields(checkpoint, self.config_class)
+                values: Mapping[str, Any] = checkpoint.config
+            else:
+                values = self.parse(checkpoint, notes)
+            config = self.config_class(**values)
+        except CheckpointLayoutError as error:
+            raise CheckpointLayoutError(f"{checkpoint.path} cannot be loaded as {self.family}: {error}") from error
+        except (TypeError, ValueError, KeyError, SyntaxError, RecursionError, OverflowError, AttributeError) as error:
+            raise _senseless_config(self, checkpoint, error) from error
+        wrong = _differences(asked, config) if asked is not None else []
+        if wrong:
+            raise CheckpointLayoutError(
+                f"{checkpoint.path} is not of the config that was asked for: {'; '.join(wrong)}. Leave config= out to take the "
+                "file as it is; where a card asked for it, the card or the file is wrong."
+            )
+        return config  # type: ignore[no-any-return]
 
 
-def read_weights(
-    path: Path,
-    plan: Callable[[Checkpoint], WeightPlan[Config, Model]],
-    *,
-    config_class: type[Config],
-    build: Callable[[Config], Model],
-    reader: str,
-) -> tuple[Config, Model, LoadReport]:
-    """The config, the model with its weights in float32, and the report of a checkpoint, or of its converted copy.
+def check_names(path: Path, needed: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[str, tuple[int, ...]]]) -> None:
+    """Raises `MissingWeightsError` unless every needed tensor was found with the right shape.
 
     Args:
-        path: file or folder.
-        plan: the family's reading of an open checkpoint; it raises where weights are missing.
-        config_class: the class of the config that a copy holds.
-        build: makes the model that a config describes.
-        reader: names what `plan` does, its version, and all it depends on beside the file; a copy belongs to one reader.
+        path: named in the message.
+        needed: our name -> the shape that the config asks for.
+        found: our name -> (the file's name for it, the shape it will have).
     """
-    copy = find_converted(path, reader)
-    if copy is not None:
-        config = config_class(**copy.config)
-        with torch.device("meta"):
-            model = build(config)
-        model.load_state_dict(copy.weights, strict=True, assign=True)
-        return config, model, copy.report
-    with open_checkpoint(path) as checkpoint:
-        planned = plan(checkpoint)
-        shapes = {name: tuple(value.shape) for name, value in planned.model.state_dict().items()}
-        model = planned.fill(checkpoint)
+    missing = sorted(set(needed) - set(found))
+    if missing:
+        near = nearest_names(missing[0], [*found], count=1)
+        hint = f" The nearest that it has is {near[0]}." if near else ""
+        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        raise MissingWeightsError(
+            f"{path} lacks the weight {missing[0]}{more}.{hint} Every tensor of the encoder must be in the file; none is left "
+            f"random. Missing: {', '.join(missing[:20])}. The file may be cut, stripped, or of another architecture.",
+            missing,
+        )
+    wrong = [name for name, shape in needed.items() if found[name][1] != shape]
+    if wrong:
+        told = [f"{found[name][0]} must have shape {needed[name]}, but has {found[name][1]} instead" for name in wrong[:8]]
+        raise MissingWeightsError(
+            f"{path} does not fit its own config: {'; '.join(told)}. Config and weights must come from one model.", wrong
+        )
 
-    def again() -> Iterator[tuple[str, Tensor]]:
-        with open_checkpoint(path) as reopened:
-            yield from planned.weights(reopened)
 
-    keep_converted(path, reader, Recipe(planned.config, shapes, again, planned.report))
-    return planned.config, model, planned.report
+def _differences(asked: Any, found: Any) -> list[str]:
+    """How a file's config differs from the one asked for; a config class may say itself which fields count."""
+    if hasattr(asked, "differences"):
+        return list(asked.differences(found))
+    pairs = [(f.name, getattr(asked, f.name), getattr(found, f.name)) for f in dataclasses.fields(asked)]
+    return [f"{name} must be {mine}, but is {theirs} instead" for name, mine, theirs in pairs if mine != theirs]
+
+
+_FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
+
+
+def _shape(checkpoint: Checkpoint, name: str, turn: Turn | None) -> tuple[int, ...]:
+    """The shape that a tensor will have once its turn has been taken."""
+    shape = checkpoint.tensors[name].shape
+    if turn is None or len(shape) != 3:
+        return shape
+    return tuple(turn.read(torch.empty(shape, device="meta")).shape)
+
+
+def _report(checkpoint: Checkpoint, rows: Mapping[str, tuple[str, Turn | None]], notes: Sequence[str]) -> LoadReport:
+    changed: dict[str, None] = {}
+    for theirs, turn in rows.values():
+        if turn is not None:
+            changed[turn.why] = None
+        if checkpoint.tensors[theirs].dtype != torch.float32:
+            changed[f"{str(checkpoint.tensors[theirs].dtype).removeprefix('torch.')} weights converted to float32"] = None
+    used = {theirs for theirs, _ in rows.values()}
+    return LoadReport(
+        source=str(checkpoint.path),
+        layout=checkpoint.layout,
+        used=tuple(sorted(used)),
+        ignored=tuple(sorted(set(checkpoint.tensors) - used)),
+        converted=tuple(changed),
+        notes=tuple(notes),
+        sha256=read_stamp(checkpoint.path),
+    )
+
+
+def _check_fields(checkpoint: Checkpoint, config_class: type[Any]) -> None:
+    unknown = sorted(set(checkpoint.config) - {field.name for field in dataclasses.fields(config_class)})
+    if unknown:
+        raise CheckpointLayoutError(
+            f"its config is not a {config_class.__name__}: it has {', '.join(unknown)}. Load it with the class of its own "
+            "family, or with the version that wrote it."
+        )
+
+
+def _registered_classes() -> dict[str, str]:
+    """Class -> family, of every family that is installed."""
+    from hubcore.registry.names import current_registry
+
+    families = (entry.family for entry in current_registry().entries)
+    return {family.class_name: family.name for family in families if family is not None}
+
+
+# Messages -------------------------------------------------------------------------------------------------------------
+
+
+def _advice(checkpoint: Checkpoint) -> str:
+    """How to load a file of another family, where that is installed."""
+    families = _registered_classes()
+    kind = re.sub(r"\W", "_", checkpoint.kind or "")
+    family = families.get(kind, kind if kind in families.values() else None)
+    if family is None:
+        return "Load it with the class of its own family; `hubcore list` shows what is installed."
+    return f"Use hub.load({family!r}, checkpoint={str(checkpoint.path)!r})."
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+
+
+def _no_encoder(reader: Reader[Any, Any], checkpoint: Checkpoint) -> CheckpointLayoutError:
+    said = f", and calls itself {checkpoint.kind!r}" if checkpoint.kind else ""
+    return CheckpointLayoutError(
+        f"{checkpoint.path} ({checkpoint.layout}) is not a {reader.family} checkpoint: it has no "
+        f"{reader.names.first(reader.names.systems[0])} under any name known here. It has "
+        f"{_listed(list(checkpoint.tensors)) or 'no tensors at all'}{said}. {_advice(checkpoint)}"
+    )
+
+
+def _other_family(reader: Reader[Any, Any], checkpoint: Checkpoint, left: Sequence[str]) -> CheckpointLayoutError:
+    said = f"it calls itself {checkpoint.kind!r}" if checkpoint.kind else f"its layout ({checkpoint.layout}) is that of others"
+    more = f" It holds {_listed(left)}, which {reader.family} has not." if left else ""
+    return CheckpointLayoutError(f"{checkpoint.path} is not a {reader.family} checkpoint: {said}.{more} {_advice(checkpoint)}")
+
+
+def _no_place(reader: Reader[Any, Any], checkpoint: Checkpoint, left: Sequence[str]) -> CheckpointLayoutError:
+    return CheckpointLayoutError(
+        f"{checkpoint.path} holds tensors that have no place in {reader.family}: {_listed(left)}. Without them the features "
+        "would differ. Load it with the class of its own family; merge adapters (LoRA) into the weights before saving."
+    )
+
+
+def _not_floating(checkpoint: Checkpoint, name: str) -> CheckpointLayoutError:
+    kind = str(checkpoint.tensors[name].dtype).removeprefix("torch.")
+    return CheckpointLayoutError(
+        f"{checkpoint.path} holds {name} as {kind}. Weights must be float16, bfloat16, float32 or float64. A quantised "
+        "checkpoint cannot be used: take the original one."
+    )
+
+
+def _without_config(checkpoint: Checkpoint) -> CheckpointLayoutError:
+    return CheckpointLayoutError(
+        f"{checkpoint.path} holds weights without a config. The number of heads and whether waveforms are normalised "
+        "cannot be seen from weights. Put its config.json beside it, or pass config=, such as config='base'."
+    )
+
+
+def _senseless_config(reader: Reader[Any, Any], checkpoint: Checkpoint, error: Exception) -> CheckpointLayoutError:
+    return CheckpointLayoutError(
+        f"the config in {checkpoint.path} makes no sense: {error}. It must describe a {reader.family} encoder. The file may be "
+        "damaged or belong to another family."
+    )

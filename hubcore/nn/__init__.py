@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from hubcore.nn.conv import FrameConv as FrameConv
     from hubcore.nn.conv import plain_features as plain_features
     from hubcore.nn.encoder_upstream import EncoderUpstream as EncoderUpstream
+    from hubcore.nn.encoder_upstream import SpeechEncoderUpstream as SpeechEncoderUpstream
     from hubcore.nn.filterbank import Filterbank as Filterbank
     from hubcore.nn.filterbank_config import FilterbankConfig as FilterbankConfig
     from hubcore.nn.positions import BatchNormPositionalConv as BatchNormPositionalConv

@@ -6,16 +6,19 @@ Shapes: `B` batch, `T` samples, `F` frames, `N` packed frames of all utterances,
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, Protocol
+from pathlib import Path
+from typing import Any, ClassVar, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from hubcore.card import UpstreamShape
+from hubcore.checkpoints import Reader
 from hubcore.errors import OptionError
+from hubcore.nn.speech_encoder import build_speech_encoder
 from hubcore.protocol import UpstreamOutput
 from hubcore.ragged import pad_packed, regular_frame_times
-from hubcore.upstream import UpstreamBase, check_config
+from hubcore.upstream import UpstreamBase, check_config, named_config
 
 
 class EncoderConfig(Protocol):
@@ -131,3 +134,36 @@ class EncoderUpstream(UpstreamBase):
             ends = torch.tensor(samples, dtype=times.dtype, device=times.device) / self.sample_rate
             times = times.clamp(min=0).minimum(ends[:, None, None])
         return self.make_output(padded, frames, layers, times, extras)
+
+
+class SpeechEncoderUpstream(EncoderUpstream):
+    """An upstream around a `SpeechEncoder`: wav2vec 2.0, HuBERT and other families of that shape.
+
+    A family names its `config_class`, its `configs` and its `reader`.
+    """
+
+    build_model = staticmethod(build_speech_encoder)
+    reader: ClassVar[Reader[Any, Any]]
+    """Reads the family's checkpoints."""
+
+    @classmethod
+    def from_file(
+        cls: type[AnySpeechEncoder],
+        path: str | Path,
+        *,
+        config: Any = None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+        dropout: float | None = None,
+        attention_dropout: float | None = None,
+        activation_dropout: float | None = None,
+    ) -> AnySpeechEncoder:
+        """See `UpstreamBase.from_checkpoint`, for a file that is here already; the dropouts replace the file's."""
+        changes = {"dropout": dropout, "attention_dropout": attention_dropout, "activation_dropout": activation_dropout}
+        loaded = cls.reader.read(path, named_config(cls, config), changes=changes, device=device, dtype=dtype)
+        upstream = cls(loaded.config, loaded.model)
+        upstream.load_report = loaded.report
+        return upstream.eval()
+
+
+AnySpeechEncoder = TypeVar("AnySpeechEncoder", bound=SpeechEncoderUpstream)

@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hubcore.checkpoints.converted import without_copies
 from hubcore.checkpoints.report import LoadReport
 from hubcore.errors import (
     CheckpointError,
@@ -75,7 +74,7 @@ def convert(
         source: whatever `resolve` takes: a file of any layout, a folder, a URI, a registered name.
         out: the new file, ending in `.safetensors`, in a folder that exists.
         upstream: the family, or a name of it. If None, the card's where `source` is a name; else every installed family is
-            tried, and the one that uses the most tensors of the file is taken.
+            tried; each refuses what is not its own.
         config: a named config, for a file that has none; one that has its own is checked against it.
         force: whether a file that is there may be replaced.
 
@@ -91,8 +90,7 @@ def convert(
     if card is not None:
         upstream = upstream or os.fspath(source)
         config = config or card.options.get("config") or card.config
-    with without_copies():
-        family, original = _read(path, _family(upstream), config) if upstream else read_with_any(path, config)
+    family, original = _read(path, _family(upstream), config) if upstream else read_with_any(path, config)
     with write_checked(out, force) as temporary:
         original.save_checkpoint(temporary)
         copy = import_class(family).from_checkpoint(temporary)
@@ -142,37 +140,29 @@ def _read(path: Path, family: Family, config: str | None) -> tuple[Family, Any]:
 
 
 def read_with_any(path: Path, config: str | None) -> tuple[Family, Any]:
-    """The family that makes the most of a file: one that knows only its encoder leaves more tensors out."""
-    best: tuple[Family, Any] | None = None
-    most, tied = -1, ""
+    """The family that reads a file, and what it read; every other one refuses a file that is not its own."""
+    found: list[tuple[Family, Any]] = []
     reasons = []
     for family in _readers():
         try:
-            _, upstream = _read(path, family, config)
+            found.append(_read(path, family, config))
         except HubcoreError as error:
             if isinstance(error, CheckpointError) and not isinstance(error, CheckpointLayoutError | MissingWeightsError):
                 raise  # damaged or unsafe, whoever reads it
             reasons.append(f"\n  {family.name}: {error}")
-            continue
         except Exception as error:  # a broken plugin must not keep the others from being tried
             reasons.append(f"\n  {family.name}: {type(error).__name__}: {error}")
-            continue
-        used = len(upstream.load_report.used) if getattr(upstream, "load_report", None) else 0
-        if used > most:
-            best, most, tied = (family, upstream), used, ""
-        elif used == most and best is not None:
-            tied = f"{best[0].name} and {family.name}"
-    if best is None:
+    if not found:
         raise CheckpointLayoutError(
             f"no installed family reads {path}:{''.join(reasons) or ' none is installed'}\n"
             "Name its family with --upstream; a file without a config needs --config too."
         )
-    if tied:
+    if len(found) > 1:
+        names = " and ".join(family.name for family, _ in found)
         raise CheckpointLayoutError(
-            f"{path} is read by {tied}, and both use {most} of its tensors. Which one is meant cannot be told from the file. "
-            "Say it with --upstream."
+            f"{path} can be read as {names}; nothing in the file says which one it is. Say it with --upstream."
         )
-    return best
+    return found[0]
 
 
 def _readers() -> Iterable[Family]:

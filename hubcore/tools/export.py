@@ -16,7 +16,6 @@ import yaml
 from safetensors.torch import save_file
 from torch import Tensor
 
-from hubcore.checkpoints.converted import without_copies
 from hubcore.checkpoints.layouts import open_checkpoint
 from hubcore.checkpoints.runs import newest_model
 from hubcore.errors import CheckpointError, CheckpointLayoutError, OptionError
@@ -75,12 +74,11 @@ def export(source: str | os.PathLike[str], out: str | os.PathLike[str], *, forma
         return Export(made.path, format, made.upstream, False, made.weights, made.layers)
     check_target(out, force, suffix=".pt" if format == "fairseq" else "")
     path = found or Path(resolve(source))
-    with without_copies():
-        family, original = read_with_any(path, None)
+    family, original = read_with_any(path, None)
     state = _state(path, original)
     write = _writer(family, format)
     written = write(state, original.config, _objective(run) if found and run else {})
-    with write_checked(out, force, folder=format == "hf") as temporary, without_copies():
+    with write_checked(out, force, folder=format == "hf") as temporary:
         _write(written, temporary, format)
         copy = import_class(family).from_checkpoint(temporary)
         weights, layers = check_equal(path, original, copy)

@@ -16,7 +16,6 @@ import torch
 from torch import Tensor
 
 from hubcore.card import Card, Source
-from hubcore.checkpoints.converted import without_copies
 from hubcore.errors import HubcoreError, OfflineError
 from hubcore.loading import build_upstream, import_class
 from hubcore.protocol import Upstream, UpstreamOutput
@@ -210,8 +209,7 @@ def _giver(card: Card, path: Path, links: Sequence[LinkState]) -> Source | None:
 def _check_features(found: Verification, entry: Entry) -> None:
     """Loads the upstream, runs the clip alone and in a batch, and looks at what comes out."""
     began = time.perf_counter()
-    with without_copies():
-        upstream = build_upstream(entry, None, {})
+    upstream = build_upstream(entry, None, {})
     report = getattr(upstream, "load_report", None)
     if report is not None:
         found.used, found.ignored = len(report.used), list(report.ignored)

@@ -8,15 +8,10 @@ from typing import Any
 from torch import Tensor
 
 from hubcore.errors import CheckpointLayoutError
+from hubcore_ofa_wav2vec2.checkpoint import NAMES
 from hubcore_ofa_wav2vec2.config import OfaWav2Vec2Config
-from hubcore_wav2vec2.export import Row
 from hubcore_wav2vec2.export import to_fairseq as wav2vec2_to_fairseq
 
-_ROWS: tuple[Row, ...] = (
-    (r"model\.alpha_predictor\.conv\.(weight|bias)", r"cif_subsampler.alpha_fn.cnn.\1"),
-    (r"model\.alpha_predictor\.norm\.(weight|bias)", r"cif_subsampler.alpha_fn.layer.0.\1"),
-    (r"model\.alpha_predictor\.linear\.(weight|bias)", r"cif_subsampler.alpha_fn.layer.2.\1"),
-)
 _OPTIONS = {
     "lambd_draw": "mixup_distro",
     "upper_lambd": "upper_lambd",
@@ -36,7 +31,7 @@ def to_fairseq(state: Mapping[str, Tensor], config: OfaWav2Vec2Config, objective
     drawn = "uniform" if (low, high) == (0.0, 1.0) else "scale" if low == 1.0 else "both"
     options = {"subsample": "cif", "mixup": config.mixing, "mixup_distro": drawn, "upper_lambd": high}
     options |= {theirs: objective[ours] for ours, theirs in _OPTIONS.items() if ours in objective}
-    return wav2vec2_to_fairseq(state, config, objective, more_rows=_ROWS, more_options=options)
+    return wav2vec2_to_fairseq(state, config, objective, names=NAMES, more_options=options)
 
 
 def to_transformers(state: Mapping[str, Tensor], config: OfaWav2Vec2Config, objective: Mapping[str, Any]) -> Any:

@@ -22,7 +22,7 @@ from hubcore.errors import OptionError
 from hubcore.panels import Panel
 from hubcore.ragged import frame_mask, pad_packed
 from hubcore.upstream import check_config, named_config
-from hubcore_ofa_wav2vec2.checkpoint import read_file
+from hubcore_ofa_wav2vec2.checkpoint import READER
 from hubcore_ofa_wav2vec2.config import CONFIGS, DEFAULT_LAMBD, OfaWav2Vec2Config
 from hubcore_ofa_wav2vec2.lambd import LOWEST, check_lambd, lambd_for_mass
 from hubcore_ofa_wav2vec2.model import Compressed, OfaWav2Vec2Model, build_model
@@ -170,7 +170,7 @@ class OfaWav2Vec2Upstream(UpstreamBase):
         Lambda, frame period and tail are the constructor's; the dropouts replace the file's.
         """
         given = {"dropout": dropout, "attention_dropout": attention_dropout, "activation_dropout": activation_dropout}
-        config, model, report = read_file(Path(path), named_config(cls, config), given)
+        config, model, report = READER.read(path, named_config(cls, config), changes=given)
         upstream = cls(config, model, lambd=lambd, frame_period_ms=frame_period_ms, tail=tail)
         upstream.load_report = report
         return upstream.eval()

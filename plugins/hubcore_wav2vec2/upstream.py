@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
-from typing import ClassVar, TypeVar
+from typing import ClassVar
 
-from hubcore.nn.encoder_upstream import EncoderUpstream
-from hubcore.upstream import named_config
-from hubcore_wav2vec2.checkpoint import read_file
+from hubcore.checkpoints import Reader
+from hubcore.nn.encoder_upstream import SpeechEncoderUpstream
+from hubcore_wav2vec2.checkpoint import READER
 from hubcore_wav2vec2.config import CONFIGS, Wav2Vec2Config
-from hubcore_wav2vec2.model import Wav2Vec2Model, build_model
-
-AnyWav2Vec2 = TypeVar("AnyWav2Vec2", bound="Wav2Vec2Upstream")
+from hubcore_wav2vec2.model import Wav2Vec2Model
 
 
-class Wav2Vec2Upstream(EncoderUpstream):
+class Wav2Vec2Upstream(SpeechEncoderUpstream):
     """wav2vec 2.0 (Baevski et al. 2020), XLSR-53 and XLS-R: the input of every block, then the encoder's output.
 
     Hidden state 0 (`input`) is the projected features with position embedding, layer-normed in post-norm models. Hidden
@@ -35,23 +32,6 @@ class Wav2Vec2Upstream(EncoderUpstream):
 
     config_class: ClassVar[type[Wav2Vec2Config]] = Wav2Vec2Config
     configs: ClassVar[Mapping[str, Wav2Vec2Config]] = CONFIGS
-    build_model = staticmethod(build_model)
+    reader: ClassVar[Reader[Wav2Vec2Config, Wav2Vec2Model]] = READER
     config: Wav2Vec2Config
     model: Wav2Vec2Model
-
-    @classmethod
-    def from_file(
-        cls: type[AnyWav2Vec2],
-        path: str | Path,
-        *,
-        config: Wav2Vec2Config | str | None = None,
-        dropout: float | None = None,
-        attention_dropout: float | None = None,
-        activation_dropout: float | None = None,
-    ) -> AnyWav2Vec2:
-        """See `UpstreamBase.from_checkpoint`, for a file that is here already; the dropouts replace the file's."""
-        given = {"dropout": dropout, "attention_dropout": attention_dropout, "activation_dropout": activation_dropout}
-        config, model, report = read_file(Path(path), named_config(cls, config), given)
-        upstream = cls(config, model)
-        upstream.load_report = report
-        return upstream.eval()

@@ -26,20 +26,13 @@ def run() -> str:
         peaks = {
             "import torch": peak_memory("import torch"),
             "import hubcore_wav2vec2": peak_memory("import hubcore_wav2vec2.upstream"),
-            "hub.load, first": peak_memory(load),
-            "hub.load, second": peak_memory(load),
+            "hub.load": peak_memory(load),
             "torch.load of the whole file": peak_memory(f"import torch; tree = torch.load({str(path)!r}, weights_only=True)"),
         }
 
-        def first() -> None:
-            os.environ["HUBCORE_CONVERTED"] = "0"  # as where there is no copy yet; a thread makes it after the load
-            Wav2Vec2Upstream.from_checkpoint(path)
-            del os.environ["HUBCORE_CONVERTED"]
-
         seconds = interleaved(
             {
-                "first": first,
-                "second": lambda: Wav2Vec2Upstream.from_checkpoint(path),
+                "hub.load": lambda: Wav2Vec2Upstream.from_checkpoint(path),
                 "torch.load": lambda: torch.load(path, weights_only=True),
             },
             rounds=7,
@@ -50,6 +43,5 @@ def run() -> str:
     return (
         f"model {model_bytes / 1e6:.0f} MB, file {size / 1e6:.0f} MB\n\n"
         + table(["what", "peak MB", "above bare torch, in models"], rows)
-        + f"\n\ntime over torch.load's: first {ratio(seconds, 'first', 'torch.load')}, "
-        + f"second {ratio(seconds, 'second', 'torch.load')}"
+        + f"\n\ntime over torch.load's: {ratio(seconds, 'hub.load', 'torch.load')}"
     )

@@ -19,9 +19,10 @@ _RECORD = "a record of plain fields, made by the function whose example shows it
 _NETWORK = "its answer depends on the machine and on what was downloaded"
 WITHOUT_EXAMPLE = {
     "hubcore.checkpoints.layouts.Checkpoint": _RECORD,
-    "hubcore.checkpoints.layouts.Rename": _RECORD,
     "hubcore.checkpoints.layouts.TensorInfo": _RECORD,
-    "hubcore.checkpoints.layouts.check_names": "it only raises; docs/checkpoints.md shows what",
+    "hubcore.checkpoints.weights.Loaded": _RECORD,
+    "hubcore.checkpoints.weights.encoder_values": "a step of Reader, which has one",
+    "hubcore.checkpoints.names.Turn": _RECORD,
     "hubcore.checkpoints.native.write_native": "UpstreamBase.save_checkpoint, its only caller, has one",
     "hubcore.extract.settings.Settings": _RECORD,
     "hubcore.extract.batches.Failure": _RECORD,

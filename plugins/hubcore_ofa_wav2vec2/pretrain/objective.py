@@ -14,7 +14,7 @@ from torch import Tensor
 
 from hubcore.errors import OptionError
 from hubcore.pretrain.objective import Batch, Figure, Losses, Term
-from hubcore_ofa_wav2vec2.checkpoint import RENAMES
+from hubcore_ofa_wav2vec2.checkpoint import READER
 from hubcore_ofa_wav2vec2.cif import fire, integrate_and_fire
 from hubcore_ofa_wav2vec2.config import CONFIGS, OfaWav2Vec2Config
 from hubcore_ofa_wav2vec2.lambd import check_lambd, mix
@@ -31,7 +31,7 @@ from hubcore_ofa_wav2vec2.pretrain.guidance import (
     segmentation_loss,
     stack_rows,
 )
-from hubcore_ofa_wav2vec2.pretrain.initialise import parse_any
+from hubcore_wav2vec2.checkpoint import READER as PLAIN_READER
 from hubcore_wav2vec2.pretrain.initialise import load_pretraining_weights
 from hubcore_wav2vec2.pretrain.objective import FIGURES as WAV2VEC2_FIGURES
 from hubcore_wav2vec2.pretrain.objective import Draws, Wav2Vec2Pretraining, per_target
@@ -92,7 +92,7 @@ class OfaWav2Vec2Pretraining(Wav2Vec2Pretraining):
 
     def load_weights(self, path: Path) -> tuple[list[str], list[str]]:
         """Takes over a checkpoint of OFA or plain wav2vec 2.0, whose alpha predictor then stays fresh."""
-        return load_pretraining_weights(self, path, renames=RENAMES, parse=parse_any, may_be_fresh="alpha_predictor.")
+        return load_pretraining_weights(self, path, readers=(PLAIN_READER, READER), may_be_fresh="alpha_predictor.")
 
     def forward(
         self, batch: Batch, *, update: int, seed: int, given: Draws | None = None, lambd: float | None = None

@@ -82,7 +82,7 @@ def test_a_file_with_a_cif_module_is_ofas(out: Path) -> None:
     assert same_features(OfaWav2Vec2Upstream.from_checkpoint(GOLD / "ofa_tiny.pt"), OfaWav2Vec2Upstream.from_checkpoint(out))
     assert "upstream  ofa_wav2vec2, " in call(out, out.with_name("again.safetensors")).stdout
     encoder = call(GOLD / "ofa_tiny.pt", out, "--upstream", "wav2vec2", "--force")
-    assert "upstream  wav2vec2, " in encoder.stdout and "cif_subsampler" in encoder.stdout
+    assert encoder.exit_code == 2 and "have no place in wav2vec 2.0: cif_subsampler" in encoder.stderr
 
 
 def test_a_folder_of_transformers(out: Path) -> None:
@@ -233,7 +233,7 @@ def test_two_families_that_read_a_file_alike_must_be_told_apart(out: Path, monke
     twin = dataclasses.replace(ours, name="twin")
     monkeypatch.setattr(module, "_readers", lambda: [ours, twin])
     result = call(GOLD / "fairseq_tiny_w2v2_groupnorm.pt", out)
-    assert result.exit_code == 2 and "is read by wav2vec2 and twin, and both use 66 of its tensors" in result.output
+    assert result.exit_code == 2 and "can be read as wav2vec2 and twin" in result.output
     assert left(out) == []
 
 

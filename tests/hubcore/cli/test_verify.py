@@ -15,7 +15,6 @@ from click.testing import CliRunner, Result
 
 from hubcore import hub
 from hubcore.card import Card, Source
-from hubcore.checkpoints import converted
 from hubcore.cli import main
 from hubcore.findings import Finding
 from hubcore.protocol import Upstream, UpstreamOutput
@@ -162,20 +161,6 @@ def test_every_byte_is_read_whatever_the_stamp_says(lab: Lab) -> None:
     found = verify_entry(entry(source))
     assert found.verdict == "failed" and found.sha256 != SHA256
     assert f"must have {SHA256} (published). The file was changed on this disk" in found.problems[0]
-
-
-def test_the_file_itself_is_read_not_a_copy_of_an_earlier_load(monkeypatch: pytest.MonkeyPatch) -> None:
-    seen = []
-    load = hub.load(TINY)
-
-    def build(*_: object) -> object:
-        seen.append(converted._used.get())
-        return load
-
-    monkeypatch.setattr("hubcore.tools.verify.build_upstream", build)
-    assert verify_entry(current_registry().find(TINY)).verdict == "ok"
-    assert seen == [False]
-    assert converted._used.get()
 
 
 def test_whose_checksum_it_was(lab: Lab) -> None:

@@ -17,7 +17,7 @@ from torch.nn import functional
 from hubcore.errors import OptionError
 from hubcore.pretrain.objective import Batch, Figure, Losses, Objective, Term
 from hubcore_wav2vec2 import CONFIGS, Wav2Vec2Config, build_model
-from hubcore_wav2vec2.checkpoint import read_file
+from hubcore_wav2vec2.checkpoint import READER
 
 SMALL = replace(
     CONFIGS["tiny"],
@@ -76,7 +76,7 @@ class ToyPretraining(Objective):
         return {"plain": {}, "loud": {"gain": 2.0}}
 
     def load_weights(self, path: Path) -> tuple[list[str], list[str]]:
-        _, model, _ = read_file(path)
+        _, model, _ = READER.read(path)
         self.model.load_state_dict(model.state_dict())
         return [f"model.{name}" for name in model.state_dict()], ["extra.bias", "extra.weight", "head.bias", "head.weight"]
 

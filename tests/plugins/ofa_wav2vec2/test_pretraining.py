@@ -16,13 +16,13 @@ from torch import Tensor
 
 from hubcore import hub
 from hubcore.audio import load_audio
-from hubcore.checkpoints import open_checkpoint, rename
+from hubcore.checkpoints import open_checkpoint
 from hubcore.checkpoints.native import write_native
 from hubcore.corpus import read_manifest
 from hubcore.errors import ExtractionError, OptionError
 from hubcore.pretrain.objective import Batch, Losses
 from hubcore_ofa_wav2vec2 import CONFIGS
-from hubcore_ofa_wav2vec2.checkpoint import RENAMES, read_ofa_config
+from hubcore_ofa_wav2vec2.checkpoint import NAMES, READER
 from hubcore_ofa_wav2vec2.pretrain import (
     OfaWav2Vec2Objective,
     OfaWav2Vec2Pretraining,
@@ -33,8 +33,8 @@ from hubcore_ofa_wav2vec2.pretrain import (
 )
 from hubcore_ofa_wav2vec2.segments import open_segments
 from hubcore_wav2vec2 import CONFIGS as PLAIN_CONFIGS
+from hubcore_wav2vec2.checkpoint import HEADS
 from hubcore_wav2vec2.pretrain import Draws, Wav2Vec2Objective, Wav2Vec2Pretraining, draw_masks, draw_negatives
-from hubcore_wav2vec2.pretrain.initialise import HEADS
 from tests.gold import gold_arrays, gold_file, gold_wavs
 from tests.paths import GOLD
 
@@ -54,7 +54,7 @@ QUIET = OfaWav2Vec2Objective(
 
 def gold_objective(**options: object) -> OfaWav2Vec2Pretraining:
     with open_checkpoint(gold_file("ofa_tiny.pt")) as checkpoint:
-        config = read_ofa_config(checkpoint, [])
+        config = READER.read_config(checkpoint, None, [])
     config = dataclasses.replace(config, dropout=0.0, attention_dropout=0.0, activation_dropout=0.0)
     objective = OfaWav2Vec2Pretraining(config, dataclasses.replace(QUIET, **options))  # type: ignore[arg-type]
     _, left = objective.load_weights(gold_file("ofa_tiny.pt"))
@@ -106,8 +106,7 @@ def test_every_gradient_is_the_original_s(case: str) -> None:
     objective, losses = gold_losses(case)
     losses.total.backward()
     ours = {name: parameter.grad for name, parameter in objective.named_parameters()}
-    encoder, _ = rename(norms, RENAMES["fairseq"])
-    heads, _ = rename(norms, HEADS["fairseq"])
+    encoder, heads = NAMES.read("fairseq", norms), HEADS.read("fairseq", norms)
     names = {theirs: f"model.{name}" for name, (theirs, _) in encoder.items()}
     names.update({theirs: name for name, (theirs, _) in heads.items()})
     assert set(names) == set(norms) and set(names.values()) == set(ours)
@@ -123,8 +122,8 @@ def test_every_gradient_is_the_original_s(case: str) -> None:
         if theirs.endswith("self_attn.k_proj.bias"):
             continue
         gradient, row = ours[names[theirs]], {**encoder, **heads}
-        convert = next(r.convert for _, (name, r) in row.items() if name == theirs)
-        wanted_tensor = convert(arrays[key]) if convert else arrays[key]
+        turn = next(turn for name, turn in row.values() if name == theirs)
+        wanted_tensor = turn.read(arrays[key]) if turn else arrays[key]
         assert gradient is not None
         error = (gradient.flatten() - wanted_tensor.flatten()).norm() / wanted_tensor.norm().clamp_min(1e-9)
         assert error < 2e-3, theirs

@@ -11,9 +11,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from hubcore.checkpoints import open_checkpoint
+from hubcore.checkpoints.fairseq import parse_conv_layers
 from hubcore.errors import CheckpointError, CheckpointLayoutError, MissingWeightsError, OptionError
 from hubcore_wav2vec2 import CONFIGS, Wav2Vec2Upstream
-from hubcore_wav2vec2.checkpoint import parse_conv_layers
 from tests.gold import gold_file, gold_wavs
 
 GROUP_NORM = "fairseq_tiny_w2v2_groupnorm.pt"

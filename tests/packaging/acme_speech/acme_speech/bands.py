@@ -12,10 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from hubcore import UpstreamBase, UpstreamOutput
-from hubcore.checkpoints import LoadReport, Rename, check_names, open_checkpoint, rename
+from hubcore.checkpoints import Name, Names, Reader
 from hubcore.ragged import pad_packed, regular_frame_times
-
-RENAMES = [Rename(r"(filters|mix)\.(weight|bias)", r"\1.\2")]
+from hubcore.upstream import named_config
 
 
 @dataclass(frozen=True)
@@ -50,16 +49,15 @@ class AcmeBandsUpstream(UpstreamBase):
 
     @classmethod
     def from_file(cls, path: str | Path, *, config: Any = None) -> AcmeBandsUpstream:
-        with open_checkpoint(path) as checkpoint:
-            upstream = cls(AcmeBandsConfig(**checkpoint.config))
-            known, ignored = rename(checkpoint.tensors, RENAMES)
-            needed = {name: tuple(value.shape) for name, value in upstream.state_dict().items()}
-            check_names(
-                Path(path), needed, {ours: (theirs, checkpoint.tensors[theirs].shape) for ours, (theirs, _) in known.items()}
-            )
-            tensors = checkpoint.read(needed, dtype=torch.float32)
-            upstream.load_state_dict(tensors)
-            upstream.load_report = LoadReport(str(path), checkpoint.layout, used=tuple(tensors), ignored=tuple(ignored))
+        reader: Reader[AcmeBandsConfig, AcmeBandsUpstream] = Reader(
+            family="acme bands",
+            config_class=AcmeBandsConfig,
+            build=cls,
+            names=Names([Name("filters.*", {}), Name("mix.*", {})]),
+            kinds=("AcmeBandsUpstream",),
+            inside="",
+        )
+        _, upstream, upstream.load_report = reader.read(path, named_config(cls, config))
         return upstream.eval()
 
     def forward(

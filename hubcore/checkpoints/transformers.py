@@ -1,0 +1,104 @@
+"""transformers' configs of wav2vec-2.0-shaped encoders, read and written. Imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from hubcore.checkpoints.values import demand, note_defaults, read_options, to_bool, to_int, write_options
+from hubcore.errors import CheckpointLayoutError
+
+if TYPE_CHECKING:
+    from hubcore.checkpoints.layouts import Checkpoint
+
+OPTIONS = {
+    "conv_bias": ("conv_bias", False),
+    "dim": ("hidden_size", 768),
+    "num_layers": ("num_hidden_layers", 12),
+    "num_heads": ("num_attention_heads", 12),
+    "ffn_dim": ("intermediate_size", 3072),
+    "pre_norm": ("do_stable_layer_norm", False),
+    "pos_conv_kernel": ("num_conv_pos_embeddings", 128),
+    "pos_conv_groups": ("num_conv_pos_embedding_groups", 16),
+    "dropout": ("hidden_dropout", 0.1),
+    "attention_dropout": ("attention_dropout", 0.1),
+    "activation_dropout": ("activation_dropout", 0.1),
+}
+"""Our option -> transformers', and its default."""
+_DEFAULT_CONV = {
+    "conv_dim": (512,) * 7,
+    "conv_kernel": (10, 3, 3, 3, 3, 2, 2),
+    "conv_stride": (5, 2, 2, 2, 2, 2, 2),
+}
+_COMPUTED: Mapping[str, Sequence[Any]] = {
+    "hidden_act": ["gelu"],
+    "feat_extract_activation": ["gelu"],
+    "feat_extract_norm": ["group", "layer"],
+    "layer_norm_eps": [1e-5],
+}
+_UNSEEN = ("num_attention_heads", "do_stable_layer_norm", "feat_extract_norm", "conv_stride")
+"""What neither a tensor's shape nor anything else in the folder would betray."""
+
+
+def encoder_values(checkpoint: Checkpoint, notes: list[str]) -> dict[str, Any]:
+    """Values of an encoder config, by our names; what had to be assumed is added to `notes`.
+
+    Raises:
+        CheckpointLayoutError: an option that the encoder does not have.
+        ValueError: a value that makes no sense.
+    """
+    model, task = checkpoint.config, checkpoint.task
+    demand({**model, "layer_norm_eps": float(model.get("layer_norm_eps", 1e-5))}, _COMPUTED)
+    if model.get("add_adapter") or model.get("adapter_attn_dim"):
+        raise CheckpointLayoutError(
+            "it has adapter layers (add_adapter or adapter_attn_dim). This encoder has none, so its features would differ. "
+            "Load a checkpoint without adapters."
+        )
+    columns = [model.get(key, default) for key, default in _DEFAULT_CONV.items()]
+    layer_norm = model.get("feat_extract_norm", "group") == "layer"
+    note_defaults(model, _UNSEEN, "transformers", notes)
+    if not task:
+        notes.append(
+            "the folder has no feature extractor (preprocessor_config.json), so whether waveforms are normalised follows the "
+            f"norm of the convolutions, as in fairseq: {'yes' if layer_norm else 'no'}"
+        )
+    elif "do_normalize" not in task:
+        notes.append("the feature extractor does not say whether it normalises; transformers' own default is yes")
+    return {
+        **read_options(model, OPTIONS),
+        "conv_layers": tuple((to_int(c), to_int(k), to_int(s)) for c, k, s in zip(*columns, strict=True)),
+        "conv_norm": "layer" if layer_norm else "group",
+        "normalize": to_bool(task.get("do_normalize", True)) if task else layer_norm,
+        "normalize_eps": float(task.get("normalize_eps", 1e-7)) if task else 1e-5,
+        "sample_rate": to_int(task.get("sampling_rate", 16000)),
+    }
+
+
+def encoder_options(config: Any) -> dict[str, Any]:
+    """The options of an encoder config in transformers' names, for `config.json`."""
+    channels, kernels, strides = (list(column) for column in zip(*config.conv_layers, strict=True))
+    return {
+        **write_options(config, OPTIONS),
+        "conv_dim": channels,
+        "conv_kernel": kernels,
+        "conv_stride": strides,
+        "feat_extract_norm": config.conv_norm,
+        "num_feat_extract_layers": len(channels),
+        "layer_norm_eps": 1e-5,
+        "hidden_act": "gelu",
+    }
+
+
+def feature_extractor(config: Any) -> dict[str, Any]:
+    """The `preprocessor_config.json` that belongs to an encoder config."""
+    return {
+        "feature_extractor_type": "Wav2Vec2FeatureExtractor",
+        "feature_size": 1,
+        "sampling_rate": config.sample_rate,
+        "padding_value": 0.0,
+        "do_normalize": config.normalize,
+        # transformers does not read this and adds 1e-7; our own reader does, so that nothing is lost on the way back.
+        "normalize_eps": config.normalize_eps,
+        # A model with group norm was never trained with padding; transformers' own advice for these is to pass no mask.
+        "return_attention_mask": config.conv_norm == "layer",
+    }
