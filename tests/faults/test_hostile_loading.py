@@ -7,7 +7,6 @@ by an audit hook: it sees every import, every opened file, every started process
 from __future__ import annotations
 
 import random
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,36 +20,12 @@ from hubcore.cli import main
 from hubcore.errors import CheckpointError
 from tests.gold import WAV2VEC2_FILES, gold_file
 from tests.hubcore.checkpoints.hostile_files import contents, hostile_files
+from tests.hubcore.checkpoints.watching import suspicious, watching
 from tests.paths import SPEECH
 
 NAMES = [name for name, _ in contents(Path("unused"))]
 SECONDS = 3.0
-FORBIDDEN = (
-    "os.system",
-    "subprocess.Popen",
-    "exec",
-    "compile",
-    "os.exec",
-    "os.posix_spawn",
-    "socket.connect",
-    "import",
-    "shutil.",
-)
 DAMAGES = 12  # of each kind, for each of the gold files
-
-_seen: list[str] | None = None
-
-
-def _watch(event: str, args: tuple[object, ...]) -> None:
-    if _seen is not None and event.startswith(FORBIDDEN):
-        _seen.append(f"{event} {args!r:.200}")
-    if _seen is not None and event == "open" and isinstance(args[1], str) and set(args[1]) & set("wax+"):
-        _seen.append(f"open for writing {args!r:.200}")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _audit() -> None:
-    sys.addaudithook(_watch)  # it cannot be taken out again; outside this module's tests it does nothing
 
 
 @pytest.fixture(scope="module")
@@ -59,24 +34,14 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return dict(hostile_files(tmp_path_factory.mktemp("hostile")))
 
 
-@pytest.fixture
-def watched() -> Iterator[list[str]]:
-    global _seen
-    _seen = []
-    try:
-        yield _seen
-    finally:
-        _seen = None
-
-
 @pytest.mark.parametrize("name", NAMES)
-def test_hub_load_refuses_it(name: str, files: dict[str, Path], watched: list[str]) -> None:
+def test_hub_load_refuses_it(name: str, files: dict[str, Path]) -> None:
     before = sorted(path.name for path in files[name].parent.iterdir())
     began = time.process_time()
-    with pytest.raises(CheckpointError) as caught:
+    with watching() as events, pytest.raises(CheckpointError) as caught:
         hub.load("wav2vec2", checkpoint=files[name])
     assert time.process_time() - began < SECONDS
-    assert watched == []
+    assert suspicious(events) == []
     assert len(str(caught.value)) < 4000
     assert sorted(path.name for path in files[name].parent.iterdir()) == before
 
