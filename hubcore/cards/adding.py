@@ -9,13 +9,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from hubcore.card import Card, Source
 from hubcore.cards.checking import check_card
 from hubcore.cards.editing import local_uri
 from hubcore.errors import OptionError
-from hubcore.registry.names import build_registry
+from hubcore.findings import Finding
+from hubcore.loading import import_class
+from hubcore.options import parse
+from hubcore.registry.names import build_registry, choose_family
 from hubcore.registry.reading import NAME
 from hubcore.sources.resolve import verify
 from hubcore.sources.stamps import file_sha256
@@ -23,19 +24,20 @@ from hubcore.sources.stamps import file_sha256
 _SHA256 = re.compile(r"[0-9a-fA-F]{64}")
 
 
-def card_to_add(folder: Path, **fields: Any) -> Card:
+def card_to_add(folder: Path, options: Sequence[str] = (), **fields: Any) -> Card:
     """A card for a file in `folder`, after every check that needs no download.
 
     Args:
         folder: where its file will be; its local sources are relative to it.
-        **fields: those of `Card`.
+        options: default options, as `name=value`.
+        **fields: the other fields of `Card`.
 
     Raises:
         OptionError: an impossible name, or one that somebody else owns; an unknown family, config or option; a missing file.
 
     Example:
-        >>> card_to_add(Path("cards"), name="mine", upstream="fbank", config="mfcc", license="x").config
-        'mfcc'
+        >>> card_to_add(Path("cards"), ["num_mel_bins=40"], name="mine", upstream="fbank", license="none needed").options
+        {'num_mel_bins': 40}
     """
     card = Card(**fields, file=str(folder / f"{fields['name']}.yaml"))
     for label in (card.name, *card.aliases):
@@ -44,10 +46,21 @@ def card_to_add(folder: Path, **fields: Any) -> Card:
                 f"{label!r} is not a valid name. A name has a-z, 0-9, _, . and -, begins with a letter or a digit, and has "
                 "at most 64 of them. Choose such a name."
             )
-    found = check_card(card, build_registry())
+    registry = build_registry()
+    _refuse(check_card(card, registry))
+    if options:
+        family = choose_family(registry.families[card.upstream], "user")
+        if family is None or family.missing:
+            raise OptionError(f"the options of {card.upstream!r} cannot be checked: {family and family.missing}.")
+        given = parse(import_class(family), options, with_weights=card.needs_weights)
+        card = replace(card, options=given)
+        _refuse(check_card(card, registry))
+    return card
+
+
+def _refuse(found: Sequence[Finding]) -> None:
     if found:
         raise OptionError(" ".join(finding.text for finding in found))
-    return card
 
 
 def parse_sources(folder: Path, uris: Sequence[str], digests: Sequence[str], sizes: Sequence[int]) -> tuple[Source, ...]:
@@ -84,27 +97,3 @@ def _local(folder: Path, source: Source) -> Source:
         return replace(source, uri=uri)
     verify(file, source)
     return Source(uri, source.sha256 or file_sha256(file), file.stat().st_size if source.size is None else source.size)
-
-
-def parse_options(pairs: Sequence[str]) -> dict[str, Any]:
-    """The options that `key=value` texts mean, each value being read as YAML reads it.
-
-    Raises:
-        OptionError: not of that form, or a key that comes twice.
-
-    Example:
-        >>> parse_options(["lambd=0.7", "layers=[4, 8]", "tail=keep"])
-        {'lambd': 0.7, 'layers': [4, 8], 'tail': 'keep'}
-    """
-    options: dict[str, Any] = {}
-    for pair in pairs:
-        key, equals, text = pair.partition("=")
-        if not key.isidentifier() or not equals or key in options:
-            what = "is given twice" if key in options else "is not of the form key=value, such as lambd=0.7"
-            raise OptionError(f"the option {pair!r} {what}. Each sets one default of hub.load. Correct it.")
-        try:
-            options[key] = yaml.safe_load(text)
-        except (yaml.YAMLError, ValueError, RecursionError) as error:
-            why = " ".join(str(error).split())
-            raise OptionError(f"the value of {pair!r} cannot be read as YAML ({why}). Put text in quotes.") from error
-    return options

@@ -21,8 +21,8 @@ Example:
 _ADD_EXAMPLE = """\b
 Example:
   hubcore registry add our_wav2vec2 --upstream wav2vec2 --source weights/ours.safetensors --license MIT
-  hubcore registry add ofa_fast --upstream ofa_wav2vec2 --source https://example.org/ofa.pt --option lambd=0.7
-  hubcore registry add fbank40 --upstream fbank --config fbank --option num_mel_bins=40 --license "none needed\""""
+  hubcore registry add ofa_fast --upstream ofa_wav2vec2 --source https://example.org/ofa.pt -O lambd=0.7
+  hubcore registry add fbank40 --upstream fbank --config fbank -O num_mel_bins=40 --license "none needed\""""
 _REMOVE_EXAMPLE = """\b
 Example:
   hubcore registry remove our_wav2vec2
@@ -58,7 +58,7 @@ def command() -> None:
 @click.option("--config", metavar="NAME", help="A named config of the family.")
 @click.option("--license", "licence", metavar="TEXT", help="Licence of the weights, as their publisher states it.")
 @click.option("--alias", "aliases", multiple=True, metavar="NAME", help="Another name; may be given again.")
-@click.option("--option", "options", multiple=True, metavar="KEY=VALUE", help="A default of hub.load; may be given again.")
+@click.option("--option", "-O", "options", multiple=True, metavar="NAME=VALUE", help="A default of hub.load; may be repeated.")
 @click.option("--overrides", metavar="OWNER", help="Take the place of the card that this distribution has under NAME.")
 @click.option("--training-data", metavar="TEXT", help="What the weights were trained on.")
 @click.option("--paper", metavar="URL", help="The paper's address.")
@@ -82,14 +82,13 @@ def add(
     size are written too.
     """
     from hubcore import hub
-    from hubcore.cards.adding import card_to_add, parse_options, parse_sources
+    from hubcore.cards.adding import card_to_add, parse_sources
     from hubcore.cards.editing import add_card
     from hubcore.registry.names import config_folder, user_files
 
     folder = folder or config_folder()
     found = parse_sources(folder, sources, digests, sizes)
-    given = parse_options(options)
-    card = card_to_add(folder, name=name, sources=found, license=licence or "unknown", options=given, **fields)
+    card = card_to_add(folder, options, name=name, sources=found, license=licence or "unknown", **fields)
     file = add_card(folder, card, replacing=replacing)
     hub.refresh()
     click.echo(f"{name} is in {file}")
