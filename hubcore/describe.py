@@ -145,8 +145,8 @@ def class_options(entry: Entry, info: UpstreamInfo) -> list[Option]:
         >>> from hubcore.registry.names import current_registry
         >>> entry = current_registry().find("mfcc")
         >>> option = next(option for option in class_options(entry, describe(entry)) if option.name == "num_mel_bins")
-        >>> option.type, option.default, option.doc
-        ('a whole number', 23, 'Number of mel filters.')
+        >>> option.default, option.doc
+        (23, 'Number of mel filters.')
     """
     if entry.family is None or entry.family.missing:
         return []

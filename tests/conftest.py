@@ -14,6 +14,7 @@ from hubcore import hooks
 from hubcore.registry import names as registry
 
 Installer = Callable[..., Path]
+CardWriter = Callable[..., Path]
 
 # The models of the tests are so small that several threads only wait for each other. Processes that tests start inherit it.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -46,6 +47,20 @@ def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
         connect(self, address)
 
     monkeypatch.setattr(socket.socket, "connect", guarded)
+
+
+@pytest.fixture
+def cards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> CardWriter:
+    """Writes records, one in each line of YAML, as the user's only registry file; what is written last counts."""
+    path = tmp_path / "cards.yaml"
+
+    def run(*records: str) -> Path:
+        path.write_text("".join(f"{line}\n" for line in ("version: 1", "upstreams:", *(f"  {record}" for record in records))))
+        monkeypatch.setenv("HUBCORE_REGISTRY", str(path))
+        registry.refresh()
+        return path
+
+    return run
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from hubcore import hub
 from hubcore.cli import main
 from hubcore.describe import locate
 from hubcore.registry.names import Family, current_registry
-from tests.conftest import Installer
+from tests.conftest import CardWriter, Installer
 
 IMPLEMENTATION = "import torch\n\n\nclass Model:\n    pass\n"
 """The class begins in line 4."""
@@ -90,9 +90,8 @@ def test_a_module_that_is_not_there_has_neither() -> None:
 # Configs --------------------------------------------------------------------------------------------------------------
 
 
-def test_a_config_that_the_family_does_not_have_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "r.yaml").write_text("version: 1\nupstreams:\n  typo: {upstream: fbank, config: fbnk, license: x}\n")
-    monkeypatch.setenv("HUBCORE_REGISTRY", str(tmp_path / "r.yaml"))
+def test_a_config_that_the_family_does_not_have_is_said(cards: CardWriter) -> None:
+    cards("typo: {upstream: fbank, config: fbnk, license: x}")
     info = hub.info("typo")
     assert info.config is None and info.config_problem is not None
     assert info.to_dict()["config_problem"].startswith("unknown to this family: it has fbank, ")
@@ -101,22 +100,18 @@ def test_a_config_that_the_family_does_not_have_is_said(tmp_path: Path, monkeypa
 
 
 @pytest.mark.parametrize("text", ["raise SystemExit(3)", "raise RuntimeError('caf\\udce9')", "CONFIGS = 3"])
-def test_a_plugin_that_breaks_does_not_end_info(
-    install: Installer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str
-) -> None:
+def test_a_plugin_that_breaks_does_not_end_info(install: Installer, cards: CardWriter, text: str) -> None:
     family_of(install, f"{text}\n", "acme.impl:Model")
-    (tmp_path / "r.yaml").write_text("version: 1\nupstreams:\n  mine: {upstream: acme, config: base, license: x}\n")
-    monkeypatch.setenv("HUBCORE_REGISTRY", str(tmp_path / "r.yaml"))
+    cards("mine: {upstream: acme, config: base, license: x}")
     result = CliRunner().invoke(main, ["info", "mine"])
     assert result.exit_code == 0, result.output
     assert "base (its plugin could not be asked: " in result.output and "impl.py:4" in result.output
     assert "-O NAME=VALUE" not in result.output
 
 
-def test_a_family_need_not_have_named_configs(install: Installer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_family_need_not_have_named_configs(install: Installer, cards: CardWriter) -> None:
     family_of(install, "", "acme.impl:Model")
-    (tmp_path / "r.yaml").write_text("version: 1\nupstreams:\n  mine: {upstream: acme, config: base, license: x}\n")
-    monkeypatch.setenv("HUBCORE_REGISTRY", str(tmp_path / "r.yaml"))
+    cards("mine: {upstream: acme, config: base, license: x}")
     info = hub.info("mine")
     assert (info.config_name, info.config, info.config_problem) == ("base", None, None)
 
@@ -124,13 +119,8 @@ def test_a_family_need_not_have_named_configs(install: Installer, tmp_path: Path
 # Options --------------------------------------------------------------------------------------------------------------
 
 
-def test_the_options_of_the_class_are_listed_with_the_defaults_of_card_and_config(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "r.yaml").write_text(
-        "version: 1\nupstreams:\n  mine: {upstream: fbank, config: mfcc, license: x, options: {num_ceps: 7}}\n"
-    )
-    monkeypatch.setenv("HUBCORE_REGISTRY", str(tmp_path / "r.yaml"))
+def test_the_options_of_the_class_are_listed_with_the_defaults_of_card_and_config(cards: CardWriter) -> None:
+    cards("mine: {upstream: fbank, config: mfcc, license: x, options: {num_ceps: 7}}")
     text = CliRunner().invoke(main, ["info", "mine"]).stdout
     assert "options, as -O NAME=VALUE or hub.load('mine', NAME=VALUE):" in text
     found = {
@@ -138,7 +128,7 @@ def test_the_options_of_the_class_are_listed_with_the_defaults_of_card_and_confi
     }
     assert found["num_mel_bins"] == {
         "name": "num_mel_bins",
-        "type": "a whole number",
+        "type": "a whole number from 1 to 65,536",
         "default": 23,
         "meaning": "Number of mel filters.",
     }

@@ -11,20 +11,13 @@ import pytest
 
 from hubcore import hub
 from hubcore.card import UpstreamShape
-from tests.conftest import Installer
+from tests.conftest import CardWriter, Installer
 
 BUNDLED = ["wav2vec2_tiny_prompts", "ofa_wav2vec2_tiny_prompts", "fbank", "mfcc", "mel", "linear", "spectrogram"]
 
 
 def shape_of(upstream: Any) -> UpstreamShape:
     return UpstreamShape(upstream.layer_names, upstream.hidden_sizes, upstream.frame_stride, upstream.sample_rate)
-
-
-@pytest.fixture
-def cards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    path = tmp_path / "cards.yaml"
-    monkeypatch.setenv("HUBCORE_REGISTRY", str(path))
-    return path
 
 
 @pytest.mark.parametrize("name", BUNDLED)
@@ -42,31 +35,26 @@ def test_it_is_printed() -> None:
     assert hub.info("fbank").to_dict()["shape"]["hidden_sizes"] == (240,)
 
 
-def test_a_cards_options_count(cards: Path) -> None:
-    cards.write_text(
-        "version: 1\nupstreams:\n"
-        "  small: {upstream: fbank, config: fbank, license: x, options: {num_mel_bins: 40, delta_order: 0, layers: [0]}}\n"
-        "  named: {upstream: fbank, license: x, options: {config: mfcc}}\n"
+def test_a_cards_options_count(cards: CardWriter) -> None:
+    cards(
+        "small: {upstream: fbank, config: fbank, license: x, options: {num_mel_bins: 40, delta_order: 0, layers: [0]}}",
+        "named: {upstream: fbank, license: x, options: {config: mfcc}}",
     )
     for name, width in (("small", 40), ("named", 39)):
         shape = hub.info(name).shape
         assert shape is not None and shape.hidden_sizes == (width,) and shape == shape_of(hub.load(name))
 
 
-def test_a_cached_file_of_ours_tells_its_own(tmp_path: Path, cards: Path) -> None:
+def test_a_cached_file_of_ours_tells_its_own(tmp_path: Path, cards: CardWriter) -> None:
     hub.load("wav2vec2_tiny_prompts").save_checkpoint(tmp_path / "ours.safetensors")
-    cards.write_text(
-        "version: 1\nupstreams:\n  ours: {upstream: wav2vec2, license: x, sources: [{uri: ours.safetensors}]}\n"
-        "  bare: {upstream: wav2vec2, license: x, sources: [{uri: bare.safetensors}]}\n"
-    )
+    cards(*(f"{name}: {{upstream: wav2vec2, license: x, sources: [{{uri: {name}.safetensors}}]}}" for name in ("ours", "bare")))
     (tmp_path / "bare.safetensors").write_bytes(b"\xff" * 100)
-    hub.refresh()
     assert hub.info("ours").shape == shape_of(hub.load("ours"))
     assert hub.info("bare").shape is None and "layers" not in str(hub.info("bare"))
 
 
-def test_where_nothing_is_known_nothing_is_said(cards: Path, install: Installer) -> None:
-    cards.write_text("version: 1\nupstreams:\n  far: {upstream: faraway, config: base, license: x}\n")
+def test_where_nothing_is_known_nothing_is_said(cards: CardWriter, install: Installer) -> None:
+    cards("far: {upstream: faraway, config: base, license: x}")
     assert hub.info("far").shape is None
     assert hub.info("wav2vec2_custom").shape is None
 
@@ -80,9 +68,9 @@ CONFIGS = [
 
 
 @pytest.mark.parametrize("code", CONFIGS)
-def test_a_config_of_another_kind_does_not_end_info(cards: Path, install: Installer, code: str) -> None:
+def test_a_config_of_another_kind_does_not_end_info(cards: CardWriter, install: Installer, code: str) -> None:
     install("odd", entry_points="[hubcore.upstreams]\nodd = odd_mod:X\n", files={"odd_mod.py": f"{code}\nclass X: pass\n"})
-    cards.write_text("version: 1\nupstreams:\n  mine: {upstream: odd, config: base, license: x}\n")
+    cards("mine: {upstream: odd, config: base, license: x}")
     info = hub.info("mine")
     assert info.shape is None and "class" in str(info)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -22,8 +21,8 @@ from hubcore.errors import (
 )
 from hubcore.registry.names import build_registry, current_registry, own_registry_file, user_files
 from hubcore.registry.reading import read_registry
+from tests.conftest import CardWriter, Installer
 
-Installer = Callable[..., Path]
 TINY = "wav2vec2_tiny_prompts"
 
 UPSTREAM = """
@@ -105,14 +104,11 @@ def test_a_home_folder_that_nobody_has_breaks_nothing(monkeypatch: pytest.Monkey
     assert "names ~nobody_has_this_name/a.yaml, which is not a file" in current_registry().problems[0].what
 
 
-def test_a_name_whose_record_is_wrong_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "a.yaml"
-    monkeypatch.setenv("HUBCORE_REGISTRY", str(path))
-    path.write_text("version: 1\nupstreams:\n  mine:\n    upstream: fbank\n    licence: x\n")
-    with pytest.raises(UnknownUpstreamError, match=r"'mine'.* Its record cannot be used: .*a\.yaml, line 5: .*'licence'.*\?$"):
+def test_a_name_whose_record_is_wrong_says_so(cards: CardWriter) -> None:
+    cards("mine: {upstream: fbank, licence: x}")
+    with pytest.raises(UnknownUpstreamError, match=r"'mine'.* Its record cannot be used: .*\.yaml, line 3: .*'licence'.*\?$"):
         hub.load("mine")
-    path.write_text("version: 1\nupstreams: [")
-    hub.refresh()
+    cards("[")
     with pytest.raises(UnknownUpstreamError, match=r"and `hubcore doctor` what could not be read \(1\)\.$"):
         hub.load("mine")
 
@@ -189,9 +185,8 @@ def test_a_missing_package_or_extra_is_listed_with_its_command(install: Installe
         hub.load("extra")
 
 
-def test_a_card_of_a_family_that_is_not_installed_stays_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "mine.yaml").write_text("version: 1\nupstreams:\n  far: {upstream: faraway, license: unknown}\n")
-    monkeypatch.setenv("HUBCORE_REGISTRY", str(tmp_path / "mine.yaml"))
+def test_a_card_of_a_family_that_is_not_installed_stays_listed(cards: CardWriter) -> None:
+    cards("far: {upstream: faraway, license: unknown}")
     assert "far" in hub.list()
     assert "faraway" in str(hub.info("far"))
     with pytest.raises(UnavailableUpstreamError, match="faraway"):
@@ -351,18 +346,13 @@ def test_hooks_take_part(install: Installer) -> None:
 
 # A card of a user's own in the place of another's ----------------------------------------------------------------------
 
-MIRROR = """\
-version: 1
-upstreams:
-  wav2vec2_tiny_prompts: {{upstream: wav2vec2, license: x, overrides: {owner}, sources: [{{uri: {uri}}}]}}
-"""
+
+def mirror(owner: str, uri: object = "https://example.org/x") -> str:
+    return f"{TINY}: {{upstream: wav2vec2, license: x, overrides: {owner}, sources: [{{uri: {uri}}}]}}"
 
 
-def test_a_users_card_may_override_another_on_purpose(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "mirror.yaml"
-    monkeypatch.setenv("HUBCORE_REGISTRY", str(path))
-    path.write_text(MIRROR.format(owner="Hubcore", uri=hub.fetch(TINY)))
-    hub.refresh()
+def test_a_users_card_may_override_another_on_purpose(cards: CardWriter) -> None:
+    path = cards(mirror("Hubcore", hub.fetch(TINY)))
     assert hub.load(TINY).card.file == str(path)
     assert hub.load(f"hubcore:{TINY}").card.file == str(own_registry_file())
     assert TINY not in current_registry().duplicates() and current_registry().problems == []
@@ -371,21 +361,16 @@ def test_a_users_card_may_override_another_on_purpose(tmp_path: Path, monkeypatc
     assert rows[TINY]["from"] == "user" and f"overridden by {path}, line 3" in rows[f"hubcore:{TINY}"]["note"]
 
 
-def test_an_overriding_card_takes_the_aliases_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "mirror.yaml"
-    record = "{upstream: fbank, license: x, overrides: hubcore, aliases: [own]}"
-    path.write_text(f"version: 1\nupstreams:\n  wav2vec2_custom: {record}\n")
-    monkeypatch.setenv("HUBCORE_REGISTRY", str(path))
+def test_an_overriding_card_takes_the_aliases_too(cards: CardWriter) -> None:
+    cards("wav2vec2_custom: {upstream: fbank, license: x, overrides: hubcore, aliases: [own]}")
     for name in ("wav2vec2_custom", "wav2vec2_local", "own"):
         assert current_registry().find(name).owner == "user"
     assert current_registry().find("hubcore:wav2vec2_local").owner == "hubcore"
 
 
 @pytest.mark.parametrize("owner", ["nobody", "user"])
-def test_overriding_what_is_not_there_is_a_problem(owner: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "mirror.yaml"
-    path.write_text(MIRROR.format(owner=owner, uri="x"))
-    monkeypatch.setenv("HUBCORE_REGISTRY", str(path))
+def test_overriding_what_is_not_there_is_a_problem(owner: str, cards: CardWriter) -> None:
+    cards(mirror(owner))
     (problem,) = current_registry().problems
     assert f"overrides that of {owner!r}, but {owner!r} has no such card. Remove" in problem.text and problem.line == 3
     with pytest.raises(DuplicateUpstreamError, match="or write `overrides:` into your own card"):
@@ -396,7 +381,7 @@ def test_a_plugin_cannot_override(install: Installer) -> None:
     install(
         "thief",
         entry_points="[hubcore.registries]\nthief = thief:r.yaml\n",
-        files={"thief/__init__.py": "", "thief/r.yaml": MIRROR.format(owner="hubcore", uri="https://example.org/x")},
+        files={"thief/__init__.py": "", "thief/r.yaml": f"version: 1\nupstreams:\n  {mirror('hubcore')}\n"},
     )
     assert "only a card of the user may do that" in current_registry().problems[0].text
     with pytest.raises(DuplicateUpstreamError, match="hubcore and by thief"):
