@@ -7,6 +7,7 @@ import json
 
 import click
 
+from hubcore.cli.upstream import option_flag
 from hubcore.text import format_bytes, printable
 
 _EXAMPLE = """\b
@@ -20,9 +21,12 @@ Example:
 @click.argument("out")
 @click.option("--upstream", "-u", metavar="NAME", help="The family that reads it; without it every installed one is tried.")
 @click.option("--config", metavar="NAME", help="A named config of the family, for a file that has none.")
+@option_flag()
 @click.option("--force", is_flag=True, help="Replace OUT if it is there.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
-def command(src: str, out: str, upstream: str | None, config: str | None, force: bool, as_json: bool) -> None:
+def command(
+    src: str, out: str, upstream: str | None, config: str | None, pairs: tuple[str, ...], force: bool, as_json: bool
+) -> None:
     """Write the checkpoint SRC as OUT, a safetensors file with its config.
 
     SRC is a file of fairseq or s3prl, a folder of Hugging Face, a state dict, an address or a name. OUT is read back before
@@ -30,7 +34,7 @@ def command(src: str, out: str, upstream: str | None, config: str | None, force:
     """
     from hubcore.tools.convert import convert
 
-    made = convert(src, out, upstream=upstream, config=config, force=force)
+    made = convert(src, out, upstream=upstream, config=config, options=pairs, force=force)
     if as_json:
         click.echo(json.dumps({**dataclasses.asdict(made), "path": str(made.path)}, indent=2))
         return

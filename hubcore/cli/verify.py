@@ -7,11 +7,12 @@ import json
 import logging
 import sys
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from hubcore.cli.table import format_table
+from hubcore.progress import Progress
 from hubcore.text import printable
 
 if TYPE_CHECKING:
@@ -69,30 +70,24 @@ def _verified(entries: list[tuple[str, Entry]]) -> list[Verification]:
     """One result for each entry; each is told on standard error as it comes, since a run over all of them takes hours."""
     from hubcore.tools.verify import verify_entry
 
-    results = []
-    with _progress(len(entries)) as (begin, end):
-        for number, (name, entry) in enumerate(entries, 1):
-            begin(name)
-            result = verify_entry(entry, name)
-            results.append(result)
-            end(f"{number} of {len(entries)}: {name}: {result.verdict}")
+    results: list[Verification] = []
+    with Progress("name") as progress, _download_lines():
+        for name, entry in entries:
+            progress(len(results), len(entries), name)
+            results.append(verify_entry(entry, name))
+            if not sys.stderr.isatty():
+                click.echo(f"{len(results)} of {len(entries)}: {name}: {results[-1].verdict}", err=True)
     return results
 
 
 @contextlib.contextmanager
-def _progress(total: int) -> Iterator[Any]:
-    """Two functions, for the beginning and the end of a name: a bar on a terminal, a line for each name elsewhere."""
-    if sys.stderr.isatty():
-        from tqdm import tqdm
-
-        with tqdm(total=total, unit="name", file=sys.stderr, dynamic_ncols=True, leave=False) as bar:
-            yield bar.set_postfix_str, lambda _: bar.update()
-        return
+def _download_lines() -> Iterator[None]:
+    """Shows, where standard error is no terminal, the lines of the log that tell how far a download is."""
     logger = logging.getLogger("hubcore.checkpoints")
     level = logger.level
-    logger.setLevel(logging.INFO)  # the lines that tell how far a download is
+    logger.setLevel(level if sys.stderr.isatty() else logging.INFO)
     try:
-        yield (lambda _: None), lambda line: click.echo(line, err=True)
+        yield
     finally:
         logger.setLevel(level)
 

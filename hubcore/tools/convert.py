@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,9 +24,11 @@ from hubcore.errors import (
 )
 from hubcore.files import write_whole
 from hubcore.loading import import_class
+from hubcore.options import parse
 from hubcore.registry.names import Family, current_registry
 from hubcore.sources.resolve import resolve_with_card
 from hubcore.sources.stamps import hash_file
+from hubcore.text import error_text
 from hubcore.tools.verify import fixed_clip, reads_files
 
 _SUFFIX = ".safetensors"
@@ -66,6 +68,7 @@ def convert(
     *,
     upstream: str | None = None,
     config: str | None = None,
+    options: Sequence[str] = (),
     force: bool = False,
 ) -> Conversion:
     """Reads a checkpoint, writes it as hubcore's own, and lets it appear only if it gives the same weights and features.
@@ -76,6 +79,7 @@ def convert(
         upstream: the family, or a name of it. If None, the card's where `source` is a name; else every installed family is
             tried; each refuses what is not its own.
         config: a named config, for a file that has none; one that has its own is checked against it.
+        options: further options of the class, each as `name=value`, which the class types.
         force: whether a file that is there may be replaced.
 
     Raises:
@@ -90,10 +94,11 @@ def convert(
     if card is not None:
         upstream = upstream or os.fspath(source)
         config = config or card.options.get("config") or card.config
-    family, original = _read(path, _family(upstream), config) if upstream else read_with_any(path, config)
+    given = (path, config, options)
+    family, original = _read(_family(upstream), *given) if upstream else read_with_any(*given)
     with write_checked(out, force) as temporary:
         original.save_checkpoint(temporary)
-        copy = import_class(family).from_checkpoint(temporary)
+        _, copy = _read(family, temporary, None, options)
         weights, layers = check_equal(path, original, copy)
         digest, size = hash_file(temporary), temporary.stat().st_size
     report = getattr(original, "load_report", None)
@@ -128,30 +133,31 @@ def _family(name: str) -> Family:
     return entry.family
 
 
-def _read(path: Path, family: Family, config: str | None) -> tuple[Family, Any]:
+def _read(family: Family, path: Path, config: str | None, options: Sequence[str]) -> tuple[Family, Any]:
     cls = import_class(family)
     lacking = [method for method in ("from_checkpoint", "save_checkpoint", "state_dict") if not hasattr(cls, method)]
     if lacking:
         raise PluginError(
-            f"{family.target} has no {' and no '.join(lacking)}, so it cannot convert a file. It belongs to "
-            f"{family.distribution}. Its authors can inherit hubcore.UpstreamBase, which has them."
+            f"{family.target} of {family.distribution} has no {' and no '.join(lacking)}, so it cannot convert a file.",
+            fix="Its authors can inherit hubcore.UpstreamBase, which has them.",
         )
-    return family, cls.from_checkpoint(path, **({"config": config} if config else {}))
+    named = {"config": config} if config else {}
+    return family, cls.from_checkpoint(path, **{**named, **parse(cls, options, with_weights=True)})
 
 
-def read_with_any(path: Path, config: str | None) -> tuple[Family, Any]:
+def read_with_any(path: Path, config: str | None, options: Sequence[str] = ()) -> tuple[Family, Any]:
     """The family that reads a file, and what it read; every other one refuses a file that is not its own."""
     found: list[tuple[Family, Any]] = []
     reasons = []
     for family in _readers():
         try:
-            found.append(_read(path, family, config))
+            found.append(_read(family, path, config, options))
         except HubcoreError as error:
             if isinstance(error, CheckpointError) and not isinstance(error, CheckpointLayoutError | MissingWeightsError):
                 raise  # damaged or unsafe, whoever reads it
             reasons.append(f"\n  {family.name}: {error}")
         except Exception as error:  # a broken plugin must not keep the others from being tried
-            reasons.append(f"\n  {family.name}: {type(error).__name__}: {error}")
+            reasons.append(f"\n  {family.name}: {error_text(error)}")
     if not found:
         raise CheckpointLayoutError(
             f"no installed family reads {path}:{''.join(reasons) or ' none is installed'}\n"
@@ -160,7 +166,7 @@ def read_with_any(path: Path, config: str | None) -> tuple[Family, Any]:
     if len(found) > 1:
         names = " and ".join(family.name for family, _ in found)
         raise CheckpointLayoutError(
-            f"{path} can be read as {names}; nothing in the file says which one it is. Say it with --upstream."
+            f"{path} can be read as {names}; nothing in the file says which one it is.", fix="Choose one with --upstream."
         )
     return found[0]
 
@@ -188,8 +194,8 @@ def check_equal(path: Path, original: nn.Module, copy: nn.Module) -> tuple[int, 
         what, layers = _unequal_feature(_settled(original), _settled(copy))
     if what is not None:
         raise CheckpointError(
-            f"{path} was not converted: read back, {what}. A conversion must not change anything, so nothing was written. "
-            f"Tell the authors of {type(original).__name__}."
+            f"{path} was not converted: read back, {what}. Nothing was written.",
+            fix=f"Tell the authors of {type(original).__name__}.",
         )
     return len(original.state_dict()), layers
 
@@ -239,6 +245,6 @@ def write_checked(out: Path, force: bool, *, folder: bool = False) -> Iterator[P
         raise _occupied(out) from error
     except OSError as error:
         raise CheckpointError(
-            f"{out} could not be written ({error.strerror or error}). Nothing was changed there. Check that the folder may be "
-            "written to and has space."
+            f"{out} could not be written ({error.strerror or error}). Nothing was changed there.",
+            fix="Check that the folder may be written to and has space.",
         ) from error

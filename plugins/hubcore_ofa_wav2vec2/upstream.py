@@ -145,6 +145,12 @@ class OfaWav2Vec2Upstream(UpstreamBase):
         self._frame_period_ms = value
 
     @property
+    def mean_frame_stride(self) -> int | None:
+        """Samples from one frame to the next on average, where a frame period is set."""
+        period = self._frame_period_ms
+        return None if period is None else max(1, round(period * self.sample_rate / 1000))
+
+    @property
     def options(self) -> dict[str, Any]:
         """The present choice of frame rate and tail, and of layers where one was made."""
         lambd = self.lambd

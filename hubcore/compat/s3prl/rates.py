@@ -8,10 +8,12 @@ from hubcore.errors import OptionError
 
 
 def downsample_rate(upstream: Any) -> int:
-    """Samples from one frame to the next: the upstream's stride, or the frame period that it is set to keep on average.
+    """Samples from one frame to the next: the upstream's stride, or the mean that it is set to keep.
+
+    An upstream whose frame rate depends on the input may have `mean_frame_stride`, None while no mean is set.
 
     Raises:
-        OptionError: the frame rate depends on the input, and no period is set.
+        OptionError: the frame rate depends on the input, and no mean is set.
 
     Example:
         >>> from hubcore import hub
@@ -20,16 +22,14 @@ def downsample_rate(upstream: Any) -> int:
         >>> downsample_rate(hub.load("ofa_wav2vec2_tiny_prompts", frame_period_ms=40))
         640
     """
-    if upstream.frame_stride is not None:
-        return int(upstream.frame_stride)
-    period = getattr(upstream, "frame_period_ms", None)
-    if period is not None:
-        return max(1, round(float(period) * int(upstream.sample_rate) / 1000))
-    raise OptionError(
-        f"{type(upstream).__name__} has no fixed number of samples between frames: it depends on the input. s3prl's interface "
-        "can only name one number. Set a mean period, such as extra_conf={'frame_period_ms': 40}, or use the lengths that come "
-        "with the frames."
-    )
+    stride = upstream.frame_stride or getattr(upstream, "mean_frame_stride", None)
+    if stride is None:
+        raise OptionError(
+            f"{type(upstream).__name__} has no fixed number of samples between frames: it depends on the input.",
+            fix="Set a mean with an option of this upstream, as `hubcore info` lists them, or use the lengths that come with "
+            "the frames.",
+        )
+    return int(stride)
 
 
 class DownsampleRates:

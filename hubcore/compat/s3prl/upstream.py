@@ -33,8 +33,8 @@ class S3PRLUpstream(nn.Module):
     0 beyond the nominal length. An utterance of less than 50 ms is filled up with zeros first, as s3prl does with one that is
     alone. In s3prl only the longest row of a batch is treated so: shorter ones get frames of the padding.
 
-    **A frame rate that depends on the input** (OFA wav2vec 2.0): `downsample_rates`, and with it `frames="s3prl"`, exists
-    only where a mean period is set, `extra_conf={"frame_period_ms": 40}`; otherwise asking for it is an `OptionError`. Real
+    **A frame rate that depends on the input**: `downsample_rates`, and with it `frames="s3prl"`, exists only where a mean is
+    set (for OFA wav2vec 2.0, `extra_conf={"frame_period_ms": 40}`); otherwise asking for it is an `OptionError`. Real
     frames need no such number.
 
     Args:

@@ -249,7 +249,7 @@ def test_a_broken_plugin_does_not_keep_the_others_from_being_tried(out: Path, in
     torch.save({"weight": torch.zeros(3)}, out.parent / "other.pt")
     result = call(out.parent / "other.pt", out, "--force")
     assert result.exit_code == 2 and "raises: RuntimeError: no such luck" in result.output
-    assert "reads: acme:Reads has no save_checkpoint and no state_dict, so it cannot convert a file" in result.output
+    assert "reads: acme:Reads of acme has no save_checkpoint and no state_dict, so it cannot convert a file" in result.output
 
 
 def test_bits_are_compared_not_values() -> None:
@@ -257,3 +257,11 @@ def test_bits_are_compared_not_values() -> None:
     assert module._same_bits(nan, nan.clone()) and not module._same_bits(zero, -zero)
     assert not module._same_bits(zero, zero.double()) and not module._same_bits(zero, torch.zeros(3))
     assert module._same_bits(torch.tensor(1.0), torch.tensor(1.0))
+
+
+def test_an_option_of_the_family_is_typed_by_its_class(out: Path) -> None:
+    result = call(GOLD / "fairseq_tiny_w2v2_ctc.pt", out, "-O", "dropout=0.25")
+    assert result.exit_code == 0, result.output
+    assert Wav2Vec2Upstream.from_checkpoint(out).config.dropout == 0.25
+    result = call(GOLD / "fairseq_tiny_w2v2_ctc.pt", out, "--force", "-u", "wav2vec2", "-O", "dropuot=0.25")
+    assert result.exit_code == 2 and "no option called 'dropuot'. The nearest are dropout" in result.output
