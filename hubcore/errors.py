@@ -165,3 +165,15 @@ def nearest_names(name: str, known: Iterable[str], count: int = 3) -> list[str]:
         ['wav2vec2_base']
     """
     return difflib.get_close_matches(name, sorted(set(known)), n=count, cutoff=0.5)
+
+
+def nearest_hint(name: str, known: Iterable[str]) -> str:
+    """The sentence for a name that is none of `known`: the nearest ones, or all if none is near.
+
+    Example:
+        >>> nearest_hint("lr", ["seed", "lr_end"]), nearest_hint("x", ["seed"])
+        ('The nearest are lr_end.', 'There are seed.')
+    """
+    known = sorted(set(known))
+    near = nearest_names(name, known)
+    return f"The nearest are {', '.join(near)}." if near else f"There are {', '.join(known) or 'none'}."

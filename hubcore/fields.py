@@ -17,13 +17,14 @@ class Config:
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import types
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from hubcore.errors import OptionError, nearest_names
+from hubcore.errors import OptionError, nearest_hint
 
 Record = TypeVar("Record")
 Where = Callable[[str], str]
@@ -32,21 +33,22 @@ Where = Callable[[str], str]
 
 @dataclass(frozen=True)
 class Between:
-    """Limits of a number, written into its annotation.
+    """Limits of a number, or of how many items a tuple has, written into its annotation.
 
     Example:
-        >>> print(Between(0, 1, "[)"), 1 in Between(0, 1, "[)"))
-        from 0 to below 1 False
+        >>> print(Between(0, 1, "[)"), 1 in Between(0, 1, "[)"), 1 in AtLeast(1))
+        from 0 to below 1 False True
     """
 
     low: float
-    high: float
+    high: float = math.inf
     ends: Literal["[]", "[)", "(]", "()"] = "[]"
     """Which of the two are allowed themselves: a round bracket stands for an end that is not."""
 
-    def __contains__(self, value: float) -> bool:
-        above = value > self.low if self.ends[0] == "(" else value >= self.low
-        return above and (value < self.high if self.ends[1] == ")" else value <= self.high)
+    def __contains__(self, value: Any) -> bool:
+        number = len(value) if isinstance(value, tuple) else value
+        above = number > self.low if self.ends[0] == "(" else number >= self.low
+        return above and (number < self.high if self.ends[1] == ")" else number <= self.high)
 
     def __str__(self) -> str:
         open_low, open_high = self.ends[0] == "(", self.ends[1] == ")"
@@ -56,49 +58,8 @@ class Between:
         return f"{low}{' below' if open_high else ' at most' if open_low else ''} {self.high:,}"
 
 
-class AtLeast(Between):
-    """A lowest value.
-
-    Example:
-        >>> 1 in AtLeast(1)
-        True
-    """
-
-    def __init__(self, low: float) -> None:
-        super().__init__(low, math.inf)
-
-
-class Above(Between):
-    """A limit that is not allowed itself.
-
-    Example:
-        >>> 0 in Above(0)
-        False
-    """
-
-    def __init__(self, low: float) -> None:
-        super().__init__(low, math.inf, "()")
-
-
-@dataclass(frozen=True)
-class Length:
-    """How many items a tuple has.
-
-    Example:
-        >>> (1, 2, 3) in Length(1, 2)
-        False
-    """
-
-    low: int
-    high: int
-
-    def __contains__(self, items: Collection[Any]) -> bool:
-        return self.low <= len(items) <= self.high
-
-    def __str__(self) -> str:
-        return f"of {self.low} to {self.high} items"
-
-
+AtLeast = Between
+Above = functools.partial(Between, ends="()")
 Size = Annotated[int, Between(1, 65536)]
 """A width, a kernel or a number of heads. The upper limit stops a hostile config before anything is built from it."""
 Depth = Annotated[int, Between(1, 1000)]
@@ -197,12 +158,8 @@ def build(cls: type[Record], values: object, *, prefix: str, where: Where, start
 
 def unknown_key(key: str, known: list[str], prefix: str, where: str) -> OptionError:
     """The error for a key that is none of `known`, with the nearest ones."""
-    near = nearest_names(key, known)
-    hint = f"The nearest are {', '.join(near)}." if near else f"There are {', '.join(known)}."
-    inside = f"{prefix} has" if prefix else "there is"
-    return OptionError(
-        f"{where}: {f'{prefix}.{key}' if prefix else key} is unknown; {inside} no key {key!r}. {hint} Correct it."
-    )
+    inside, dotted = (f"{prefix} has", f"{prefix}.{key}") if prefix else ("there is", key)
+    return OptionError(f"{where}: {dotted} is unknown; {inside} no key {key!r}. {nearest_hint(key, known)} Correct it.")
 
 
 def convert(value: Any, hint: Any, key: str, where: Where) -> Any:
@@ -240,7 +197,7 @@ def _convert(value: Any, hint: Any, key: str, where: Where | None) -> Any:
     origin, arguments = get_origin(hint), get_args(hint)
     if origin is Annotated:
         found = _convert(value, arguments[0], key, where)
-        limits = [limit for limit in arguments[1:] if isinstance(limit, Between | Length)]
+        limits = [limit for limit in arguments[1:] if isinstance(limit, Between)]
         return found if found is not _WRONG and all(found in limit for limit in limits) else _WRONG
     if origin in (Union, types.UnionType):
         options = (_convert(value, argument, key, where) for argument in arguments)
@@ -294,8 +251,8 @@ def in_words(hint: Any) -> str:
     """
     origin, arguments = get_origin(hint), get_args(hint)
     if origin is Annotated:
-        limits = (str(limit) for limit in arguments[1:] if isinstance(limit, Between | Length))
-        return " ".join((in_words(arguments[0]), *limits))
+        items = " items" if get_origin(arguments[0]) is tuple else ""
+        return " ".join([in_words(arguments[0]), *(f"{limit}{items}" for limit in arguments[1:] if isinstance(limit, Between))])
     if origin in (Union, types.UnionType):
         return " or ".join(in_words(argument) for argument in arguments)
     if origin is Literal:

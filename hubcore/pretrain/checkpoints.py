@@ -67,14 +67,8 @@ def write_checkpoint(
 ) -> Path:
     """Writes one checkpoint into a folder beside its place and renames it once all of it is on the disk.
 
-    Args:
-        run: the run's folder.
-        update: updates done.
-        model: the objective's state dict.
-        config: the encoder's config, a dataclass.
-        upstream: name of the class that reads the encoder.
-        optimizer: what `optimizer_tensors` gave.
-        state: the rest, as JSON can hold it.
+    `model` is the objective's state dict, `upstream` the class that reads its encoder, whose config is `config`; `optimizer`
+    is what `optimizer_tensors` gave; `state` is whatever else JSON can hold.
 
     Raises:
         CheckpointError: it cannot be written; what was there before is as it was.

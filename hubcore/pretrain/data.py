@@ -65,7 +65,7 @@ class Corpus:
         return digest.hexdigest()
 
 
-def read_corpus(manifests: Sequence[str], *, min_samples: int, max_samples: int | None, max_samples_per_batch: int) -> Corpus:
+def read_corpus(manifests: Sequence[str], min_samples: int, max_samples: int | None, max_samples_per_batch: int) -> Corpus:
     r"""The utterances of some manifests, in their order.
 
     Raises:
@@ -85,10 +85,9 @@ def read_corpus(manifests: Sequence[str], *, min_samples: int, max_samples: int 
     for name in manifests:
         manifest = read_manifest(name)
         if not manifest.root.is_dir():
+            where = "" if manifest.root.is_absolute() else " in the working folder"
             raise OptionError(
-                f"{printable(name)}:1: the root {printable(manifest.root)} is not a folder. All paths are below it"
-                f"{'' if manifest.root.is_absolute() else ', and it is looked for in the working folder'}. Write the folder's "
-                "absolute path there."
+                f"{printable(name)}:1: the root {printable(manifest.root)} is not a folder{where}. Write its absolute path."
             )
         for entry in manifest:
             item = Utterance(entry.path, manifest.locate(entry), entry.samples)
@@ -96,8 +95,8 @@ def read_corpus(manifests: Sequence[str], *, min_samples: int, max_samples: int 
     names = ", ".join(map(printable, manifests))
     if not items:
         raise OptionError(
-            f"{names}: none of the {len(short)} utterances has {min_samples} samples (data.min_samples). There is nothing to "
-            "learn from. Lower it, or use longer recordings."
+            f"{names}: none of the {len(short)} utterances has {min_samples} samples (data.min_samples).",
+            fix="Lower it, or use longer recordings.",
         )
     longest = max(items, key=lambda item: item.samples)
     size = min(longest.samples, max_samples or longest.samples)
@@ -213,40 +212,30 @@ class Cropping:
     """Whether to cut all to the shortest of their batch at any sample, as fairseq's collater does."""
 
 
+@dataclass(frozen=True)
 class BatchReader:
-    """Reads batches of a corpus: waveforms and what guides them.
+    """Reads batches of a corpus: waveforms and what guides them."""
 
-    Args:
-        utterances: the corpus.
-        sample_rate: of the model, in Hz.
-        cropping: how to cut waveforms.
-        guidance: what supervises each utterance, by its key.
-        seed: where random crops come from.
-    """
-
-    def __init__(
-        self,
-        utterances: Sequence[Utterance],
-        *,
-        sample_rate: int,
-        cropping: Cropping,
-        guidance: Mapping[str, Any] | None = None,
-        seed: int = 0,
-    ) -> None:
-        self._utterances = utterances
-        self._sample_rate, self._cropping, self._guidance, self._seed = sample_rate, cropping, guidance, seed
+    utterances: Sequence[Utterance]
+    sample_rate: int
+    """Of the model, in Hz."""
+    cropping: Cropping
+    guidance: Mapping[str, Any] | None = None
+    """What supervises each utterance, by its key."""
+    seed: int = 0
+    """Where random crops come from."""
 
     def load(self, place: Place, indices: Sequence[int]) -> Loaded:
         """One batch; an utterance that cannot be read is left out of it, and reported."""
         read: list[tuple[Utterance, Tensor, Any]] = []
         failed: dict[str, str] = {}
         for index in indices:
-            item = self._utterances[index]
+            item = self.utterances[index]
             try:
-                wav = load_audio(item.path, self._sample_rate)
+                wav = load_audio(item.path, self.sample_rate)
                 if len(wav) != item.samples:
                     raise AudioError(
-                        f"{printable(item.path)} gives {len(wav)} samples at {self._sample_rate} Hz, but the manifest says "
+                        f"{printable(item.path)} gives {len(wav)} samples at {self.sample_rate} Hz, but the manifest says "
                         f"{item.samples}. The file was changed, or has another rate. Make the manifest again."
                     )
                 read.append((item, wav, self._guide(item)))
@@ -256,20 +245,16 @@ class BatchReader:
         if stand_in:
             read = [self._noise(indices[0])]
         starts, wavs = self._crop(place, [wav for _, wav, _ in read])
-        batch = Batch(
-            wavs=wavs,
-            keys=[item.key for item, _, _ in read],
-            starts=starts,
-            guidance=[guide for _, _, guide in read] if self._guidance is not None else None,
-        )
+        guides = [guide for _, _, guide in read] if self.guidance is not None else None
+        batch = Batch(wavs, [item.key for item, _, _ in read], starts, guides)
         return Loaded(batch, 0 if stand_in else sum(map(len, wavs)), failed, stand_in)
 
     def _guide(self, item: Utterance) -> Any:
         """What supervises an utterance; where it can be compared with the audio's length, it is."""
-        if self._guidance is None:
+        if self.guidance is None:
             return None
-        read = getattr(self._guidance, "read", None)
-        return self._guidance[item.key] if read is None else read(item.key, samples=item.samples)
+        read = getattr(self.guidance, "read", None)
+        return self.guidance[item.key] if read is None else read(item.key, samples=item.samples)
 
     def _noise(self, index: int) -> tuple[Utterance, Tensor, Any]:
         """What stands for an utterance that cannot be read, so that every process still has something to compute.
@@ -277,24 +262,24 @@ class BatchReader:
         Raises:
             OptionError: neither it nor any of those behind it has segments that can be read.
         """
-        reason = ""
-        for step in range(min(len(self._utterances), _STAND_INS)):
-            item = self._utterances[(index + step) % len(self._utterances)]
+        reason, count = "", min(len(self.utterances), _STAND_INS)
+        for step in range(count):
+            item = self.utterances[(index + step) % len(self.utterances)]
             try:
                 guide = self._guide(item)
             except (HubcoreError, OSError, KeyError) as error:
                 reason = reason or str(error)
                 continue
-            generator = torch.Generator().manual_seed(derive_seed(self._seed, "noise", item.key))
-            samples = min(item.samples, self._cropping.max_samples or item.samples)
+            generator = torch.Generator().manual_seed(derive_seed(self.seed, "noise", item.key))
+            samples = min(item.samples, self.cropping.max_samples or item.samples)
             return item, torch.randn(samples, generator=generator) * 1e-3, guide
         raise OptionError(
-            f"none of the segments of {min(len(self._utterances), _STAND_INS)} utterances can be used, the first because: "
-            f"{reason} data.segments must be of this corpus; two roots are given alphas first. Correct it."
+            f"none of the segments of {count} utterances can be used, the first because: {reason}",
+            fix="data.segments must be of this corpus; two roots are given alphas first.",
         )
 
     def _crop(self, place: Place, wavs: Sequence[Tensor]) -> tuple[list[int], list[Tensor]]:
-        cropping = self._cropping
+        cropping = self.cropping
         limit = cropping.max_samples or max(map(len, wavs))
         if cropping.to_shortest:
             limit = min(limit, *map(len, wavs))
@@ -302,7 +287,7 @@ class BatchReader:
         starts = []
         for item, wav in enumerate(wavs):
             choices = max(len(wav) - limit, 0) // stride + 1
-            drawn = derive_seed(self._seed, "crop", place.epoch, place.position, item)
+            drawn = derive_seed(self.seed, "crop", place.epoch, place.position, item)
             starts.append(drawn * choices // 2**32 * stride)
         return starts, [wav[start : start + limit].contiguous() for start, wav in zip(starts, wavs, strict=True)]
 
@@ -335,6 +320,7 @@ def check_guidance(utterances: Sequence[Utterance], guidance: Mapping[str, Any] 
     if missing:
         raise OptionError(
             f"{len(missing)} of {len(utterances)} utterances have no segments: {', '.join(map(printable, missing[:_SHOWN]))}"
-            f"{', ...' if len(missing) > _SHOWN else ''}. Segments and manifests must be of one corpus. Run `hubcore segment` "
-            "on the manifest, or correct data.segments; what it reports as failed must leave the manifest."
+            f"{', ...' if len(missing) > _SHOWN else ''}.",
+            fix="Run `hubcore segment` on the manifest, or correct data.segments; what it reports as failed must leave the "
+            "manifest.",
         )

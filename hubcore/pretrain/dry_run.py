@@ -6,7 +6,6 @@ import os
 from typing import Any
 
 from hubcore.pretrain.prepare import Prepared
-from hubcore.pretrain.schedule import learning_rate
 
 
 def describe_run(prepared: Prepared) -> dict[str, Any]:
@@ -22,7 +21,7 @@ def describe_run(prepared: Prepared) -> dict[str, Any]:
     used = sum(prepared.train.epochs.lengths)
     tensors = sum(tensor.numel() * tensor.element_size() for tensor in objective.state_dict().values())
     checkpoint = tensors + 8 * trained
-    rates = [learning_rate(update, options) for update in (0, min(options.warmup_updates, options.max_updates) - 1)]
+    rates = [options.learning_rate(update) for update in (0, min(options.warmup_updates, options.max_updates) - 1)]
     return {
         "objective": f"{prepared.objective_class.__module__}.{prepared.objective_class.__name__}",
         "loads_with": prepared.upstream_class,

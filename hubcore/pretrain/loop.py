@@ -179,7 +179,7 @@ class _Run:
         except OSError as error:
             raise CheckpointError(f"{printable(self.folder)} cannot be used ({error}).", fix="Choose another --out.") from error
         if found and not has_card_of(self.folder, found.state):  # killed between the checkpoint and its card
-            self._write_card(found.path, found.state)
+            write_card(self.folder, self.prepared, found.path, found.state, init=self.init)
 
     @property
     def _group(self) -> int:
@@ -355,20 +355,8 @@ class _Run:
             optimizer=optimizer_tensors(self.stepper.optimizer, self.stepper.names),
             state=state,
         )
-        self._write_card(path, read_state(path))
+        write_card(self.folder, self.prepared, path, read_state(path), init=self.init)
         prune(self.folder, keep_last=self.recipe.run.keep_last, keep_every=self.recipe.run.keep_every)
-
-    def _write_card(self, checkpoint: Path, state: dict[str, Any]) -> None:
-        write_card(
-            self.folder,
-            self.recipe,
-            checkpoint,
-            state,
-            upstream=self.prepared.objective_class.upstream,
-            config=self.prepared.named_config,
-            corpus_hours=self._hours(self.prepared.train.corpus.samples),
-            init=self.init,
-        )
 
     def _kept(self) -> str:
         if self.saved < 0:

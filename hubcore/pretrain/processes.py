@@ -59,9 +59,7 @@ class Processes:
     def wrap(self, model: nn.Module, *, skips_parameters: bool) -> nn.Module:
         """The model on this process's device, wrapped if there are several, so that gradients are averaged over them.
 
-        Args:
-            model: the model.
-            skips_parameters: whether an update may leave parameters without a gradient; looking for them takes time.
+        With `skips_parameters` it looks for parameters without a gradient at each update, which takes time.
         """
         self._ddp.find_unused_parameters = skips_parameters
         prepared: nn.Module = self._accelerator.prepare(model)

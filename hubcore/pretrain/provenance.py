@@ -18,6 +18,7 @@ import yaml
 from hubcore.checkpoints.runs import CARD, MODEL
 from hubcore.errors import CheckpointError, OptionError
 from hubcore.files import write_whole
+from hubcore.pretrain.prepare import Prepared
 from hubcore.pretrain.recipe import Recipe, read_yaml
 from hubcore.text import printable
 from hubcore.version import VERSION
@@ -127,53 +128,28 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return found
 
 
-def write_card(
-    run: Path,
-    recipe: Recipe,
-    checkpoint: Path,
-    state: Mapping[str, Any],
-    *,
-    upstream: str,
-    config: str | None,
-    corpus_hours: float,
-    init: str,
-) -> None:
-    """Writes the registry record of a run's newest checkpoint.
-
-    Args:
-        run: the run's folder.
-        recipe: its recipe.
-        checkpoint: the checkpoint's folder.
-        state: its state.
-        upstream: name of the family that loads the result.
-        config: the named config that the encoder has, if it has one.
-        corpus_hours: hours of audio in the training manifests.
-        init: what the run started from; empty for fresh weights.
-    """
-    about = state["files"][MODEL]
+def write_card(run: Path, prepared: Prepared, checkpoint: Path, state: Mapping[str, Any], *, init: str) -> None:
+    """Writes the registry record of a run's newest checkpoint, whose state is `state`; `init` is empty for fresh weights."""
+    recipe, about, hour = prepared.recipe, state["files"][MODEL], 3600 * prepared.sample_rate
     made = versions(recipe)
     revision = f", git {made['code_revision'][:12]}" if made["code_revision"] else ""
     data = f", data at git {made['data_revision'][:12]}" if made["data_revision"] else ""
     names = ", ".join(Path(name).name for name in recipe.data.train)
+    uri = f"checkpoints/{checkpoint.name}/{MODEL}"
     record: dict[str, Any] = {
-        "upstream": upstream,
-        **({"config": config} if config else {}),
-        "sources": [
-            {
-                "uri": f"checkpoints/{checkpoint.name}/{MODEL}",
-                "sha256": str(about["sha256"]),
-                "size": int(about["size"]),
-            }
-        ],
+        "upstream": prepared.objective_class.upstream,
+        **({"config": prepared.named_config} if prepared.named_config else {}),
+        "sources": [{"uri": uri, "sha256": str(about["sha256"]), "size": int(about["size"])}],
         "license": recipe.run.license,
-        "training_data": f"{names}, {corpus_hours:.2f} h",
+        "training_data": f"{names}, {prepared.train.corpus.samples / hour:.2f} h",
         "note": (
-            f"{state['update']} updates ({state['samples'] / state['sample_rate'] / 3600:.2f} h of audio seen) of the recipe "
-            f"{recipe.name}, seed {recipe.run.seed}, from {f'the weights of {init}' if init else 'fresh weights'}; hubcore "
+            f"{state['update']} updates ({state['samples'] / hour:.2f} h of audio seen) of the recipe {recipe.name}, seed "
+            f"{recipe.run.seed}, from {f'the weights of {init}' if init else 'fresh weights'}; hubcore "
             f"{made['hubcore']}{revision}{data}, torch {made['torch']}"
         ),
     }
-    card = {"version": 1, "upstreams": {_card_name(run): record}}
+    name = re.sub(r"[^a-z0-9_.-]+", "_", run.resolve().name.lower()).lstrip("_.-")[:64]  # as a registry takes it
+    card = {"version": 1, "upstreams": {name or "run": record}}
     write_text(run / CARD, yaml.safe_dump(card, sort_keys=False, width=120))
 
 
@@ -188,9 +164,3 @@ def has_card_of(run: Path, state: Mapping[str, Any]) -> bool:
         return str(state["files"][MODEL]["sha256"]) in (run / CARD).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):
         return False
-
-
-def _card_name(run: Path) -> str:
-    """A run's folder as a name that a registry takes."""
-    name = re.sub(r"[^a-z0-9_.-]+", "_", run.resolve().name.lower()).lstrip("_.-")[:64]
-    return name or "run"

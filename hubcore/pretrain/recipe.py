@@ -6,6 +6,7 @@ Relative paths are taken from the working folder and made absolute. Imports no t
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -14,8 +15,8 @@ from typing import Annotated, Any, Literal
 
 import yaml
 
-from hubcore.errors import OptionError, nearest_names
-from hubcore.fields import Above, AtLeast, Between, Length, Probability, Where, build, unknown_key
+from hubcore.errors import OptionError, nearest_hint
+from hubcore.fields import Above, AtLeast, Between, Probability, Where, build, unknown_key
 from hubcore.text import printable
 
 Positive = Annotated[int, AtLeast(1)]
@@ -34,7 +35,7 @@ class DataSection:
     """Manifests (root on line 1, then `relpath TAB samples`). fairseq: `task.data`, `dataset.train_subset`."""
     valid: tuple[str, ...] = ()
     """Manifests to validate on; none if empty. fairseq: `dataset.valid_subset`."""
-    segments: Annotated[tuple[str, ...], Length(0, 2)] = ()
+    segments: Annotated[tuple[str, ...], Between(0, 2)] = ()
     """What supervises an objective that wants more than audio: a path, or the original's two roots, alphas first."""
     max_samples_per_batch: Positive = 1_400_000
     """Samples in one micro-batch, at most. fairseq: `dataset.max_tokens`."""
@@ -81,6 +82,23 @@ class OptimizationSection:
     """Micro-batches of an update, for each process. fairseq: `optimization.update_freq`."""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     """Numbers that the forward pass computes with; weights stay in fp32. fairseq: `common.fp16`, `common.bf16`."""
+
+    def learning_rate(self, update: int) -> float:
+        """The learning rate after `update` updates: a linear rise, then a polynomial fall. fairseq: `polynomial_decay`.
+
+        (The rise is one update earlier than fairseq's, whose first update has the rate 0 and changes nothing.)
+
+        Example:
+            >>> options = OptimizationSection(max_updates=10, lr=1.0, warmup_updates=5)
+            >>> [round(options.learning_rate(update), 3) for update in (0, 4, 5, 6, 9)]
+            [0.2, 1.0, 1.0, 0.8, 0.2]
+        """
+        if update < self.warmup_updates:
+            return self.lr * (update + 1) / self.warmup_updates
+        if update >= self.max_updates:
+            return self.end_lr
+        left = 1 - (update - self.warmup_updates) / (self.max_updates - self.warmup_updates)
+        return float((self.lr - self.end_lr) * left**self.power + self.end_lr)
 
 
 @dataclass(frozen=True)
@@ -151,13 +169,10 @@ class Recipe:
 
     def plain(self) -> dict[str, Any]:
         """The recipe as YAML and JSON can hold it."""
-        sections = ("data", "optimization", "run", "monitor")
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.compare}
         return {
             "name": self.name,
-            "upstream": self.upstream,
-            "model": dict(self.model),
-            "objective": dict(self.objective),
-            **{section: plain_values(getattr(self, section)) for section in sections},
+            **{key: plain_values(value) if dataclasses.is_dataclass(value) else value for key, value in values.items()},
         }
 
 
@@ -168,15 +183,8 @@ def plain_values(record: Any) -> dict[str, Any]:
         >>> plain_values(DataSection())["train"]
         []
     """
-
-    def plain(value: Any) -> Any:
-        if isinstance(value, list | tuple):
-            return [plain(item) for item in value]
-        if isinstance(value, Mapping):
-            return {key: plain(item) for key, item in value.items()}
-        return value
-
-    return {key: plain(value) for key, value in dataclasses.asdict(record).items()}
+    plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(record)))
+    return plain
 
 
 def shipped_recipes() -> list[str]:
@@ -201,19 +209,15 @@ def read_recipe(source: str, overrides: Iterable[str] = ()) -> Recipe:
     for override in overrides:
         key, equals, text = override.partition("=")
         if not equals or not re.fullmatch(r"[A-Za-z_][\w.]*", key):
-            raise OptionError(
-                f"{override!r} is not an override. One is key.sub=value, as in optimization.lr=1e-4. Write it so."
-            )
+            raise OptionError(f"{override!r} is not an override. Write key.sub=value, as in optimization.lr=1e-4.")
         _set(values, key, _yaml(text, f"the value of {override!r}"), override)
         set_by[key] = override
 
     def where(key: str) -> str:
         return next((f"override {given!r}" for name, given in set_by.items() if f"{name}.".startswith(f"{key}.")), str(path))
 
-    known = [field.name for field in dataclasses.fields(Recipe) if field.name != "source"]
-    for key in values:
-        if key not in known:
-            raise unknown_key(str(key), known, "", where(str(key)))
+    if "source" in values:  # a field, but no key
+        raise unknown_key("source", [field.name for field in dataclasses.fields(Recipe)][:-1], "", where("source"))
     recipe = build(Recipe, {"name": path.stem, **values}, prefix="", where=where)
     if not recipe.upstream:
         raise OptionError(f"{path}: upstream is missing. It names the objective, such as wav2vec2. Add the line.")
@@ -231,14 +235,11 @@ def _find(source: str) -> Path:
         shipped = RECIPES / f"{source}.yaml"
         if shipped.is_file():
             return shipped
-        near = nearest_names(source, shipped_recipes())
-        hint = f"The nearest are {', '.join(near)}." if near else f"There are {', '.join(shipped_recipes())}."
+        hint = nearest_hint(source, shipped_recipes())
         raise OptionError(f"no recipe is called {source!r}. {hint} Name one of these, or a YAML file.")
     if not path.is_file():
-        raise OptionError(
-            f"{printable(path)} is not a file. A recipe is a YAML file, or one of {', '.join(shipped_recipes())}. "
-            "Check the spelling and the working folder."
-        )
+        names = ", ".join(shipped_recipes())
+        raise OptionError(f"{printable(path)} is not a file. A recipe is a YAML file, or one of {names}. Check the spelling.")
     return path
 
 
@@ -266,7 +267,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise OptionError(f"{printable(path)} cannot be read ({error}). A recipe is a UTF-8 text file. Mend it.") from error
+        raise OptionError(f"{printable(path)} cannot be read ({error}). A recipe is a UTF-8 text file. Correct it.") from error
     values = _yaml(text, printable(path))
     if not isinstance(values, dict):
         raise OptionError(f"{printable(path)} holds {values!r:.40}. A recipe is keys with values. Begin with `upstream: ...`.")
@@ -275,14 +276,10 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 def _yaml(text: str, what: str) -> Any:
     try:
-        loader = _StrictLoader(text)
-        try:
-            return loader.get_single_data()
-        finally:
-            loader.dispose()
+        return yaml.load(text, Loader=_StrictLoader)  # noqa: S506 - a safe loader, only stricter
     # What is tagged as a date or a number and is none escapes from the constructors as whatever Python makes of it.
     except (yaml.YAMLError, RecursionError, ValueError, TypeError, KeyError, AttributeError) as error:
-        raise OptionError(f"{what} is not valid YAML ({' '.join(str(error).split())}). Mend it.") from error
+        raise OptionError(f"{what} is not valid YAML ({' '.join(str(error).split())}). Correct it.") from error
 
 
 def _set(values: dict[str, Any], key: str, value: Any, override: str) -> None:

@@ -21,7 +21,6 @@ from hubcore.pretrain.metrics import MicroBatch
 from hubcore.pretrain.objective import Batch, Losses, Objective
 from hubcore.pretrain.processes import Processes
 from hubcore.pretrain.recipe import Recipe
-from hubcore.pretrain.schedule import learning_rate
 from hubcore.pretrain.seeds import derive_seed
 
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -77,13 +76,7 @@ class _Answering(nn.Module):
 
 
 class Stepper:
-    """Makes updates.
-
-    Args:
-        objective: on any device, in any mode.
-        recipe: the recipe.
-        processes: the processes.
-    """
+    """Makes updates of an objective, which may come on any device, in any mode."""
 
     def __init__(self, objective: Objective, recipe: Recipe, processes: Processes) -> None:
         self.recipe, self.processes = recipe, processes
@@ -115,12 +108,9 @@ class Stepper:
         return derive_seed(self.recipe.run.seed, "micro-batch", update, place)
 
     def update(self, update: int, batches: Iterator[Loaded], flag: Callable[[], Any] = lambda: None) -> Updated:
-        """One update: `accumulate` micro-batches of this process, and as many of each other one.
+        """One update, after `update` others: `accumulate` micro-batches of this process, and as many of each other one.
 
-        Args:
-            update: updates done before.
-            batches: gives this process's.
-            flag: asked once the gradients are there; every process gets all answers.
+        `flag` is asked once the gradients are there; every process gets all answers.
         """
         count, world, rank = self.recipe.optimization.accumulate, self.processes.world, self.processes.rank
         self._wrapped.train()
@@ -129,7 +119,7 @@ class Stepper:
         shared = self.processes.gather([(own, flag())])
         done = sorted((batch for part, _ in shared for batch in part), key=lambda one: one.place)
         size = sum(batch.sample_size for batch in done)
-        lr = learning_rate(update, self.recipe.optimization)
+        lr = self.recipe.optimization.learning_rate(update)
         norm, overflow = 0.0, False
         if size:
             norm, overflow = self._step(size, lr, finite=math.isfinite(sum(batch.total for batch in done)))

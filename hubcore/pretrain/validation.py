@@ -14,14 +14,7 @@ from hubcore.pretrain.steps import Stepper
 
 
 def validate(stepper: Stepper, data: Data, update: int, *, workers: int) -> dict[str, Any]:
-    """A row of figures, `valid/<variant>/<figure>`, the same whatever the number of processes.
-
-    Args:
-        stepper: what trains.
-        data: the validation set.
-        update: updates done.
-        workers: threads that read audio.
-    """
+    """A row of figures, `valid/<variant>/<figure>`, the same whatever the number of processes."""
     objective, processes = stepper.objective, stepper.processes
     variants = objective.variants() or {"": {}}
     batches = data.epochs.epoch(0)

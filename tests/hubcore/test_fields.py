@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import pytest
 
 from hubcore.errors import OptionError
-from hubcore.fields import Above, AtLeast, Between, Depth, Length, Probability, Size, build, check_fields, convert
+from hubcore.fields import Above, AtLeast, Between, Depth, Probability, Size, build, check_fields, convert
 
 if TYPE_CHECKING:
     from nowhere import Nothing  # type: ignore[import-not-found]
@@ -34,7 +34,7 @@ class Config:
     norm: Literal["group", "layer"] = "group"
     bias: bool = False
     size: Annotated[int, Above(1)] | None = None
-    rows: Annotated[tuple[tuple[Size, Size], ...], Length(1, 3)] = ((1, 2),)
+    rows: Annotated[tuple[tuple[Size, Size], ...], Between(1, 3)] = ((1, 2),)
     pair: tuple[float, float] = (0.0, 1.0)
     text: str = ""
     inner: Inner = field(default_factory=Inner)
@@ -72,9 +72,9 @@ def test_lists_become_tuples_and_whole_numbers_floats() -> None:
         ({"size": 1}, "size must be a whole number above 1 or null, but is 1 instead."),
         (
             {"rows": []},
-            r"rows must be a list \(each a list \(2 values, each a whole number from 1 to 65,536\)\) of 1 to 3 items",
+            r"rows must be a list \(each a list \(2 values, each a whole number from 1 to 65,536\)\) from 1 to 3 items",
         ),
-        ({"rows": [[1, 2]] * 4}, "of 1 to 3 items"),
+        ({"rows": [[1, 2]] * 4}, "from 1 to 3 items"),
         ({"rows": [[1, 0]]}, "rows must be a list"),
         ({"rows": [[1, 2, 3]]}, "rows must be a list"),
         ({"rows": 5}, "rows must be a list"),

@@ -19,7 +19,6 @@ from hubcore.pretrain.data import read_ahead
 from hubcore.pretrain.metrics import RowFile, read_rows
 from hubcore.pretrain.prepare import prepare
 from hubcore.pretrain.processes import Processes
-from hubcore.pretrain.schedule import learning_rate
 from hubcore.pretrain.seeds import derive_seed
 from hubcore.pretrain.steps import Stepper
 from hubcore.pretrain.tensorboard import EventWriter
@@ -105,7 +104,7 @@ def test_an_update_is_adamw_on_the_gradient_of_a_target(lab: Lab) -> None:
     gradients = {name: parameter.grad / size for name, parameter in by_hand.named_parameters()}
     norm = math.sqrt(sum(float(gradient.square().sum()) for gradient in gradients.values()))
     done = stepper.update(0, iter(batches))
-    assert (done.sample_size, done.lr) == (size, learning_rate(0, recipe.optimization))
+    assert (done.sample_size, done.lr) == (size, recipe.optimization.learning_rate(0))
     assert done.loss == pytest.approx(total / size) and done.grad_norm == pytest.approx(norm, rel=1e-4)
     for name, parameter in stepper.objective.named_parameters():
         old = dict(by_hand.named_parameters())[name].detach()

@@ -24,7 +24,6 @@ from hubcore.pretrain.recipe import (
     read_yaml,
     shipped_recipes,
 )
-from hubcore.pretrain.schedule import learning_rate
 from tests.conftest import Installer
 from tests.hubcore.pretrain.conftest import Lab
 from tests.paths import REPOSITORY
@@ -55,7 +54,7 @@ def test_the_seeds_recipe_has_the_numbers_of_the_original() -> None:
         objective[f"{name}_weight"] for name in ("diversity", "features_penalty", "cardinality", "segmentation", "frame")
     ]
     assert weights == [0.1, 10.0, 0.0, 0.05, 0.5]
-    assert learning_rate(4999, optimization) == pytest.approx(7.8e-5, rel=0.01), "the rate of the published checkpoint"
+    assert optimization.learning_rate(4999) == pytest.approx(7.8e-5, rel=0.01), "the rate of the published checkpoint"
 
 
 def test_every_key_of_a_shipped_base_recipe_names_the_originals() -> None:
@@ -96,7 +95,7 @@ def test_overrides_are_yaml_and_win(lab: Lab) -> None:
         (["run.seed=1.5"], r"run.seed must be a whole number.*, but is 1.5"),
         (["run.tensorboard=1"], r"run.tensorboard must be true or false, but is 1"),
         (["data.max_samples=100"], r"data: max_samples is 100, below min_samples"),
-        (["data.segments=[a, b, c]"], r"data.segments must be a list .* of 0 to 2 items"),
+        (["data.segments=[a, b, c]"], r"data.segments must be a list .* from 0 to 2 items"),
         (["data.train=null"], r"data.train must be a list.*, but is None"),
         (["optimization=3"], r"optimization must be keys with values, but is 3"),
         (["upstream.lr=3"], r"upstream is no section"),
@@ -123,7 +122,7 @@ def test_mistakes_are_named(lab: Lab, overrides: list[str], said: str) -> None:
         (["objective.dropuot=0.5"], r"override 'objective.dropuot=0.5': .*no key 'dropuot'.*nearest are dropout"),
         (["objective.dropout=yes"], r"objective.dropout must be a number.*, but is True"),
         (["model.config=smal"], r"override 'model.config=smal': model.config is 'smal'. It must be one of small"),
-        (["model.num_heads=3"], r"model: num_heads must divide dim=8, but is 3"),
+        (["model.num_heads=3"], r"model: num_heads must be a divisor of dim=8, but is 3"),
         (["model.dimm=3"], r"model.dimm is unknown.*nearest are dim"),
         (["upstream=toyy"], r"no objective is called 'toyy'. The nearest are toy"),
         (["data.train=[]"], r"data.train is empty"),
@@ -204,7 +203,7 @@ def test_what_is_no_objective_is_refused(install: Installer) -> None:
 
 def test_the_rate_rises_and_falls() -> None:
     options = read_recipe("wav2vec2_base").optimization
-    rates = [learning_rate(update, options) for update in range(0, options.max_updates + 1, 1000)]
+    rates = [options.learning_rate(update) for update in range(0, options.max_updates + 1, 1000)]
     assert rates[0] > 0 and max(rates) == options.lr == rates[32]
     assert all(a < b for a, b in itertools.pairwise(rates[:33]))
     assert all(a > b for a, b in itertools.pairwise(rates[32:]))
