@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,17 +13,15 @@ from hubcore.checkpoints import Checkpoint, Reader, Turn, open_checkpoint
 from hubcore.checkpoints.layouts import NATIVE
 from hubcore.checkpoints.weights import check_names
 from hubcore.errors import CheckpointLayoutError
+from hubcore.pretrain.objective import Objective
 from hubcore_wav2vec2.checkpoint import HEADS, READER
 from hubcore_wav2vec2.config import Wav2Vec2Config
-
-if TYPE_CHECKING:
-    from hubcore_wav2vec2.pretrain.objective import Wav2Vec2Pretraining
 
 _FIELDS = tuple(field.name for field in dataclasses.fields(Wav2Vec2Config))
 
 
 def load_pretraining_weights(
-    objective: Wav2Vec2Pretraining, path: Path, *, readers: tuple[Reader[Any, Any], ...] = (READER,), may_be_fresh: str = "\0"
+    objective: Objective, path: Path, *, readers: tuple[Reader[Any, Any], ...] = (READER,), may_be_fresh: str = "\0"
 ) -> tuple[list[str], list[str]]:
     """Copies a checkpoint's weights into an objective: names of what was taken, and of what stays fresh.
 
