@@ -93,6 +93,8 @@ class Checkpoint:
     _resources: ExitStack = field(default_factory=ExitStack)
     written_by: str | None = None
     """The class whose `save_checkpoint` wrote the file, where it is hubcore's own."""
+    heads: frozenset[str] = frozenset()
+    """Tensors that the file itself, where it is hubcore's own, says are no part of the encoder."""
 
     @property
     def kind(self) -> str | None:
@@ -174,7 +176,8 @@ def _open_safetensors(path: Path) -> Checkpoint:
             resources.close()
             raise
         written_by = str(about.get("upstream", "")) or None
-        return Checkpoint(path, NATIVE, about["config"], {}, tensors, read, resources, written_by)
+        heads = frozenset(map(str, about["heads"])) if isinstance(about.get("heads"), list) else frozenset()
+        return Checkpoint(path, NATIVE, about["config"], {}, tensors, read, resources, written_by, heads)
     return _with_config_beside(path, Checkpoint(path, PLAIN, {}, {}, tensors, read, resources))
 
 

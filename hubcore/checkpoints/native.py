@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,9 @@ from hubcore.files import write_whole
 from hubcore.version import VERSION
 
 
-def write_native(path: str | Path, state: Mapping[str, Tensor], *, config: Any, upstream: str) -> None:
+def write_native(
+    path: str | Path, state: Mapping[str, Tensor], *, config: Any, upstream: str, heads: Sequence[str] = ()
+) -> None:
     """Writes a state dict and its config to `path`, through a temporary file beside it.
 
     Args:
@@ -25,6 +27,7 @@ def write_native(path: str | Path, state: Mapping[str, Tensor], *, config: Any, 
         state: name -> tensor.
         config: a dataclass of plain values.
         upstream: name of the class, so that the file says what reads it.
+        heads: tensors that the class leaves aside, such as those of a pre-training objective.
 
     Raises:
         OptionError: `config` is no dataclass of plain values, so that the file could not be read back.
@@ -37,7 +40,9 @@ def write_native(path: str | Path, state: Mapping[str, Tensor], *, config: Any, 
             "which its weights cannot be read back. Set self.config to a dataclass of plain values, or save state_dict()."
         )
     # One entry, because safetensors writes several in no fixed order: the same weights must give the same bytes.
-    about = {"upstream": upstream, "config": dataclasses.asdict(config), "hubcore_version": VERSION}
+    about: dict[str, Any] = {"upstream": upstream, "config": dataclasses.asdict(config), "hubcore_version": VERSION}
+    if heads:
+        about["heads"] = sorted(heads)
     try:
         header = {"hubcore": json.dumps(about, sort_keys=True)}
     except (TypeError, ValueError) as error:

@@ -173,7 +173,8 @@ class Reader(Generic[Config, Model]):
         known = {ours: (inside[theirs], turn) for ours, (theirs, turn) in self.names.read(system, inside).items()}
         # Beside an encoder with a prefix stands whatever somebody built on it; our own files hold nothing unknown anywhere.
         used, whole = {theirs for theirs, _ in known.values()}, checkpoint.tensors if system == OURS else inside.values()
-        left = [name for name in whole if name not in used]
+        heads = {name for name in checkpoint.heads if not name.startswith(self.inside)}
+        left = [name for name in whole if name not in used and name not in heads]
         if not self._is_ours(checkpoint):
             raise _other_family(self, checkpoint, [name for name in left if not self._is_head(system, prefix, name)])
         left = [name for name in left if not self._is_head(system, prefix, name)]

@@ -77,7 +77,8 @@ def write_checkpoint(
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with write_whole(target, folder=True) as part:
-            write_native(part / MODEL, model, config=config, upstream=upstream)
+            heads = [name for name in model if not name.startswith("model.")]
+            write_native(part / MODEL, model, config=config, upstream=upstream, heads=heads)
             save_file(dict(optimizer), part / OPTIMIZER)
             files = {
                 name: {"size": (part / name).stat().st_size, "sha256": hash_file(part / name)} for name in (MODEL, OPTIMIZER)

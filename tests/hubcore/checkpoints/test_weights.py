@@ -11,7 +11,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from hubcore.checkpoints import ENCODER_NAMES, Name, Names
+from hubcore.checkpoints import ENCODER_NAMES, Name, Names, write_native
 from hubcore.checkpoints.fairseq import parse_conv_layers
 from hubcore.errors import CheckpointError, CheckpointLayoutError, OptionError
 from hubcore_wav2vec2 import CONFIGS, Wav2Vec2Upstream
@@ -71,6 +71,18 @@ def test_only_what_the_heads_table_names_is_ignored(tmp_path: Path) -> None:
     assert Wav2Vec2Upstream.from_checkpoint(folder).load_report.ignored == ("masked_spec_embed",)
     with pytest.raises(CheckpointLayoutError, match="label_embeddings"):
         Wav2Vec2Upstream.from_checkpoint(transformers_folder(tmp_path / "b", {"label_embeddings": torch.zeros(96)}))
+
+
+def test_a_file_may_name_its_heads_but_none_inside_the_encoder(tmp_path: Path) -> None:
+    upstream = Wav2Vec2Upstream.from_checkpoint(TINY)
+    state = {**upstream.state_dict(), "my_head.weight": torch.zeros(3), "model.adapter": torch.zeros(3)}
+    path = tmp_path / "mine.safetensors"
+    write_native(path, state, config=upstream.config, upstream="Wav2Vec2Upstream", heads=["my_head.weight", "model.adapter"])
+    with pytest.raises(CheckpointLayoutError, match=r"no place in wav2vec 2.0: model.adapter\."):
+        Wav2Vec2Upstream.from_checkpoint(path)
+    del state["model.adapter"]
+    write_native(path, state, config=upstream.config, upstream="Wav2Vec2Upstream", heads=["my_head.weight"])
+    assert Wav2Vec2Upstream.from_checkpoint(path).load_report.ignored == ("my_head.weight",)
 
 
 @pytest.mark.parametrize("dtype", [torch.int8, torch.int64, torch.bool, torch.uint8, torch.float8_e4m3fn], ids=str)
