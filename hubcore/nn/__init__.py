@@ -16,10 +16,13 @@ if TYPE_CHECKING:
     from hubcore.nn.encoder_upstream import SpeechEncoderUpstream as SpeechEncoderUpstream
     from hubcore.nn.filterbank import Filterbank as Filterbank
     from hubcore.nn.filterbank_config import FilterbankConfig as FilterbankConfig
+    from hubcore.nn.packed import conv_same as conv_same
+    from hubcore.nn.packed import conv_strided as conv_strided
+    from hubcore.nn.packed import group_norm as group_norm
+    from hubcore.nn.packed import run_recurrent as run_recurrent
     from hubcore.nn.positions import BatchNormPositionalConv as BatchNormPositionalConv
     from hubcore.nn.positions import PositionalConv as PositionalConv
     from hubcore.nn.positions import StackedPositionalConv as StackedPositionalConv
-    from hubcore.nn.positions import conv_same as conv_same
     from hubcore.nn.speech_encoder import SpeechEncoder as SpeechEncoder
     from hubcore.nn.speech_encoder import build_encoder as build_encoder
     from hubcore.nn.speech_encoder import build_extractor as build_extractor

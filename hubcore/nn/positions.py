@@ -6,13 +6,12 @@ Shapes: `F` frames, `N` packed frames of all utterances, `D` dim.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from hubcore.ragged import with_gaps, without_gaps
+from hubcore.nn.packed import conv_same
 
 
 class PositionalConv(nn.Module):
@@ -94,43 +93,3 @@ class StackedPositionalConv(nn.Module):
             x = conv_same(x, counts, conv.weight, conv.bias, conv.groups)
             x = functional.gelu(functional.layer_norm(x, x.shape[1:]))
         return x
-
-
-def conv_same(x: Tensor, counts: Sequence[int], weight: Tensor, bias: Tensor | None, groups: int) -> Tensor:
-    """Grouped convolution of stride 1 that keeps the number of frames, `(N, D)` to `(N, D)`, each utterance among zeros.
-
-    An even kernel reaches one frame further back than ahead.
-
-    Args:
-        x: `(N, D)` packed frames.
-        counts: frames of each utterance.
-        weight: `(D, D / groups, kernel)`.
-        bias: `(D,)`.
-        groups: groups of channels; `D` for a depthwise convolution.
-
-    Example:
-        >>> conv_same(torch.ones(5, 1), [2, 3], torch.ones(1, 1, 3), None, groups=1)[:, 0].tolist()
-        [2.0, 2.0, 2.0, 3.0, 2.0]
-    """
-    # torch 2.13's grouped convolution in bfloat16 is wrong on CPUs without bfloat16 units (off by 90 % when measured).
-    wide = torch.float32 if x.device.type == "cpu" and x.dtype == torch.bfloat16 else x.dtype
-    gap = weight.shape[2] // 2
-    spaced = with_gaps(x.to(wide), counts, gap).t()[None]  # (1, D, N + gaps)
-    with full_precision(spaced), torch.autocast(x.device.type, enabled=False):
-        bias = None if bias is None else bias.to(wide)
-        out = functional.conv1d(spaced, weight.to(wide), bias, groups=groups)[0].t()
-    return without_gaps(out, counts, gap).to(x.dtype)
-
-
-def full_precision(x: Tensor) -> AbstractContextManager[None]:
-    """A context in which convolutions of float32 tensors on an NVIDIA GPU use all their bits, not TensorFloat-32's ten.
-
-    Example:
-        >>> with full_precision(torch.zeros(1)):
-        ...     pass
-    """
-    cudnn = torch.backends.cudnn
-    if x.device.type != "cuda" or x.dtype != torch.float32:
-        return nullcontext()
-    given = {"enabled": cudnn.enabled, "benchmark": cudnn.benchmark, "deterministic": cudnn.deterministic}
-    return cudnn.flags(**given, allow_tf32=False)

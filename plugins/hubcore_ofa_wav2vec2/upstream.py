@@ -17,11 +17,12 @@ from typing import Any, ClassVar, Literal, TypeVar, get_args
 import torch
 from torch import Tensor, nn
 
-from hubcore import UpstreamBase, UpstreamOutput
 from hubcore.errors import OptionError
+from hubcore.nn.encoder_upstream import EncoderUpstream
 from hubcore.panels import Panel
+from hubcore.protocol import UpstreamOutput
 from hubcore.ragged import frame_mask, pad_packed
-from hubcore.upstream import check_config, named_config
+from hubcore.upstream import named_config
 from hubcore_ofa_wav2vec2.checkpoint import READER
 from hubcore_ofa_wav2vec2.config import CONFIGS, DEFAULT_LAMBD, OfaWav2Vec2Config
 from hubcore_ofa_wav2vec2.lambd import LOWEST, check_lambd, lambd_for_mass
@@ -31,7 +32,7 @@ KeptTail = Literal["drop", "keep"]
 AnyOfaWav2Vec2 = TypeVar("AnyOfaWav2Vec2", bound="OfaWav2Vec2Upstream")
 
 
-class OfaWav2Vec2Upstream(UpstreamBase):
+class OfaWav2Vec2Upstream(EncoderUpstream):
     """wav2vec 2.0 at any frame rate from one set of weights (Once-for-All; Chen, Meng, Lee 2023).
 
     `lambd` slides the mean frame period from 20 ms (0) to what the predicted alpha gives (1, about 90 ms for the published
@@ -55,6 +56,9 @@ class OfaWav2Vec2Upstream(UpstreamBase):
 
     config_class: ClassVar[type[OfaWav2Vec2Config]] = OfaWav2Vec2Config
     configs: ClassVar[Mapping[str, OfaWav2Vec2Config]] = CONFIGS
+    build_model = staticmethod(build_model)
+    config: OfaWav2Vec2Config
+    model: OfaWav2Vec2Model
 
     def __init__(
         self,
@@ -77,26 +81,14 @@ class OfaWav2Vec2Upstream(UpstreamBase):
         Raises:
             OptionError: both of lambd and frame_period_ms, or an impossible value.
         """
-        check_config(type(self), config)
-        model = build_model(config) if model is None else model
-        if len(model.encoder.blocks) != config.num_layers or model.mixing != config.mixing:
+        super().__init__(config, model)
+        if self.model.mixing != config.mixing:
             raise OptionError(
-                f"the model has {len(model.encoder.blocks)} blocks and mixing={model.mixing}, but its config says "
-                f"{config.num_layers} and {config.mixing}. Both must agree. Build the model from this config."
+                f"the model has mixing={self.model.mixing}, but its config says {config.mixing}. Both must agree. "
+                "Build the model from this config."
             )
-        shape = config.upstream_shape
-        super().__init__(
-            layer_names=shape.layer_names,
-            hidden_sizes=shape.hidden_sizes,
-            num_layers=config.num_layers,
-            frame_stride=shape.frame_stride,
-            receptive_field=model.extractor.receptive_field,
-            sample_rate=shape.sample_rate,
-        )
         if tail not in get_args(KeptTail):
             raise OptionError(f"tail is {tail!r}. It must be 'drop' or 'keep'.")
-        self.config = config
-        self.model = model
         self.tail = tail
         self._lambd: Any = None
         self._frame_period_ms: float | None = None

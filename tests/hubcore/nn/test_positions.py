@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils import parametrizations
 
-from hubcore.nn import BatchNormPositionalConv, PositionalConv, StackedPositionalConv, conv_same
+from hubcore.nn import BatchNormPositionalConv, PositionalConv, StackedPositionalConv
 
 COUNTS = [1, 30, 7]
 
@@ -23,10 +23,6 @@ def same(conv: nn.Module, x: Tensor, kernel: int) -> Tensor:
     """A convolution with padding that keeps the number of frames: an even kernel makes one too many."""
     assert conv.padding == (kernel // 2,)
     return conv(x)[..., : x.shape[-1]]
-
-
-def alone(module: nn.Module, frames: Tensor) -> list[Tensor]:
-    return [module(frames.t()[None])[0].t() for frames in frames.split(COUNTS)]
 
 
 @pytest.mark.parametrize("kernel", [16, 5])
@@ -74,8 +70,3 @@ def test_stacked(kernel: int, frames: Tensor) -> None:
             x = functional.gelu(nn.LayerNorm(8, elementwise_affine=False)(y.transpose(1, 2))).transpose(1, 2)
         wanted.append(x[0].t())
     assert torch.allclose(ours(frames, COUNTS), torch.cat(wanted))
-
-
-def test_depthwise_convolution(frames: Tensor) -> None:
-    conv = nn.Conv1d(8, 8, 31, padding=15, groups=8).double()
-    assert torch.allclose(conv_same(frames, COUNTS, conv.weight, conv.bias, groups=8), torch.cat(alone(conv, frames)))

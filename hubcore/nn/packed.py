@@ -1,0 +1,118 @@
+"""What does not work on single frames, over packed ones: convolution, group norm, recurrent networks.
+
+Each utterance's rows are those it has alone. Shapes: `F` frames of one utterance, `N` packed frames of all, `D` dim.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.nn.utils.rnn import pack_sequence, unpack_sequence
+
+from hubcore.ragged import with_gaps, without_gaps
+
+
+def conv_same(x: Tensor, counts: Sequence[int], weight: Tensor, bias: Tensor | None, groups: int = 1) -> Tensor:
+    """Convolution of stride 1 that keeps the number of frames, `(N, D)` to `(N, D')`, each utterance among zeros.
+
+    An even kernel reaches one frame further back than ahead.
+
+    Args:
+        x: `(N, D)` packed frames.
+        counts: frames of each utterance.
+        weight: `(D', D / groups, kernel)`.
+        bias: `(D',)`.
+        groups: groups of channels; `D` for a depthwise convolution.
+
+    Example:
+        >>> conv_same(torch.ones(5, 1), [2, 3], torch.ones(1, 1, 3), None)[:, 0].tolist()
+        [2.0, 2.0, 2.0, 3.0, 2.0]
+    """
+    gap = weight.shape[2] // 2
+    return without_gaps(_conv1d(with_gaps(x, counts, gap), weight, bias, 1, groups), counts, gap)
+
+
+def conv_strided(
+    x: Tensor,
+    counts: Sequence[int],
+    weight: Tensor,
+    bias: Tensor | None,
+    *,
+    stride: int = 1,
+    padding: tuple[int, int] = (0, 0),
+    groups: int = 1,
+) -> tuple[Tensor, list[int]]:
+    """Convolution with a stride and any padding, such as a causal one; and the frames of each utterance after it.
+
+    Args:
+        x: `(N, D)` packed frames or samples.
+        counts: those of each utterance.
+        weight: `(D', D / groups, kernel)`.
+        bias: `(D',)`.
+        stride: frames from one output to the next.
+        padding: zeros before and after each utterance.
+        groups: groups of channels.
+
+    Example:
+        >>> rows, counts = conv_strided(torch.ones(9, 1), [4, 5], torch.ones(1, 1, 3), None, stride=2, padding=(1, 1))
+        >>> rows[:, 0].tolist(), counts
+        ([2.0, 3.0, 2.0, 3.0, 2.0], [2, 3])
+    """
+    pieces, kept, at = [], [], 0
+    for rows in x.split(list(counts)):
+        length = sum(padding) + rows.shape[0]
+        fill = -length % stride  # every utterance starts on the grid of the stride
+        pieces.append(functional.pad(rows, (0, 0, padding[0], padding[1] + fill)))
+        kept.append((at // stride, max(0, (length - weight.shape[2]) // stride + 1)))
+        at += length + fill
+    out = _conv1d(torch.cat(pieces), weight, bias, stride, groups)
+    return torch.cat([out[start : start + count] for start, count in kept]), [count for _, count in kept]
+
+
+def group_norm(x: Tensor, counts: Sequence[int], norm: nn.GroupNorm) -> Tensor:
+    """Group norm over the time and the channels of each utterance, `(N, D)` to `(N, D)`.
+
+    Example:
+        >>> group_norm(torch.tensor([[1.0], [3.0], [7.0]]), [2, 1], nn.GroupNorm(1, 1)).flatten().round().tolist()
+        [-1.0, 1.0, 0.0]
+    """
+    return torch.cat([norm(rows.t()[None])[0].t() for rows in x.split(list(counts))])
+
+
+def run_recurrent(net: nn.RNNBase, x: Tensor, counts: Sequence[int]) -> Tensor:
+    """The outputs of an LSTM, GRU or RNN that starts anew for each utterance, `(N, D)` to `(N, D')`.
+
+    Example:
+        >>> run_recurrent(nn.LSTM(4, 8, bidirectional=True), torch.zeros(5, 4), [2, 3]).shape
+        torch.Size([5, 16])
+    """
+    out, _ = net(pack_sequence(x.split(list(counts)), enforce_sorted=False))
+    return torch.cat(unpack_sequence(out))
+
+
+def _conv1d(rows: Tensor, weight: Tensor, bias: Tensor | None, stride: int, groups: int) -> Tensor:
+    """A convolution over rows `(T, D)` without padding, exact on every device."""
+    # torch 2.13's grouped convolution in bfloat16 is wrong on CPUs without bfloat16 units (off by 90 % when measured).
+    wide = torch.float32 if rows.device.type == "cpu" and rows.dtype == torch.bfloat16 else rows.dtype
+    bias = None if bias is None else bias.to(wide)
+    x = rows.to(wide).t()[None]  # (1, D, T)
+    with full_precision(x), torch.autocast(rows.device.type, enabled=False):
+        return functional.conv1d(x, weight.to(wide), bias, stride, groups=groups)[0].t().to(rows.dtype)
+
+
+def full_precision(x: Tensor) -> AbstractContextManager[None]:
+    """A context in which convolutions of float32 tensors on an NVIDIA GPU use all their bits, not TensorFloat-32's ten.
+
+    Example:
+        >>> with full_precision(torch.zeros(1)):
+        ...     pass
+    """
+    cudnn = torch.backends.cudnn
+    if x.device.type != "cuda" or x.dtype != torch.float32:
+        return nullcontext()
+    given = {"enabled": cudnn.enabled, "benchmark": cudnn.benchmark, "deterministic": cudnn.deterministic}
+    return cudnn.flags(**given, allow_tf32=False)
