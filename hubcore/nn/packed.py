@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.nn.utils.rnn import pack_sequence, unpack_sequence
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence, pad_sequence
 
 from hubcore.ragged import with_gaps, without_gaps
 
@@ -80,7 +80,8 @@ def group_norm(x: Tensor, counts: Sequence[int], norm: nn.GroupNorm) -> Tensor:
         >>> group_norm(torch.tensor([[1.0], [3.0], [7.0]]), [2, 1], nn.GroupNorm(1, 1)).flatten().round().tolist()
         [-1.0, 1.0, 0.0]
     """
-    return torch.cat([norm(rows.t()[None])[0].t() for rows in x.split(list(counts))])
+    options = (norm.num_groups, norm.weight, norm.bias, norm.eps)
+    return torch.cat([torch.group_norm(rows.t()[None], *options)[0].t() for rows in x.split(list(counts))])
 
 
 def run_recurrent(net: nn.RNNBase, x: Tensor, counts: Sequence[int]) -> Tensor:
@@ -90,8 +91,10 @@ def run_recurrent(net: nn.RNNBase, x: Tensor, counts: Sequence[int]) -> Tensor:
         >>> run_recurrent(nn.LSTM(4, 8, bidirectional=True), torch.zeros(5, 4), [2, 3]).shape
         torch.Size([5, 16])
     """
-    out, _ = net(pack_sequence(x.split(list(counts)), enforce_sorted=False))
-    return torch.cat(unpack_sequence(out))
+    lengths = torch.tensor(counts, device="cpu")
+    rows = pack_padded_sequence(pad_sequence(x.split(list(counts))), lengths, enforce_sorted=False)
+    out, _ = pad_packed_sequence(net(rows)[0], batch_first=True)  # (B, F, D')
+    return torch.cat([rows[:count] for rows, count in zip(out, counts, strict=True)])
 
 
 def _conv1d(rows: Tensor, weight: Tensor, bias: Tensor | None, stride: int, groups: int) -> Tensor:
