@@ -319,7 +319,7 @@ def checkpoint_options(cls: type[UpstreamBase]) -> set[str]:
     Example:
         >>> from hubcore_wav2vec2 import Wav2Vec2Upstream
         >>> sorted(checkpoint_options(Wav2Vec2Upstream))
-        ['activation_dropout', 'attention_dropout', 'config', 'dropout', 'layers']
+        ['activation_dropout', 'attention_dropout', 'config', 'device', 'dropout', 'dtype', 'layers']
     """
     return own_options(cls.from_file) | {"config", "layers"}
 

@@ -140,6 +140,13 @@ class SpeechEncoderUpstream(EncoderUpstream):
     """An upstream around a `SpeechEncoder`: wav2vec 2.0, HuBERT and other families of that shape.
 
     A family names its `config_class`, its `configs` and its `reader`.
+
+    Example:
+        >>> from hubcore.nn import SpeechEncoderConfig
+        >>> class AcmeUpstream(SpeechEncoderUpstream):
+        ...     config_class = SpeechEncoderConfig
+        >>> AcmeUpstream(SpeechEncoderConfig(dim=96, num_layers=2)).hidden_sizes
+        (96, 96, 96)
     """
 
     build_model = staticmethod(build_speech_encoder)
