@@ -19,8 +19,7 @@ import soxr
 import torch
 
 from hubcore import audio
-from hubcore.audio import AUDIO_EXTENSIONS, find_audio, load_audio, probe
-from hubcore.audio_length import _mpeg_frame, mpeg_samples, shortage
+from hubcore.audio import AUDIO_EXTENSIONS, _mpeg_frame, find_audio, load_audio, mpeg_samples, probe, shortage
 from hubcore.errors import AudioError, HubcoreError
 
 DATA = Path(__file__).parents[1] / "data"
@@ -325,7 +324,7 @@ def test_a_damaged_file_is_an_audio_error_that_names_it(tmp_path: Path, name: st
         load_audio(path)
     message = str(caught.value)
     assert str(path) in message
-    assert message.count(". ") >= 2, "what happened, what is true, what to do"
+    assert caught.value.what and caught.value.fix, "what happened, what to do"
     assert os.listdir(tmp_path) == [name]
     if descriptors:
         assert len(os.listdir("/proc/self/fd")) == descriptors
@@ -475,7 +474,7 @@ def test_a_path_that_cannot_be_reached_is_named(tmp_path: Path, monkeypatch: pyt
         return looked_at(path, **options)  # type: ignore[call-overload, no-any-return]
 
     monkeypatch.setattr(os, "stat", guarded)
-    with pytest.raises(AudioError, match=r"locked/b\.wav cannot be reached: Permission denied\. .* Check"):
+    with pytest.raises(AudioError, match=r"locked/b\.wav cannot be reached: Permission denied\. Check"):
         find_audio([tmp_path / "locked" / "b.wav"])
 
 
