@@ -146,7 +146,11 @@ class Reader(Generic[Config, Model]):
             config = self.fit(config, frozenset(known))
         with torch.device("meta"):  # no memory until the weights come
             model = self.build(config)
-        shapes = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+        weights = model.state_dict()
+        for name in known.keys() & weights.keys():
+            if weights[name].is_floating_point() and checkpoint.tensors[known[name][0]].dtype not in _FLOATS:
+                raise _not_floating(checkpoint, known[name][0])
+        shapes = {name: tuple(value.shape) for name, value in weights.items()}
         used = {known[name][0] for name in shapes if name in known}
         extra = [theirs for theirs, _ in known.values() if theirs not in used]
         if extra:
@@ -180,9 +184,6 @@ class Reader(Generic[Config, Model]):
         left = [name for name in left if not self._is_head(system, prefix, name)]
         if left:
             raise _no_place(self, checkpoint, left)
-        for theirs, _ in known.values():
-            if checkpoint.tensors[theirs].dtype not in _FLOATS:
-                raise _not_floating(checkpoint, theirs)
         return known
 
     def _is_head(self, system: str, prefix: str, name: str) -> bool:
@@ -310,7 +311,8 @@ def _advice(checkpoint: Checkpoint) -> str:
     """How to load a file of another family, where that is installed."""
     families = _registered_classes()
     kind = re.sub(r"\W", "_", checkpoint.kind or "")
-    family = families.get(kind, kind if kind in families.values() else None)
+    names = sorted(families.values(), key=len, reverse=True)  # `torchaudio_hubert` and `hubert_ctc` are of `hubert`
+    family = families.get(kind) or next((name for name in names if f"_{name}_" in f"_{kind}_"), None)
     if family is None:
         return "Load it with the class of its own family; `hubcore list` shows what is installed."
     return f"Use hub.load({family!r}, checkpoint={str(checkpoint.path)!r})."

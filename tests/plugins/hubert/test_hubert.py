@@ -1,0 +1,150 @@
+"""HuBERT of every layout gives what the originals gave, alone and in a batch, and nothing else is taken for HuBERT."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from itertools import permutations
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from hubcore import hub
+from hubcore.checkpoints import Checkpoint, open_checkpoint
+from hubcore.errors import CheckpointLayoutError
+from hubcore.registry.names import current_registry
+from hubcore.sources.resolve import resolve
+from hubcore_hubert import CONFIGS, HubertUpstream
+from hubcore_wav2vec2 import Wav2Vec2Upstream
+from tests.gold import gold_arrays, gold_wavs, relative_error
+from tests.paths import DATA, REPOSITORY
+
+TOLERANCE = 2e-5
+FILES = {
+    "gold/upstreams/hubert_tiny.fairseq.pt": "gold/upstreams/hubert",
+    "gold/upstreams/hubert_tiny.s3prl.pt": "gold/upstreams/hubert",
+    "gold2/hf_hubert_base": "gold2/hf_hubert_base",
+    "gold2/hf_hubert_base_bin": "gold2/hf_hubert_base",
+    "gold2/hf_hubert_large": "gold2/hf_hubert_large",
+    "gold2/hf_hubert_no_feat_proj_norm": "gold2/hf_hubert_no_feat_proj_norm",
+    "gold2/hf_hubert_pos_batch_norm": "gold2/hf_hubert_pos_batch_norm",
+    "gold2/espnet_hubert_base_style": "gold2/espnet_hubert_base_style",
+    "gold2/espnet_hubert_large_style": "gold2/espnet_hubert_large_style",
+}
+"""A checkpoint -> the reference of its weights."""
+
+
+def references(file: str) -> list[list[Tensor]]:
+    """The hidden states of u0 and u1 in our order: the input of block 1 first, the final norm in the last."""
+    arrays = gold_arrays(f"../{FILES[file]}.ref.npz")
+    found = []
+    for utterance in ("alone/u0", "alone/u1"):
+        states = [arrays[f"{utterance}/hidden_{k}"] for k in range(9) if f"{utterance}/hidden_{k}" in arrays]
+        if "espnet" in file:
+            states = [arrays[f"{utterance}/input_of_layer0"], *states[:-1], arrays[f"{utterance}/encoder_output"]]
+        elif f"{utterance}/last_hidden_state" in arrays:
+            states[-1] = arrays[f"{utterance}/last_hidden_state"]
+        found.append(states)
+    return found
+
+
+@pytest.mark.parametrize("file", FILES)
+@torch.no_grad()
+def test_alone_and_in_every_ragged_batch_the_originals_numbers(file: str) -> None:
+    by_name, by_class = hub.load("hubert", checkpoint=DATA / file), HubertUpstream.from_checkpoint(DATA / file)
+    wavs = gold_wavs()
+    for index, wanted in enumerate(references(file)):
+        for model in (by_name, by_class):
+            out = model([wavs[index]])
+            errors = [relative_error(mine[0], theirs) for mine, theirs in zip(out.hidden_states, wanted, strict=True)]
+            assert len(errors) == model.num_layers + 1 and max(errors) <= TOLERANCE
+    for order in permutations(range(3)):
+        out = by_name([wavs[i] for i in order])
+        for index, wanted in enumerate(references(file)):
+            row = order.index(index)
+            for state, theirs in zip(out.hidden_states, wanted, strict=True):
+                assert relative_error(state[row, : len(theirs)], theirs) <= TOLERANCE
+                assert (state[row, len(theirs) :] == 0).all()
+
+
+def test_every_name_of_an_espnet_file_and_a_bare_one_of_torchaudio_is_read() -> None:
+    folder = DATA / "gold2/espnet_hubert_base_style"
+    whole = HubertUpstream.from_checkpoint(folder)
+    bare = HubertUpstream.from_checkpoint(folder / "wav2vec2_state_dict.pt")  # with the config.yaml beside it
+    assert whole.load_report.layout == "ESPnet" and whole.config == bare.config
+    assert all(torch.equal(weight, bare.state_dict()[name]) for name, weight in whole.state_dict().items())
+    assert any("not normalised" in note for note in whole.load_report.notes)
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_wav2vec2_says_that_a_file_is_huberts(file: str) -> None:
+    with pytest.raises(CheckpointLayoutError, match=r"calls itself '(torchaudio_)?hubert'.*hub\.load\('hubert', checkpoint="):
+        Wav2Vec2Upstream.from_checkpoint(DATA / file)
+
+
+def test_hubert_and_wav2vec2_do_not_read_each_others_own_files(tmp_path: Path) -> None:
+    HubertUpstream.from_checkpoint(DATA / "gold2/hf_hubert_base").save_checkpoint(tmp_path / "hubert.safetensors")
+    with pytest.raises(CheckpointLayoutError, match=r"hub\.load\('hubert', checkpoint="):
+        Wav2Vec2Upstream.from_checkpoint(tmp_path / "hubert.safetensors")
+    with pytest.raises(CheckpointLayoutError, match=r"hub\.load\('wav2vec2', checkpoint="):
+        HubertUpstream.from_checkpoint(resolve("wav2vec2_tiny_prompts"))
+
+
+def test_what_is_saved_is_read_back(tmp_path: Path) -> None:
+    model = HubertUpstream.from_checkpoint(DATA / "gold2/hf_hubert_pos_batch_norm")
+    model.save_checkpoint(tmp_path / "mine.safetensors")
+    again = HubertUpstream.from_checkpoint(tmp_path / "mine.safetensors")
+    assert again.config == model.config
+    assert all(torch.equal(weight, again.state_dict()[name]) for name, weight in model.state_dict().items())
+
+
+def test_the_pickled_dictionary_of_fairseq_needs_no_fairseq() -> None:
+    code = (
+        "import sys\n"
+        "sys.modules.update(dict.fromkeys(['fairseq', 'omegaconf', 'transformers', 'torchaudio', 's3prl', 'espnet']))\n"
+        "from hubcore import hub\n"
+        f"print(hub.load('hubert', checkpoint={str(DATA / 'gold/upstreams/hubert_tiny.fairseq.pt')!r}).num_layers)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=REPOSITORY, check=False)
+    assert (done.returncode, done.stdout.strip()) == (0, "2"), done.stderr
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_card_of_every_config_is_there(name: str) -> None:
+    cards = [entry.card for entry in current_registry().entries if entry.card and entry.card.upstream == "hubert"]
+    assert len(cards) >= 18 and any(card.config == name for card in cards)
+
+
+# A file of one family given to every other one ------------------------------------------------------------------------
+
+GOLD_FILES = sorted(path for path in (DATA / "gold/upstreams").iterdir() if path.suffix in (".pt", ".ckpt"))
+READERS = ["hubert", "ofa_wav2vec2", "wav2vec2"]
+
+
+def is_of(family: str, file: Path) -> bool:
+    return family == "hubert" and file.name.startswith("hubert_tiny")
+
+
+@pytest.mark.parametrize("family", READERS)
+@pytest.mark.parametrize("file", GOLD_FILES, ids=lambda path: path.name)
+def test_a_file_of_another_family_is_an_error_that_names_tensors_or_the_family(file: Path, family: str) -> None:
+    if is_of(family, file):
+        assert hub.load(family, checkpoint=file).num_layers == 2
+        return
+    with pytest.raises(CheckpointLayoutError) as caught:
+        hub.load(family, checkpoint=file)
+    said = str(caught.value)
+    try:
+        with open_checkpoint(file) as checkpoint:
+            names_something = said_of(checkpoint, said)
+    except CheckpointLayoutError:  # a layout that only its own family has
+        names_something = "not laid out like any checkpoint known here" in said
+    assert names_something, said
+
+
+def said_of(checkpoint: Checkpoint, said: str) -> bool:
+    """Whether a message names tensors of the file, its family, or what in its config is another family's."""
+    words = [*checkpoint.tensors, repr(checkpoint.kind), "layer_type='conformer'", "WavLM and UniSpeech-SAT"]
+    return any(word in said for word in words)
