@@ -8,6 +8,7 @@ from typing import Any
 from hubcore import hub
 from hubcore.registry.names import current_registry
 from hubcore.testing import parametrize_with_checks
+from hubcore_hubert import HubertConfig, HubertUpstream
 from hubcore_ofa_wav2vec2 import OfaWav2Vec2Upstream
 from hubcore_wav2vec2 import CONFIGS, Wav2Vec2Upstream
 
@@ -27,6 +28,19 @@ def layer_norm_pre_norm_normalize() -> Wav2Vec2Upstream:
 def as_many_blocks_as_convolutions() -> Wav2Vec2Upstream:
     convolutions = ((32, 10, 5), (32, 8, 4))
     return Wav2Vec2Upstream(replace(SMALL, conv_layers=convolutions, input_projection=False, dim=32, pos_conv_kernel=9))
+
+
+def hubert_base_style() -> HubertUpstream:
+    return HubertUpstream(HubertConfig(**vars(SMALL)))
+
+
+def hubert_batch_norm_positions() -> HubertUpstream:
+    return HubertUpstream(HubertConfig(**{**vars(SMALL), "pos_conv_norm": "batch", "feature_norm": False}))
+
+
+def hubert_large_style() -> HubertUpstream:
+    changes = {"conv_norm": "layer", "pre_norm": True, "normalize": True}
+    return HubertUpstream(HubertConfig(**{**vars(SMALL), **changes}))
 
 
 def ofa_at(lambd: float) -> OfaWav2Vec2Upstream:
@@ -50,7 +64,12 @@ def registered(family: str) -> list[str]:
 
 
 def test_every_registered_family_is_checked_below() -> None:
-    assert {entry.family.name for entry in current_registry().entries if entry.family} == {"fbank", "wav2vec2", "ofa_wav2vec2"}
+    assert {entry.family.name for entry in current_registry().entries if entry.family} == {
+        "fbank",
+        "hubert",
+        "ofa_wav2vec2",
+        "wav2vec2",
+    }
     assert len(registered("fbank")) == 6
 
 
@@ -69,6 +88,14 @@ def test_signal_upstream(upstream: Any, check: Any) -> None:
     exempt={"gradients_nonzero:*.k_proj.bias": KEY_BIAS},
 )
 def test_wav2vec2(upstream: Any, check: Any) -> None:
+    check(upstream)
+
+
+@parametrize_with_checks(
+    [hubert_base_style, hubert_batch_norm_positions, hubert_large_style],
+    exempt={"gradients_nonzero:*.k_proj.bias": KEY_BIAS},
+)
+def test_hubert(upstream: Any, check: Any) -> None:
     check(upstream)
 
 
