@@ -26,7 +26,7 @@ from tests.conftest import Installer
 from tests.faults.http_server import Answer, Server, running
 from tests.faults.test_hugging_face import a_hub_lab
 from tests.gold import gold_arrays, gold_file, gold_wavs, relative_error
-from tests.plugins.fbank.rounding import assert_within, rounding
+from tests.plugins.hubcore_fbank.rounding import assert_within, rounding
 
 TOLERANCE = 2e-5
 CHECKPOINT = gold_file("fairseq_tiny_w2v2_groupnorm.pt")

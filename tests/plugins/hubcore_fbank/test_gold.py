@@ -16,7 +16,7 @@ import torch
 
 import hubcore.nn.filterbank
 from hubcore_fbank import CONFIGS, FbankConfig, FbankUpstream
-from tests.plugins.fbank.rounding import assert_within, features, rounding
+from tests.plugins.hubcore_fbank.rounding import assert_within, features, rounding
 
 GOLD = Path(__file__).parents[2] / "data" / "gold"
 STATIC = {"delta_order": 0, "cmvn": False}
