@@ -12,8 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from hubcore.card import Card, UpstreamShape
-from hubcore.loading import import_class
-from hubcore.options import Option, options_of
 from hubcore.registry.names import Entry, Family
 from hubcore.sources.resolve import find_cached
 from hubcore.text import error_text, printable
@@ -136,27 +134,6 @@ def describe(entry: Entry) -> UpstreamInfo:
         cached=str(cached) if cached else None,
         card=card,
     )
-
-
-def class_options(entry: Entry, info: UpstreamInfo) -> list[Option]:
-    """The options that an entry's class takes, with the defaults of its card and config; imports the class.
-
-    Example:
-        >>> from hubcore.registry.names import current_registry
-        >>> entry = current_registry().find("mfcc")
-        >>> option = next(option for option in class_options(entry, describe(entry)) if option.name == "num_mel_bins")
-        >>> option.default, option.doc
-        (23, 'Number of mel filters.')
-    """
-    if entry.family is None or entry.family.missing:
-        return []
-    card = entry.card
-    try:
-        options = options_of(import_class(entry.family), with_weights=True if card and card.sources else None) or ()
-    except Exception:  # a broken plugin: `info` says the rest
-        return []
-    given = {"config": info.config_name, **(info.config or {}), **(card.options if card else {})}
-    return [dataclasses.replace(option, default=given.get(option.name, option.default)) for option in options]
 
 
 def locate(family: Family) -> tuple[str | None, int | None]:

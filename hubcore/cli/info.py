@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+from typing import TYPE_CHECKING
 
 import click
 
 from hubcore.cli.table import format_table
+
+if TYPE_CHECKING:
+    from hubcore.describe import UpstreamInfo
+    from hubcore.options import Option
 
 _COLUMNS = ("name", "type", "default", "meaning")
 _EXAMPLE = """\b
@@ -21,12 +27,9 @@ Example:
 def command(name: str, as_json: bool) -> None:
     """Show what NAME is: class, file and line, config, sources, licence, paper, whether it is here, and its options."""
     from hubcore import hub
-    from hubcore.describe import class_options
-    from hubcore.registry.names import current_registry
 
     info = hub.info(name)
-    options = class_options(current_registry().find(name), info)
-    rows = [(option.name, option.type, option.default, option.doc) for option in options]
+    rows = [(option.name, option.type, option.default, option.doc) for option in _options(info)]
     if as_json:
         data = [dict(zip(_COLUMNS, row, strict=True)) for row in rows]
         click.echo(json.dumps({**info.to_dict(), "class_options": data}, indent=2, default=str))
@@ -35,3 +38,20 @@ def command(name: str, as_json: bool) -> None:
     if rows:
         click.echo(f"\noptions, as -O NAME=VALUE or hub.load({name!r}, NAME=VALUE):\n")
         click.echo(format_table(_COLUMNS, rows))
+
+
+def _options(info: UpstreamInfo) -> list[Option]:
+    """The options that the class takes, with the defaults of its card and config; imports the class."""
+    from hubcore.loading import import_class
+    from hubcore.options import options_of
+    from hubcore.registry.names import current_registry
+
+    card, family = info.card, current_registry().find(f"{info.distribution}:{info.name}").family
+    if family is None or family.missing:
+        return []
+    try:
+        options = options_of(import_class(family), with_weights=True if card and card.sources else None) or ()
+    except Exception:  # a broken plugin: the rest is shown
+        return []
+    given = {"config": info.config_name, **(info.config or {}), **(card.options if card else {})}
+    return [dataclasses.replace(option, default=given.get(option.name, option.default)) for option in options]
