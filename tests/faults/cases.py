@@ -9,42 +9,24 @@ from dataclasses import dataclass
 import pytest
 
 GROUPS = {
-    "A": "Downloads from an address",
-    "B": "The Hugging Face Hub",
-    "C": "Checkpoint files",
-    "D": "Registry files and plugins",
+    "Downloads": ("test_downloads", "test_resuming", "test_processes", "test_cache", "test_offline"),
+    "The Hugging Face Hub": ("test_hugging_face",),
+    "Checkpoint files": ("test_hostile_cases", "test_reading_cases"),
+    "Registry files and plugins": ("test_registry_cases", "test_plugin_cases"),
 }
-LAST = {"A": 68, "B": 93, "C": 192, "D": 228}
-"""The number of each group's last case."""
-MODULES = (
-    "test_downloads",
-    "test_resuming",
-    "test_processes",
-    "test_cache",
-    "test_offline",
-    "test_hugging_face",
-    "test_hostile_cases",
-    "test_reading_cases",
-    "test_registry_cases",
-    "test_plugin_cases",
-)
+"""Sections of the page, and the modules beside this one that hold the cases of each."""
 
 
 @dataclass(frozen=True)
 class Case:
     """One way in which something goes wrong, and what comes of it."""
 
-    number: int
+    name: str
     fault: str
     outcome: str
-    name: str
     run: Callable[..., None]
     tests: tuple[str, ...] = ()
     """Tests elsewhere that are all there is to this case, as `path::function` or `path::function[id]`; `run` finds them."""
-
-    @property
-    def group(self) -> str:
-        return next(group for group, last in LAST.items() if self.number <= last)
 
     @property
     def where(self) -> str:
@@ -59,30 +41,27 @@ class Case:
 
 
 class Cases:
-    """The cases of one test module."""
+    """The cases of one test module. Each is a function `case_<name>` below `@cases(fault, outcome)`, or is tested elsewhere."""
 
     def __init__(self) -> None:
         self.all: list[Case] = []
 
-    def __call__(self, number: int, fault: str, outcome: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    def __call__(self, fault: str, outcome: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
         def register(run: Callable[..., None]) -> Callable[..., None]:
-            self._add(Case(number, fault, outcome, run.__name__, run))
+            assert run.__name__.startswith("case_")
+            self.all.append(Case(run.__name__.removeprefix("case_"), fault, outcome, run))
             return run
 
         return register
 
-    def tested_by(self, number: int, name: str, fault: str, outcome: str, *tests: str) -> None:
+    def tested_by(self, name: str, fault: str, outcome: str, *tests: str) -> None:
         """A case that tests elsewhere cover, each as `path::function` or `path::function[id]`; it fails if one is gone."""
 
         def run(*_: object) -> None:
             missing = [test for test in tests if not exists(test)]
             assert tests and not missing, missing
 
-        self._add(Case(number, fault, outcome, name, run, tests))
-
-    def _add(self, case: Case) -> None:
-        assert case.name.startswith(f"case_{case.number:02}_"), case.name
-        self.all.append(case)
+        self.all.append(Case(name, fault, outcome, run, tests))
 
     def generate(self, metafunc: pytest.Metafunc) -> None:
         """A module's `pytest_generate_tests`: one test for each case that the module holds in the end."""
@@ -105,10 +84,10 @@ def exists(test: str) -> bool:
     return hasattr(module, function) and (not wanted or wanted in ids)
 
 
-def all_cases() -> list[Case]:
-    """Every case of every module, by number."""
-    modules = [importlib.import_module(f"tests.faults.{name}") for name in MODULES]
-    return sorted((case for module in modules for case in module.cases.all), key=lambda case: case.number)
+def cases_of(group: str) -> list[Case]:
+    """The cases of a section, in the order of its modules."""
+    modules = [importlib.import_module(f"tests.faults.{name}") for name in GROUPS[group]]
+    return [case for module in modules for case in module.cases.all]
 
 
 def cases_page() -> str:
@@ -117,15 +96,15 @@ def cases_page() -> str:
         "# What may go wrong with checkpoints, downloads and plugins, and what hubcore does",
         "",
         "Every row is a test. This page is written by `python -m tests.faults`, and the tests check that it is up to date.",
-        "The last column is the test, which `pytest -k NAME tests` runs. Where it has a `::`, its file stands before that, and",
-        "the ids of its parameters after it. `pytest -k case_ tests/faults` runs every row.",
+        "The last column is the test's name: `pytest -k NAME tests/faults` runs it, `-k test_case` all of them.",
+        "Where it has a `::`, the tests are elsewhere: their file stands before it, the ids of their parameters after it.",
         "",
         '"Kept": the partial download stays in the cache and the next attempt resumes it.',
         '"Inert" means that the file asks for a call, which is recorded as a name with arguments and never made: such a file',
         "is no checkpoint, so `hub.load` refuses it, too.",
         "[checkpoints.md](checkpoints.md) explains the cache, pins and offline use.",
     ]
-    for group, title in GROUPS.items():
-        lines += ["", f"## {title}", "", "| case | what happens | what comes of it | test |", "|---|---|---|---|"]
-        lines += [f"| {c.number} | {c.fault} | {c.outcome} | {c.where} |" for c in all_cases() if c.group == group]
+    for group in GROUPS:
+        lines += ["", f"## {group}", "", "| what happens | what comes of it | test |", "|---|---|---|"]
+        lines += [f"| {case.fault} | {case.outcome} | {case.where} |" for case in cases_of(group)]
     return "\n".join(lines) + "\n"

@@ -62,8 +62,8 @@ def run(command: object, *arguments: object, code: int = 0) -> Result:
     return result
 
 
-@cases(54, "a cached file is cut by something else", "its stamp no longer fits, so it is hashed, and fetched again")
-def case_54_truncated(lab: Lab) -> None:
+@cases("a cached file is cut by something else", "its stamp no longer fits, so it is hashed, and fetched again")
+def case_cached_file_cut(lab: Lab) -> None:
     url = lab.server.answers(Answer())
     for sha256 in (SHA256, None):
         lab.server.log.clear()
@@ -73,8 +73,8 @@ def case_54_truncated(lab: Lab) -> None:
         assert lab.server.log[-1].range is None and lab.stored.read_bytes() == BODY
 
 
-@cases(55, "a bit of a cached file flips and its time is set back", "`hubcore cache verify` finds it; so does the next load")
-def case_55_flipped_bit(lab: Lab) -> None:
+@cases("a bit of a cached file flips and its time is set back", "`hubcore cache verify` finds it; so does the next load")
+def case_cached_file_flipped_bit(lab: Lab) -> None:
     url = lab.server.answers(Answer())
     lab.get(url)
     before = lab.stored.stat()
@@ -87,8 +87,8 @@ def case_55_flipped_bit(lab: Lab) -> None:
     assert "1 files read, 0 damaged" in run(cache_command, "verify").output
 
 
-@cases(56, "the cache cannot be written", "what is there is used; what is not is an error that names `HUBCORE_CACHE`")
-def case_56_read_only_cache(lab: Lab) -> None:
+@cases("the cache cannot be written", "what is there is used; what is not is an error that names `HUBCORE_CACHE`")
+def case_read_only_cache(lab: Lab) -> None:
     url, other = lab.server.answers(Answer()), lab.server.answers(Answer(OTHER), path="/other")
     lab.get(url)
     before = lab.files("")
@@ -112,8 +112,8 @@ def case_56_read_only_cache(lab: Lab) -> None:
     assert lab.files("") == before and len(lab.server.log) == 1
 
 
-@cases(57, "the cache is a file, a loop of links, or somebody else's", "a clear error, nothing is followed")
-def case_57_impossible_cache(lab: Lab) -> None:
+@cases("the cache is a file, a loop of links, or somebody else's", "a clear error, nothing is followed")
+def case_impossible_cache(lab: Lab) -> None:
     url = lab.server.answers(Answer())
     root = lab.cache.parent
     (root / "file").write_bytes(b"mine")

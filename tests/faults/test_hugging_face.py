@@ -98,8 +98,8 @@ def test_case(case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplo
         case.run(lab)
 
 
-@cases(69, "nothing, with a token", "the right bytes; the token goes to the hub and not to the server of the bodies")
-def case_69_fresh(lab: HubLab) -> None:
+@cases("nothing, with a token", "the right bytes; the token goes to the hub and not to the server of the bodies")
+def case_plain_hub_download(lab: HubLab) -> None:
     lab.monkeypatch.setenv("HF_TOKEN", TOKEN)
     assert lab.load() == BODY
     assert {request.method for request in lab.hub.log} == {"HEAD"} and len(lab.server.log) == 1
@@ -109,15 +109,15 @@ def case_69_fresh(lab: HubLab) -> None:
     assert (lab.folder / "refs/main").read_text() == COMMIT
 
 
-@cases(70, "a file of a fixed commit that is cached", "no request")
-def case_70_cached_commit(lab: HubLab) -> None:
+@cases("a file of a fixed commit that is cached", "no request")
+def case_cached_commit(lab: HubLab) -> None:
     assert lab.load(lab.fixed) == BODY
     lab.clear_logs()
     assert lab.load(lab.fixed) == BODY and lab.hub.log == lab.server.log == []
 
 
-@cases(71, "wrong bytes of the right length", "rejected by our own check, removed, fetched once more; then `ChecksumError`")
-def case_71_wrong_bytes(lab: HubLab) -> None:
+@cases("wrong bytes of the right length", "rejected by our own check, removed, fetched once more; then `ChecksumError`")
+def case_wrong_bytes_of_the_hub(lab: HubLab) -> None:
     lab.server.answers(Answer(OTHER), Answer(), path=f"/{SHA256}")
     assert lab.load() == BODY and len(lab.server.log) == 2
     assert "removed and is fetched again" in lab.caplog.text
@@ -133,8 +133,8 @@ def case_71_wrong_bytes(lab: HubLab) -> None:
     assert lab.kept() == []
 
 
-@cases(72, "a cached file is cut by something else", "noticed and fetched again; `ChecksumError` when offline")
-def case_72_truncated(lab: HubLab) -> None:
+@cases("a cached file is cut by something else", "noticed and fetched again; `ChecksumError` when offline")
+def case_cached_hub_file_cut(lab: HubLab) -> None:
     for uri in (lab.uri, lab.fixed):
         assert lab.load(uri) == BODY
         os.truncate(lab.blob, 1000)
@@ -143,8 +143,8 @@ def case_72_truncated(lab: HubLab) -> None:
         assert lab.load(uri) == BODY and lab.blob.stat().st_size == len(BODY)
 
 
-@cases(73, "a cut at 25 MB", "resumed from the last 10 MiB that were written")
-def case_73_cut(lab: HubLab) -> None:
+@cases("a cut at 25 MB", "resumed from the last 10 MiB that were written")
+def case_cut_at_the_hub(lab: HubLab) -> None:
     big = random.Random(1).randbytes(26_000_000)
     lab.hub.add("org/repo", {NAME: big}, (NAME,))
     whole = Answer(big, etag=None)
@@ -152,8 +152,8 @@ def case_73_cut(lab: HubLab) -> None:
     assert lab.load() == big and lab.server.ranges == [None, "bytes=20971520-"]
 
 
-@cases(74, "a cut, then the file changes", "the spliced file is rejected by its SHA-256 and fetched again")
-def case_74_spliced(lab: HubLab) -> None:
+@cases("a cut, then the file changes", "the spliced file is rejected by its SHA-256 and fetched again")
+def case_hub_file_changes(lab: HubLab) -> None:
     big = random.Random(1).randbytes(11_000_000)
     lab.hub.add("org/repo", {NAME: big}, (NAME,))
     lab.server.answers(
@@ -183,8 +183,8 @@ def process(uri: str) -> Iterator[subprocess.Popen[str]]:
             child.kill()
 
 
-@cases(75, "kill -9 in the middle", "fetched again from the beginning; `hubcore cache gc` removes what is left over")
-def case_75_killed(lab: HubLab) -> None:
+@cases("kill -9 in the middle", "fetched again from the beginning; `hubcore cache gc` removes what is left over")
+def case_killed_hub_download(lab: HubLab) -> None:
     big = random.Random(1).randbytes(12_000_000)
     lab.hub.add("org/repo", {NAME: big}, (NAME,))
     lab.server.answers(Answer(big, stall=11_000_000), Answer(big), path=f"/{sha256(big)}")
@@ -198,8 +198,8 @@ def case_75_killed(lab: HubLab) -> None:
     assert left.name.startswith(sha256(big)) and left.name.endswith(".incomplete")
 
 
-@cases(76, "a hub that names a blob `/abs/path` or `../../../../x`", "refused before anything is written")
-def case_76_etag_is_a_path(lab: HubLab) -> None:
+@cases("a hub that names a blob `/abs/path` or `../../../../x`", "refused before anything is written")
+def case_etag_is_a_path(lab: HubLab) -> None:
     outside = hf_cache_dir().parent
     before = sorted(outside.rglob("*"))
     for name in (str(outside / "evil"), "../../../../evil", "..", "", "a" * 63, "A" * 64):
@@ -209,16 +209,16 @@ def case_76_etag_is_a_path(lab: HubLab) -> None:
     assert sorted(outside.rglob("*")) == before and lab.server.log == []
 
 
-@cases(77, "a revision `../../../x`", "refused before any request")
-def case_77_revision_is_a_path(lab: HubLab) -> None:
+@cases("a revision `../../../x`", "refused before any request")
+def case_revision_is_a_path(lab: HubLab) -> None:
     for revision in ("../../../x", "..", ".", "a/../b", "refs/../x", "refs%2F..%2Fx", "%2e%2e", "a\\b", "a b", "refs/pr/1/.."):
         with pytest.raises(DownloadError, match="not of the form"):
             lab.load(f"hf://org/repo@{revision}/{NAME}" if revision[-3:] != "/.." else f"hf://org/repo@{revision}")
     assert lab.hub.log == [] and lab.kept() == []
 
 
-@cases(78, "a commit that is a path", "refused before anything is written")
-def case_78_commit_is_a_path(lab: HubLab) -> None:
+@cases("a commit that is a path", "refused before anything is written")
+def case_commit_is_a_path(lab: HubLab) -> None:
     for commit in ("../../../evil", "main", "0" * 39, "/evil"):
         lab.hub.headers = {"X-Repo-Commit": commit}
         with pytest.raises(DownloadError, match="Nothing was written"):
@@ -226,8 +226,8 @@ def case_78_commit_is_a_path(lab: HubLab) -> None:
     assert lab.kept() == [] and not lab.folder.exists()
 
 
-@cases(79, "a file `../x` or `/etc/passwd`, a repository `../o/x`", "refused before any request")
-def case_79_names_are_paths(lab: HubLab) -> None:
+@cases("a file `../x` or `/etc/passwd`, a repository `../o/x`", "refused before any request")
+def case_names_are_paths(lab: HubLab) -> None:
     for uri in (
         "hf://org/repo@main/../x",
         "hf://org/repo//etc/passwd",
@@ -243,16 +243,16 @@ def case_79_names_are_paths(lab: HubLab) -> None:
     assert lab.hub.log == [] and not lab.folder.exists()
 
 
-@cases(80, "a login page of a hotel answers instead of the hub", "an error that says so, nothing kept")
-def case_80_captive_portal(lab: HubLab) -> None:
+@cases("a login page of a hotel answers instead of the hub", "an error that says so, nothing kept")
+def case_captive_portal(lab: HubLab) -> None:
     lab.hub.always = (200, {"Content-Type": "text/html", "ETag": '"abc"'})
     with pytest.raises(DownloadError, match=r"not as the hub does.*login page"):
         lab.load()
     assert lab.kept() == [] and lab.server.log == []
 
 
-@cases(81, "401 or 500, and a copy is cached", "that copy, and a warning that it may be old")
-def case_81_cached_copy_after_an_error(lab: HubLab) -> None:
+@cases("401 or 500, and a copy is cached", "that copy, and a warning that it may be old")
+def case_cached_copy_after_an_error(lab: HubLab) -> None:
     assert lab.load() == BODY
     for status in (401, 500):
         lab.caplog.clear()
@@ -262,8 +262,8 @@ def case_81_cached_copy_after_an_error(lab: HubLab) -> None:
     assert lab.waits == []
 
 
-@cases(82, "the hub cannot be reached", "a cached file at once; a missing one is an error within half a minute")
-def case_82_hub_is_dead(lab: HubLab) -> None:
+@cases("the hub cannot be reached", "a cached file at once; a missing one is an error within half a minute")
+def case_hub_is_dead(lab: HubLab) -> None:
     assert lab.load() == BODY
     lab.monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     assert lab.load() == BODY and lab.waits == []
@@ -272,8 +272,8 @@ def case_82_hub_is_dead(lab: HubLab) -> None:
     assert sum(lab.waits) < 30
 
 
-@cases(84, "a revision `refs/pr/1`", "understood")
-def case_84_pull_request(lab: HubLab) -> None:
+@cases("a revision `refs/pr/1`", "understood")
+def case_pull_request(lab: HubLab) -> None:
     lab.hub.repositories["org/repo"].revisions = ("main", "refs/pr/1")
     for revision in ("refs/pr/1", "refs%2Fpr%2F1"):
         assert lab.load(f"hf://org/repo@{revision}/{NAME}") == BODY
@@ -282,8 +282,8 @@ def case_84_pull_request(lab: HubLab) -> None:
     assert sources.resolve(f"hf://org/repo@refs/pr/1/{NAME}").read_bytes() == BODY
 
 
-@cases(85, "four processes want one file", "one body is sent")
-def case_85_four_processes(lab: HubLab) -> None:
+@cases("four processes want one file", "one body is sent")
+def case_four_processes_at_the_hub(lab: HubLab) -> None:
     lab.server.answers(Answer(rate=600_000), path=f"/{SHA256}")
     lab.folder.parent.mkdir()
     with contextlib.ExitStack() as stack:
@@ -293,8 +293,8 @@ def case_85_four_processes(lab: HubLab) -> None:
     assert len(lab.server.log) == 1 and lab.kept() == [f"blobs/{SHA256}", f"snapshots/{COMMIT}/{NAME}"]
 
 
-@cases(86, "a gated or private repository", "the page where to accept the terms, or how to log in; no token is ever shown")
-def case_86_gated(lab: HubLab) -> None:
+@cases("a gated or private repository", "the page where to accept the terms, or how to log in; no token is ever shown")
+def case_gated(lab: HubLab) -> None:
     said = []
     logger = logging.getLogger("huggingface_hub")
     lab.monkeypatch.setattr(logger, "propagate", True)
@@ -327,8 +327,8 @@ def case_86_gated(lab: HubLab) -> None:
     assert hugging_face._without_token(f"a {TOKEN} b") == "a *** b"
 
 
-@cases(87, "a whole model, loaded by transformers from the folder that hubcore fetched", "the same output to the last bit")
-def case_87_transformers(lab: HubLab) -> None:
+@cases("a whole model, loaded by transformers from the folder that hubcore fetched", "the same output to the last bit")
+def case_whole_model_for_transformers(lab: HubLab) -> None:
     import torch
     import transformers
 
@@ -348,16 +348,16 @@ def case_87_transformers(lab: HubLab) -> None:
         assert torch.equal(copy(wav).last_hidden_state, model(wav).last_hidden_state)
 
 
-@cases(88, "a card promises safetensors, and the hub has none", "an error; another file is never taken silently")
-def case_88_no_fallback(lab: HubLab) -> None:
+@cases("a card promises safetensors, and the hub has none", "an error; another file is never taken silently")
+def case_no_safetensors_at_the_hub(lab: HubLab) -> None:
     lab.hub.add("org/repo", {"pytorch_model.bin": BODY, "config.json": b"{}"})
     with pytest.raises(DownloadError, match="has no such file"):
         lab.fetch(Source(lab.uri))
     assert not any("pytorch_model" in line for line in lab.hub.asked) and lab.kept() == []
 
 
-@cases(89, "429 with a huge `Retry-After` for the body", "given up after two minutes without a byte")
-def case_89_retry_after(lab: HubLab) -> None:
+@cases("429 with a huge `Retry-After` for the body", "given up after two minutes without a byte")
+def case_retry_after_of_the_hub(lab: HubLab) -> None:
     lab.monkeypatch.setattr(hugging_face, "STALLED_AFTER", 0.3)
     lab.server.answers(Answer(status=429, headers={"Retry-After": "99999"}), path=f"/{SHA256}")
     began = time.monotonic()
@@ -366,8 +366,8 @@ def case_89_retry_after(lab: HubLab) -> None:
     assert time.monotonic() - began < 10 and lab.kept()[:1] != [f"blobs/{SHA256}"]
 
 
-@cases(90, "a gzip body that unfolds to 300 MB", "broken off at the announced size, nothing kept")
-def case_90_gzip_bomb(lab: HubLab) -> None:
+@cases("a gzip body that unfolds to 300 MB", "broken off at the announced size, nothing kept")
+def case_gzip_body_of_the_hub(lab: HubLab) -> None:
     lab.hub.direct = Answer(gzip.compress(bytes(300_000_000), 9), headers={"Content-Encoding": "gzip"})
     written: list[int] = []
     real = hugging_face._Watch.count
@@ -382,10 +382,8 @@ def case_90_gzip_bomb(lab: HubLab) -> None:
     assert written and max(written) < 30_000_000 and lab.kept() == []
 
 
-@cases(
-    91, "a card names a branch such as `main`", "allowed, as published cards do; pinned at the first fetch, a change is refused"
-)
-def case_91_branch_in_a_card(lab: HubLab) -> None:
+@cases("a card names a branch such as `main`", "allowed, as published cards do; pinned at the first fetch, a change is refused")
+def case_branch_in_a_card(lab: HubLab) -> None:
     assert lab.fetch(Source(lab.uri)).read_bytes() == BODY
     lab.clear_logs()
     assert lab.fetch(Source(lab.uri)).read_bytes() == BODY and lab.hub.log == []
@@ -400,8 +398,8 @@ def case_91_branch_in_a_card(lab: HubLab) -> None:
     assert len(read_registry(lab.cache.parent / "cards.yaml")[0]) == 1
 
 
-@cases(92, "`HF_ENDPOINT` is plain http on another machine", "refused, no request")
-def case_92_endpoint(lab: HubLab) -> None:
+@cases("`HF_ENDPOINT` is plain http on another machine", "refused, no request")
+def case_endpoint_elsewhere(lab: HubLab) -> None:
     for endpoint in ("http://example.org", "ftp://127.0.0.1", "https://user:word@example.org"):
         lab.monkeypatch.setenv("HF_ENDPOINT", endpoint)
         with pytest.raises(DownloadError, match="HF_ENDPOINT is not acceptable"):
@@ -409,8 +407,8 @@ def case_92_endpoint(lab: HubLab) -> None:
     assert lab.hub.log == []
 
 
-@cases(93, "503 twice", "asked again, the right bytes")
-def case_93_unavailable(lab: HubLab) -> None:
+@cases("503 twice", "asked again, the right bytes")
+def case_hub_unavailable(lab: HubLab) -> None:
     lab.hub.faults = [(503, {}), (503, {})]
     assert lab.load() == BODY and len(lab.waits) == 2
 

@@ -43,11 +43,10 @@ def forbid_sockets(lab: HubLab, variable: str) -> None:
 
 
 @cases(
-    38,
     "offline, and the file of an address is not cached",
     "`OfflineError` at once with the command that fetches it, no request",
 )
-def case_38_offline(lab: HubLab) -> None:
+def case_offline_address(lab: HubLab) -> None:
     there, missing = lab.server.answers(Answer()), lab.server.answers(Answer(), path="/missing")
     assert lab.get(there, None) == BODY
     before = len(lab.server.log)
@@ -61,8 +60,8 @@ def case_38_offline(lab: HubLab) -> None:
     assert len(lab.server.log) == before and lab.hub.log == []
 
 
-@cases(83, "offline, and a file of the hub is cached or not", "used; `OfflineError` at once with the command that fetches it")
-def case_83_offline_hub(lab: HubLab) -> None:
+@cases("offline, and a file of the hub is cached or not", "used; `OfflineError` at once with the command that fetches it")
+def case_offline_hub(lab: HubLab) -> None:
     for uri in (lab.uri, lab.fixed, "hf://org/repo"):
         sources.resolve(uri)
     before = len(lab.hub.log)

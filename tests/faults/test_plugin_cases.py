@@ -1,4 +1,4 @@
-"""Plugins that are broken, hostile, installed twice, or go away, by the number of their case."""
+"""Plugins that are broken, hostile, installed twice, or go away."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ def test_case(case: Case, install: Installer, tmp_path: Path, monkeypatch: pytes
     case.run(install, tmp_path, monkeypatch)
 
 
-def broken(number: int, name: str, fault: str) -> None:
-    cases.tested_by(number, f"case_{number}_{name.replace(' ', '_')}", fault, ERROR, f"{BROKEN}[{name}]")
+def broken(name: str, fault: str, test: str = "") -> None:
+    cases.tested_by(name, fault, ERROR, f"{BROKEN}[{test or name.replace('_', ' ')}]")
 
 
 def plugin(install: Installer, name: str, code: str = GOOD, **options: str) -> Path:
@@ -43,26 +43,24 @@ def plugin(install: Installer, name: str, code: str = GOOD, **options: str) -> P
     return install(name, entry_points=POINT.format(name=name), files={f"{name}_mod.py": code}, **options)
 
 
-broken(204, "import error", "a plugin that imports what is not there")
-broken(205, "syntax error", "a plugin with a syntax error")
-broken(206, "system exit", "a plugin that raises SystemExit while it is imported")
-broken(207, "generator exit", "a plugin that raises GeneratorExit while it is imported")
-broken(208, "recursion error", "a plugin that raises RecursionError while it is imported")
-broken(209, "memory error", "a plugin that raises MemoryError while it is imported")
-broken(210, "unprintable error", "a plugin whose error cannot be printed")
-broken(212, "attribute missing", "an entry point that names a class that is not in its module")
-broken(213, "not a class", "an entry point that names something that is no class")
+broken("broken_import", "a plugin that imports what is not there", "import error")
+broken("syntax_error", "a plugin with a syntax error")
+broken("system_exit", "a plugin that raises SystemExit while it is imported")
+broken("generator_exit", "a plugin that raises GeneratorExit while it is imported")
+broken("recursion_error", "a plugin that raises RecursionError while it is imported")
+broken("memory_error", "a plugin that raises MemoryError while it is imported")
+broken("unprintable_error", "a plugin whose error cannot be printed")
+broken("attribute_missing", "an entry point that names a class that is not in its module")
+broken("not_a_class", "an entry point that names something that is no class")
 cases.tested_by(
-    214,
-    "case_214_bad_name",
+    "impossible_name",
     "an entry point with an impossible name (`../../x`, upper case)",
     "not listed; `hubcore doctor` names the distribution",
     f"{ODD}[../../x = a:B]",
     f"{ODD}[Upper = a:B]",
 )
 cases.tested_by(
-    215,
-    "case_215_bad_target",
+    "impossible_target",
     "an entry point with an impossible target (a call, no class)",
     "not listed; `hubcore doctor` names the distribution",
     f"{ODD}[x = os.system('true')]",
@@ -98,11 +96,10 @@ class X(metaclass=Meta): pass
 
 
 @cases(
-    211,
     "a class whose metaclass raises at every attribute, `isinstance` and `issubclass`",
     "listed; loading it is a `PluginError`; everything else works",
 )
-def case_211_hostile_metaclass(install: Installer, folder: Path, patch: pytest.MonkeyPatch) -> None:
+def case_hostile_metaclass(install: Installer, folder: Path, patch: pytest.MonkeyPatch) -> None:
     plugin(install, "broken", HOSTILE)
     assert {"broken", "fbank"} < set(hub.list())
     with pytest.raises(PluginError, match="broken"):
@@ -113,23 +110,23 @@ def case_211_hostile_metaclass(install: Installer, folder: Path, patch: pytest.M
 STEPPED_OVER = "stepped over; `hubcore doctor` names its folder"
 
 
-@cases(216, "an `entry_points.txt` of some other distribution that is binary", STEPPED_OVER)
-def case_216_binary_entry_points(install: Installer, folder: Path, patch: pytest.MonkeyPatch) -> None:
+@cases("an `entry_points.txt` of some other distribution that is binary", STEPPED_OVER)
+def case_binary_entry_points(install: Installer, folder: Path, patch: pytest.MonkeyPatch) -> None:
     plugin(install, "good")
     root = install("garbled", entry_points=b"\xff\xfe\x00binary")
     assert "its metadata cannot be read (UnicodeDecodeError" in reported(root)[0]
     assert "garbled" in CliRunner().invoke(main, ["doctor"]).output
 
 
-@cases(217, "an `entry_points.txt` of some other distribution that is malformed", STEPPED_OVER)
-def case_217_malformed_entry_points(install: Installer, folder: Path, patch: pytest.MonkeyPatch) -> None:
+@cases("an `entry_points.txt` of some other distribution that is malformed", STEPPED_OVER)
+def case_malformed_entry_points(install: Installer, folder: Path, patch: pytest.MonkeyPatch) -> None:
     plugin(install, "good")
     root = install("garbled", entry_points="[hubcore.upstreams]\nno equals sign\n")
     assert "its metadata cannot be read" in reported(root)[0]
 
 
-@cases(218, "a distribution without METADATA, or without a name or version in it", STEPPED_OVER)
-def case_218_no_metadata(install: Installer, folder: Path, patch: pytest.MonkeyPatch) -> None:
+@cases("a distribution without METADATA, or without a name or version in it", STEPPED_OVER)
+def case_no_metadata(install: Installer, folder: Path, patch: pytest.MonkeyPatch) -> None:
     plugin(install, "good")
     root = plugin(install, "nameless")
     for data in (None, b"", b"Metadata-Version: 2.1\nName: nameless\n", b"Version: 1\n"):
@@ -138,8 +135,8 @@ def case_218_no_metadata(install: Installer, folder: Path, patch: pytest.MonkeyP
         (next(root.glob("*.dist-info")) / "METADATA").touch()
 
 
-@cases(219, "a METADATA file that is binary", STEPPED_OVER)
-def case_219_binary_metadata(install: Installer, folder: Path, patch: pytest.MonkeyPatch) -> None:
+@cases("a METADATA file that is binary", STEPPED_OVER)
+def case_binary_metadata(install: Installer, folder: Path, patch: pytest.MonkeyPatch) -> None:
     plugin(install, "good")
     root = plugin(install, "garbled")
     metadata(root, b"\xff\xfe\x00\x01")
@@ -147,23 +144,21 @@ def case_219_binary_metadata(install: Installer, folder: Path, patch: pytest.Mon
 
 
 cases.tested_by(
-    220,
-    "case_220_two_owners",
+    "two_owners",
     "one name in two distributions",
     "listed; using it is an error that names both, and `distribution:name` picks one",
     f"{TESTS}test_two_owners_of_one_name_are_an_error_only_when_it_is_used",
 )
 cases.tested_by(
-    221,
-    "case_221_built_in_name",
+    "built_in_name",
     "a plugin that claims a built-in name",
     "an error that names both, never the plugin's class silently; `hubcore:name` picks the built-in one",
     f"{TESTS}test_a_built_in_name_can_be_contested_but_not_taken",
 )
 
 
-@cases(222, "one distribution twice on `sys.path`, also in two versions", "the first one counts, as for imports; no conflict")
-def case_222_twice(install: Installer, folder: Path, patch: pytest.MonkeyPatch) -> None:
+@cases("one distribution twice on `sys.path`, also in two versions", "the first one counts, as for imports; no conflict")
+def case_installed_twice(install: Installer, folder: Path, patch: pytest.MonkeyPatch) -> None:
     old = install("acme", entry_points=POINT.format(name="acme"), files={"acme_mod.py": "raise ValueError\n"}, version="1.0")
     patch.syspath_prepend(str(old))
     registry.refresh()
@@ -176,8 +171,8 @@ def case_222_twice(install: Installer, folder: Path, patch: pytest.MonkeyPatch) 
     assert type(hub.load("acme")).__name__ == "X"
 
 
-@cases(223, "Ctrl-C while a plugin is imported", "KeyboardInterrupt passes through; the next load tries again")
-def case_223_interrupt(install: Installer, folder: Path, patch: pytest.MonkeyPatch) -> None:
+@cases("Ctrl-C while a plugin is imported", "KeyboardInterrupt passes through; the next load tries again")
+def case_interrupted_import(install: Installer, folder: Path, patch: pytest.MonkeyPatch) -> None:
     root = plugin(install, "slow", "raise KeyboardInterrupt\n")
     with pytest.raises(KeyboardInterrupt):
         hub.load("slow")
@@ -189,8 +184,7 @@ def case_223_interrupt(install: Installer, folder: Path, patch: pytest.MonkeyPat
 
 
 cases.tested_by(
-    224,
-    "case_224_no_imports",
+    "listing_imports_nothing",
     "listing the names",
     "imports no plugin and no torch",
     "tests/hubcore/test_hub.py::test_listing_imports_neither_torch_nor_a_plugin",
@@ -198,11 +192,10 @@ cases.tested_by(
 
 
 @cases(
-    225,
     "50 or 1,000 installed distributions",
     "listing them takes less than 50 ms and 400 ms more than without them, once per process",
 )
-def case_225_many_distributions(install: Installer, folder: Path, patch: pytest.MonkeyPatch) -> None:
+def case_many_distributions(install: Installer, folder: Path, patch: pytest.MonkeyPatch) -> None:
     def seconds(count: int) -> float:
         root = folder / str(count)
         for number in range(count):
@@ -229,8 +222,8 @@ def case_225_many_distributions(install: Installer, folder: Path, patch: pytest.
     hub.list()
 
 
-@cases(226, "two threads load one plugin at once", "it is imported once, both get its class")
-def case_226_threads(install: Installer, folder: Path, patch: pytest.MonkeyPatch) -> None:
+@cases("two threads load one plugin at once", "it is imported once, both get its class")
+def case_two_threads_import(install: Installer, folder: Path, patch: pytest.MonkeyPatch) -> None:
     code = "import time, builtins\nbuiltins.times_imported = getattr(builtins, 'times_imported', 0) + 1\ntime.sleep(0.2)\n"
     plugin(install, "slow", code + GOOD)
     got: list[type] = []
@@ -250,11 +243,10 @@ def case_226_threads(install: Installer, folder: Path, patch: pytest.MonkeyPatch
 
 
 @cases(
-    227,
     "a plugin is uninstalled while a process runs",
     "what is loaded goes on working; a first load is a `PluginError`; after `hub.refresh()` the name is unknown",
 )
-def case_227_uninstalled(install: Installer, folder: Path, patch: pytest.MonkeyPatch) -> None:
+def case_uninstalled_meanwhile(install: Installer, folder: Path, patch: pytest.MonkeyPatch) -> None:
     roots = [plugin(install, "used"), plugin(install, "unused")]
     used = hub.load("used")
     assert {"used", "unused"} < set(hub.list())
@@ -274,12 +266,11 @@ HOOK = "from hubcore import hookimpl\n@hookimpl\ndef hubcore_fetch(uri):\n    ra
 
 
 @cases(
-    228,
     "`HUBCORE_DISABLE_PLUGINS` names distributions, or is `*`",
     "none of their names, cards or hooks is used, and nothing of them is imported; hubcore's own stay. An error about such a "
     "name mentions the variable",
 )
-def case_228_disabled(install: Installer, folder: Path, patch: pytest.MonkeyPatch) -> None:
+def case_disabled_plugins(install: Installer, folder: Path, patch: pytest.MonkeyPatch) -> None:
     card = "version: 1\nupstreams:\n  acme_small: {upstream: acme, config: fbank, license: MIT}\n"
     points = (
         "[hubcore.upstreams]\nacme = acme_pkg.mod:X\n[hubcore.registries]\nacme = acme_pkg:cards.yaml\n"

@@ -74,8 +74,8 @@ def reached(lab: Lab, count: int) -> None:
     wait_until(lambda: any(path.stat().st_size >= count for path in lab.parts() if path.exists()))
 
 
-@cases(48, "kill -9 in the middle of a download, twice", "each start resumes the last one, the digest is right")
-def case_48_kill_twice(lab: Lab) -> None:
+@cases("kill -9 in the middle of a download, twice", "each start resumes the last one, the digest is right")
+def case_killed_twice(lab: Lab) -> None:
     url = lab.server.answers(Answer(rate=RATE), Answer(rate=RATE), Answer())
     lengths = []
     for share in (0.25, 0.6):
@@ -90,8 +90,8 @@ def case_48_kill_twice(lab: Lab) -> None:
     assert 0 < lengths[0] < lengths[1] < SIZE and lab.files() == KEPT
 
 
-@cases(49, "eight processes want one file", "one body is sent, eight right results")
-def case_49_eight_processes(lab: Lab) -> None:
+@cases("eight processes want one file", "one body is sent, eight right results")
+def case_eight_processes(lab: Lab) -> None:
     url = lab.server.answers(Answer(rate=RATE))
     with contextlib.ExitStack() as stack:
         children = [stack.enter_context(process(lab, url)) for _ in range(8)]
@@ -99,8 +99,8 @@ def case_49_eight_processes(lab: Lab) -> None:
     assert lab.server.ranges == [None] and lab.server.sent == SIZE and lab.files() == KEPT
 
 
-@cases(50, "kill -9 of the process that holds the lock", "one that waits gets the lock and resumes from there")
-def case_50_holder_killed(lab: Lab) -> None:
+@cases("kill -9 of the process that holds the lock", "one that waits gets the lock and resumes from there")
+def case_holder_killed(lab: Lab) -> None:
     url = lab.server.answers(Answer(rate=RATE // 2), Answer())
     with process(lab, url) as holder:
         reached(lab, SIZE // 10)
@@ -115,8 +115,8 @@ def case_50_holder_killed(lab: Lab) -> None:
     assert lab.server.ranges == [None, f"bytes={there}-"] and lab.files() == KEPT
 
 
-@cases(52, "a file system where locks do nothing, six processes, two killed", "four right results")
-def case_52_locks_do_nothing(lab: Lab) -> None:
+@cases("a file system where locks do nothing, six processes, two killed", "four right results")
+def case_locks_do_nothing(lab: Lab) -> None:
     url = lab.server.answers(Answer(rate=RATE))
     with contextlib.ExitStack() as stack:
         children = [stack.enter_context(process(lab, url, setup=NO_LOCKS)) for _ in range(6)]
@@ -128,8 +128,8 @@ def case_52_locks_do_nothing(lab: Lab) -> None:
     assert lab.files("files") == KEPT
 
 
-@cases(53, "kill -9 after the last byte, before the rename", "the next start checks what is there, no body is sent")
-def case_53_killed_before_rename(lab: Lab) -> None:
+@cases("kill -9 after the last byte, before the rename", "the next start checks what is there, no body is sent")
+def case_killed_before_rename(lab: Lab) -> None:
     url = lab.server.answers(Answer())
     setup = """
     import os
@@ -142,8 +142,8 @@ def case_53_killed_before_rename(lab: Lab) -> None:
     assert lab.get(url) == BODY and lab.server.ranges == [None] and lab.files() == KEPT
 
 
-@cases(64, "Ctrl-C in the middle of a download", "ends within a second, the partial download is kept, the lock is free")
-def case_64_interrupt(lab: Lab) -> None:
+@cases("Ctrl-C in the middle of a download", "ends within a second, the partial download is kept, the lock is free")
+def case_interrupted_download(lab: Lab) -> None:
     url = lab.server.answers(Answer(stall=SIZE // 2), Answer())
     with process(lab, url) as child:
         reached(lab, SIZE // 2)
@@ -157,8 +157,8 @@ def case_64_interrupt(lab: Lab) -> None:
     assert lab.get(url) == BODY and lab.server.ranges == [None, f"bytes={SIZE // 2}-"] and lab.files() == KEPT
 
 
-@cases(65, "two threads of one process want one file", "one download")
-def case_65_threads(lab: Lab) -> None:
+@cases("two threads of one process want one file", "one download")
+def case_two_threads_download(lab: Lab) -> None:
     url = lab.server.answers(Answer(rate=RATE * 3))
     got: list[bytes] = []
     threads = [threading.Thread(target=lambda: got.append(lab.get(url))) for _ in range(2)]
@@ -193,8 +193,8 @@ if child:
 """
 
 
-@cases(66, "a process is forked while it holds the lock, as by a DataLoader", "no deadlock, also if the parent dies")
-def case_66_fork(lab: Lab) -> None:
+@cases("a process is forked while it holds the lock, as by a DataLoader", "no deadlock, also if the parent dies")
+def case_forked_while_locked(lab: Lab) -> None:
     url = lab.server.answers(Answer(rate=RATE), Answer())
     with process(lab, url, setup=FORK) as child:
         out, err = child.communicate(timeout=30)

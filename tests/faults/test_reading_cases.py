@@ -20,7 +20,7 @@ from hubcore import hub
 from hubcore.checkpoints import write_native
 from hubcore.checkpoints.formats.torch_file import TorchFile
 from hubcore.doctor.odd_weights import odd_weights
-from hubcore.errors import CheckpointLayoutError, ChecksumError, MissingWeightsError
+from hubcore.errors import CheckpointError, CheckpointLayoutError, ChecksumError, MissingWeightsError
 from hubcore.sources import resolve as sources
 from hubcore.sources.stamps import hash_file
 from tests.fairseq_layout import fairseq_tree
@@ -56,18 +56,17 @@ def steps(tensor: torch.Tensor) -> list[int]:
 
 
 @cases(
-    183,
     "a fairseq file as zip archive or older file, pickle protocol 2 to 5, and omegaconf and fairseq not installed",
     "the same tensors as `torch.load` gives, to the last bit, ties and strides kept",
 )
-def case_183_every_format(folder: Path, patch: pytest.MonkeyPatch) -> None:
+def case_every_torch_format(folder: Path, patch: pytest.MonkeyPatch) -> None:
     for package in ("omegaconf", "fairseq", "hydra"):
         patch.setitem(sys.modules, package, None)  # importing it is an error now
     upstream = hub.load("wav2vec2_tiny_prompts")
     tree = fairseq_tree(upstream, adam=True)
     weight = tree["model"]["post_extract_proj.weight"]
     tree["model"]["post_extract_proj.weight"] = weight.t().contiguous().t()
-    tree["model"]["tied"] = tree["model"]["post_extract_proj.weight"]
+    tree["model"]["final_proj.weight"] = tree["model"]["post_extract_proj.weight"]
     for protocol in (2, 3, 4, 5):
         for zipped in (True, False):
             path = folder / f"{protocol}-{zipped}.pt"
@@ -77,7 +76,7 @@ def case_183_every_format(folder: Path, patch: pytest.MonkeyPatch) -> None:
                 ours = file.read_many(file.tree["model"])
             assert same(ours, oracle)
             assert all(steps(ours[name]) == steps(oracle[name]) for name in oracle)
-            assert ours["tied"].data_ptr() == ours["post_extract_proj.weight"].data_ptr()
+            assert ours["final_proj.weight"].data_ptr() == ours["post_extract_proj.weight"].data_ptr()
             assert same(weights_of(path), upstream.state_dict())
     assert same(
         weights_of(gold_file("fairseq_tiny_w2v2_groupnorm_dictconfig.pt")),
@@ -85,8 +84,8 @@ def case_183_every_format(folder: Path, patch: pytest.MonkeyPatch) -> None:
     )
 
 
-@cases(184, "saved without checksums (`compute_crc32=False`)", "loads")
-def case_184_no_checksums(folder: Path, _: pytest.MonkeyPatch) -> None:
+@cases("saved without checksums (`compute_crc32=False`)", "loads")
+def case_no_checksums(folder: Path, _: pytest.MonkeyPatch) -> None:
     path = folder / "a.pt"
     path.write_bytes(build.archive(*(replace(record, crc=0) for record in build.parts(build.HONEST_TREE))))
     with TorchFile(path) as file:
@@ -94,23 +93,21 @@ def case_184_no_checksums(folder: Path, _: pytest.MonkeyPatch) -> None:
 
 
 @cases(
-    185,
     "random damage: bits flipped, bytes lost, put in, swapped (`python -m tests.faults.fuzz --mutations 20000`)",
     "read or refused with an error of ours, each within a second; nothing is written, imported or run",
 )
-def case_185_fuzz(folder: Path, _: pytest.MonkeyPatch) -> None:
+def case_random_damage(folder: Path, _: pytest.MonkeyPatch) -> None:
     found = fuzz.fuzz(folder, int(os.environ.get("HUBCORE_FUZZ_MUTATIONS", "1500")), seed=0)
     assert found.wrong == []
     assert sum(found.refused.values()) > 20 * len(fuzz.FORMATS) and found.read > 0
 
 
 @cases(
-    186,
     "a file is replaced between being hashed and being read, or while it is read",
     "one open file is read from start to end; where its card states a SHA-256, a file that was replaced meanwhile is a "
     "`ChecksumError`, and what was loaded is thrown away",
 )
-def case_186_swapped(folder: Path, patch: pytest.MonkeyPatch) -> None:
+def case_file_replaced_while_read(folder: Path, patch: pytest.MonkeyPatch) -> None:
     published, other = folder / "published.pt", folder / "other.pt"
     published.write_bytes(gold_file("fairseq_tiny_w2v2_groupnorm.pt").read_bytes())
     other.write_bytes(gold_file("fairseq_tiny_w2v2_groupnorm_dictconfig.pt").read_bytes())
@@ -143,29 +140,35 @@ def case_186_swapped(folder: Path, patch: pytest.MonkeyPatch) -> None:
 
 
 @cases(
-    187,
     "keys that are no text; weights that are missing, misnamed or of another shape",
     "one error that lists them all; what has a name and is not needed is listed in the load report",
 )
-def case_187_keys(folder: Path, _: pytest.MonkeyPatch) -> None:
+def case_odd_keys(folder: Path, _: pytest.MonkeyPatch) -> None:
     path = folder / "a.pt"
     upstream = hub.load("wav2vec2_tiny_prompts")
 
-    def attempt(change: Any) -> str:
+    def attempt(change: Any, error: type[CheckpointError] = MissingWeightsError) -> str:
         tree = fairseq_tree(upstream)
         change(tree["model"])
         torch.save(tree, path)
-        with pytest.raises(MissingWeightsError, match=r"a\.pt") as caught:
+        with pytest.raises(error, match=r"a\.pt") as caught:
             weights_of(path)
         return str(caught.value)
 
     def lose(state: dict[Any, torch.Tensor]) -> None:
         del state["layer_norm.weight"]
-        state["post_extract_proj.wieght"] = state.pop("post_extract_proj.weight")
+        del state["post_extract_proj.weight"]
         state[7] = state.pop("layer_norm.bias")
 
     said = attempt(lose)
     assert all(name in said for name in ("feature_norm.weight", "feature_norm.bias", "projection.weight"))
+
+    def misname(state: dict[Any, torch.Tensor]) -> None:
+        for name in ("weight", "bias"):
+            state[f"layer_nrom.{name}"] = state.pop(f"layer_norm.{name}")
+
+    said = attempt(misname, CheckpointLayoutError)
+    assert "layer_nrom.weight" in said and "layer_nrom.bias" in said
 
     def reshape(state: dict[Any, torch.Tensor]) -> None:
         for name in ("layer_norm.weight", "layer_norm.bias"):
@@ -174,19 +177,18 @@ def case_187_keys(folder: Path, _: pytest.MonkeyPatch) -> None:
     said = attempt(reshape)
     assert "layer_norm.weight must have shape" in said and "layer_norm.bias must have shape" in said
     tree = fairseq_tree(upstream)
-    tree["model"] |= {7: torch.ones(1), "head.weight": torch.ones(2)}
+    tree["model"] |= {7: torch.ones(1), "final_proj.bias": torch.ones(2)}
     torch.save(tree, path)
     loaded = hub.load("wav2vec2", checkpoint=path)
     assert same(loaded.state_dict(), upstream.state_dict())
-    assert loaded.load_report is not None and loaded.load_report.ignored == ("head.weight",)
+    assert loaded.load_report is not None and loaded.load_report.ignored == ("final_proj.bias",)
 
 
 @cases(
-    188,
     "a file with the right name and another architecture",
     "an error that names the file and every value that differs, wanted and found",
 )
-def case_188_architecture(folder: Path, patch: pytest.MonkeyPatch) -> None:
+def case_another_architecture(folder: Path, patch: pytest.MonkeyPatch) -> None:
     torch.save(fairseq_tree(hub.load("wav2vec2_tiny_prompts")), folder / "wav2vec_small.pt")
     (folder / "cards.yaml").write_text(
         "version: 1\nupstreams:\n  mine: {upstream: wav2vec2, config: base, license: MIT, sources: [{uri: wav2vec_small.pt}]}\n"
@@ -197,12 +199,11 @@ def case_188_architecture(folder: Path, patch: pytest.MonkeyPatch) -> None:
 
 
 @cases(
-    189,
     "weights that are NaN, infinite or nothing but zeros",
     "loaded, since they are what was published; `odd_weights(model.state_dict())` names them, and an extraction refuses "
     "features that are not finite",
 )
-def case_189_odd_weights(folder: Path, _: pytest.MonkeyPatch) -> None:
+def case_odd_weights(folder: Path, _: pytest.MonkeyPatch) -> None:
     tree = fairseq_tree(hub.load("wav2vec2_tiny_prompts"))
     torch.save(tree, folder / "good.pt")
     assert odd_weights(weights_of(folder / "good.pt")) == ()
@@ -218,8 +219,7 @@ def case_189_odd_weights(folder: Path, _: pytest.MonkeyPatch) -> None:
 
 
 cases.tested_by(
-    190,
-    "case_190_safetensors_headers",
+    "safetensors_headers",
     "safetensors files: a name that stands twice (the last one wins elsewhere), empty names, `../` in names, holes, overlaps, "
     "sizes that overflow, odd types, deep JSON",
     "refused when the file is opened",
@@ -252,11 +252,10 @@ write_native(Path(sys.argv[1]), {"weight": torch.ones(4096)}, config=Config(), u
 
 
 @cases(
-    191,
     "a process that writes a checkpoint is killed half-way, or two write the same one",
     "what was there stays until a whole file replaces it; half a file never has the name of one",
 )
-def case_191_killed_writer(folder: Path, _: pytest.MonkeyPatch) -> None:
+def case_killed_writer(folder: Path, _: pytest.MonkeyPatch) -> None:
     path = folder / "a.safetensors"
     write_native(path, STATE, config=Config(), upstream="Toy")
     before = path.read_bytes()
@@ -315,19 +314,20 @@ STARTS_PROCESSES = {
     ("hubcore/doctor/distribution.py", "subprocess.run"),
     ("hubcore/doctor/process.py", "subprocess"),
     ("hubcore/doctor/process.py", "subprocess.run"),
+    ("hubcore/pretrain/provenance.py", "subprocess"),
+    ("hubcore/pretrain/provenance.py", "subprocess.run"),
     ("plugins/hubcore_ofa_wav2vec2/bundled/make_prompts.py", "subprocess"),
     ("plugins/hubcore_ofa_wav2vec2/bundled/make_prompts.py", "subprocess.run"),
 }
-"""Doctor and `plugin check` start this interpreter to import a plugin apart; the maker of demo data unpacks Debian's files.
-No checkpoint is near any of them."""
+"""Doctor and `plugin check` start this interpreter to import a plugin apart, a run asks git for its revision, the maker of demo
+data unpacks Debian's files. No checkpoint is near any of them."""
 
 
 @cases(
-    192,
     "somebody adds `torch.load`, `pickle.load`, `yaml.load`, `eval`, `exec` or `extractall` to the library",
     "a test that reads all of its code fails",
 )
-def case_192_static(*_: object) -> None:
+def case_unsafe_call_in_the_library(*_: object) -> None:
     files = [*(REPOSITORY / "hubcore").rglob("*.py"), *(REPOSITORY / "plugins").rglob("*.py")]
     found = []
     for path in files:

@@ -1,4 +1,4 @@
-"""Registry files that are wrong or hostile, by the number of their case."""
+"""Registry files that are wrong or hostile."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ ERROR = "`RegistryError` with file and line; every other file and record stays u
 HEAD = "version: 1\nupstreams:\n"
 
 
-def bad_file(number: int, label: str, fault: str, *ids: str, outcome: str = ERROR) -> None:
-    cases.tested_by(number, f"case_{number}_{label}", fault, outcome, *(f"{BAD_FILE}[{name}]" for name in ids))
+def bad_file(name: str, fault: str, *ids: str, outcome: str = ERROR) -> None:
+    cases.tested_by(name, fault, outcome, *(f"{BAD_FILE}[{id_}]" for id_ in ids))
 
 
 def test_case(case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -36,15 +36,15 @@ def errors_in(path: Path, text: str | bytes) -> list[str]:
         return [str(error)]
 
 
-bad_file(193, "python_tags", "a tag that makes Python objects (`!!python/object/apply`, `!!python/name`)",
+bad_file("python_tags", "a tag that makes Python objects (`!!python/object/apply`, `!!python/name`)",
          "python tag", "python name", "import path", outcome=f"{ERROR}; nothing is imported or called")  # fmt: skip
-bad_file(194, "duplicate_keys", "a name or field that stands twice", "duplicate record", "duplicate field")
-bad_file(195, "aliases", "anchors and aliases", "anchor")
-bad_file(196, "merge_keys", "merge keys (`<<`)", "merge key")
+bad_file("duplicate_keys", "a name or field that stands twice", "duplicate record", "duplicate field")
+bad_file("aliases", "anchors and aliases", "anchor")
+bad_file("merge_keys", "merge keys (`<<`)", "merge key")
 
 
-@cases(197, "billion laughs in YAML", "`RegistryError` at the first anchor, before anything unfolds")
-def case_197_laughs(folder: Path, patch: pytest.MonkeyPatch) -> None:
+@cases("billion laughs in YAML", "`RegistryError` at the first anchor, before anything unfolds")
+def case_billion_laughs_in_yaml(folder: Path, patch: pytest.MonkeyPatch) -> None:
     laughs = "".join(f"  a{k}: &a{k} [{', '.join([f'*a{k - 1}'] * 10) if k else 'ha'}]\n" for k in range(30))
     (said,) = errors_in(folder / "a.yaml", HEAD + laughs)
     assert "a.yaml, line 3: anchors and aliases are not allowed" in said
@@ -55,19 +55,18 @@ def case_197_laughs(folder: Path, patch: pytest.MonkeyPatch) -> None:
     assert [problem.owner for problem in current_registry().problems] == ["user"]
 
 
-bad_file(198, "deep", "lists nested 5,000 deep", "deep")
-bad_file(199, "numbers", "an unquoted revision or checksum of digits, which YAML takes for a number", "numeric revision",
-         "numeric checksum", outcome=f"{ERROR}: put it in quotes")  # fmt: skip
-bad_file(200, "no_and_on", "names such as `no:` and `on:`, which YAML takes for false and true", "boolean name",
+bad_file("deep_yaml", "lists nested 5,000 deep", "deep")
+bad_file("digits_taken_for_numbers", "an unquoted revision or checksum of digits, which YAML takes for a number",
+         "numeric revision", "numeric checksum", outcome=f"{ERROR}: put it in quotes")  # fmt: skip
+bad_file("no_and_on", "names such as `no:` and `on:`, which YAML takes for false and true", "boolean name",
          "boolean field", outcome=f"{ERROR}: put it in quotes")  # fmt: skip
 
 
 @cases(
-    201,
     "a file that is not UTF-8, begins with a byte order mark, or has 10 MB",
     "`RegistryError`; the byte order mark, which some editors write, is allowed",
 )
-def case_201_encodings(folder: Path, _: pytest.MonkeyPatch) -> None:
+def case_odd_encodings(folder: Path, _: pytest.MonkeyPatch) -> None:
     record = "  mine: {upstream: fbank, license: MIT, note: 'é'}\n"
     assert "must be a UTF-8 text file" in errors_in(folder / "a.yaml", (HEAD + record).encode("latin-1"))[0]
     assert "must be a UTF-8 text file" in errors_in(folder / "a.yaml", (HEAD + record).encode("utf-16"))[0]
@@ -78,16 +77,15 @@ def case_201_encodings(folder: Path, _: pytest.MonkeyPatch) -> None:
         read_registry(folder)
 
 
-bad_file(202, "unknown_field", "a field that is misspelt or unknown", "unknown field", "no licence", outcome=f"{ERROR}, and "
+bad_file("unknown_field", "a field that is misspelt or unknown", "unknown field", "no licence", outcome=f"{ERROR}, and "
          "the nearest field")  # fmt: skip
 
 
 @cases(
-    203,
     "a source without SHA-256 or size, with a wrong one, or with an address that is not https",
     "missing: allowed, as many publishers state none; pinned at the first fetch. Wrong or not https: `RegistryError`",
 )
-def case_203_sources(folder: Path, _: pytest.MonkeyPatch) -> None:
+def case_odd_sources(folder: Path, _: pytest.MonkeyPatch) -> None:
     def said(source: str) -> list[str]:
         text = f"{HEAD}  good: {{upstream: fbank, license: MIT}}\n"
         found = errors_in(folder / "a.yaml", f"{text}  mine:\n    upstream: a\n    license: b\n    sources: [{source}]\n")

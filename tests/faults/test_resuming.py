@@ -34,36 +34,36 @@ def test_case(case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplo
         case.run(lab)
 
 
-@cases(2, "the connection is cut at a third, twice", "two `Range` requests go on from there, right bytes")
-def case_02_cut_twice(lab: Lab) -> None:
+@cases("the connection is cut at a third, twice", "two `Range` requests go on from there, right bytes")
+def case_cut_twice(lab: Lab) -> None:
     assert lab.get(lab.server.answers(Answer(cut=THIRD), Answer(cut=THIRD), Answer())) == BODY
     assert lab.server.ranges == [None, f"bytes={THIRD}-", f"bytes={2 * THIRD}-"]
     assert lab.server.log[1].headers["if-range"] == '"v1"'
     assert lab.server.sent == SIZE and lab.files() == KEPT
 
 
-@cases(3, "a cut, then the file on the server changes", "`If-Range` makes it begin anew, nothing is spliced")
-def case_03_changed_meanwhile(lab: Lab) -> None:
+@cases("a cut, then the file on the server changes", "`If-Range` makes it begin anew, nothing is spliced")
+def case_changed_meanwhile(lab: Lab) -> None:
     url = lab.server.answers(Answer(OTHER, cut=THIRD, etag='"old"'), Answer())
     assert lab.get(url, None) == BODY
     assert lab.server.ranges == [None, f"bytes={THIRD}-"] and lab.server.log[1].headers["if-range"] == '"old"'
 
 
-@cases(4, "a server that ignores `Range` and answers 200", "begun anew, nothing is spliced")
-def case_04_range_ignored(lab: Lab) -> None:
+@cases("a server that ignores `Range` and answers 200", "begun anew, nothing is spliced")
+def case_range_ignored(lab: Lab) -> None:
     assert lab.get(lab.server.answers(Answer(cut=THIRD), Answer(ranges=False)), None) == BODY
     assert lab.server.ranges == [None, f"bytes={THIRD}-"]
 
 
-@cases(5, "nothing comes for longer than the read timeout", "resumed from there")
-def case_05_stall(lab: Lab) -> None:
+@cases("nothing comes for longer than the read timeout", "resumed from there")
+def case_stalled_download(lab: Lab) -> None:
     lab.monkeypatch.setattr(transfer, "READ_TIMEOUT", 0.2)
     assert lab.get(lab.server.answers(Answer(stall=THIRD), Answer())) == BODY
     assert lab.server.ranges == [None, f"bytes={THIRD}-"]
 
 
-@cases(28, "a 206 with another range than was asked for", "begun anew")
-def case_28_wrong_range(lab: Lab) -> None:
+@cases("a 206 with another range than was asked for", "begun anew")
+def case_wrong_range(lab: Lab) -> None:
     for number, wrong in enumerate(
         (f"bytes 0-{SIZE - 1}/{SIZE}", f"bytes {THIRD}-{SIZE - 1}/{SIZE + 1}", "bytes */*", "x", "")
     ):
@@ -74,53 +74,53 @@ def case_28_wrong_range(lab: Lab) -> None:
         assert ranges == [None, f"bytes={THIRD}-", None], wrong
 
 
-@cases(29, "a part that a dead process left", "resumed from its length")
-def case_29_part_of_a_dead_process(lab: Lab) -> None:
+@cases("a part that a dead process left", "resumed from its length")
+def case_part_of_a_dead_process(lab: Lab) -> None:
     url = lab.server.answers(Answer())
     lab.leave_part(url, BODY[:THIRD])
     assert lab.get(url) == BODY
     assert lab.server.ranges == [f"bytes={THIRD}-"] and lab.files() == KEPT
 
 
-@cases(30, "a part without its sidecar", "begun anew")
-def case_30_no_sidecar(lab: Lab) -> None:
+@cases("a part without its sidecar", "begun anew")
+def case_no_sidecar(lab: Lab) -> None:
     url = lab.server.answers(Answer())
     lab.leave_part(url, BODY[:THIRD], sidecar="")
     assert lab.get(url) == BODY and lab.server.ranges == [None] and lab.files() == KEPT
 
 
-@cases(31, "a part of another address", "begun anew")
-def case_31_other_address(lab: Lab) -> None:
+@cases("a part of another address", "begun anew")
+def case_other_address(lab: Lab) -> None:
     url = lab.server.answers(Answer())
     lab.leave_part(url, OTHER[:THIRD], of="https://example.org/other")
     assert lab.get(url) == BODY and lab.server.ranges == [None] and lab.files() == KEPT
 
 
-@cases(32, "a flipped bit inside a part", "noticed by the SHA-256, fetched again from the beginning")
-def case_32_flipped_bit(lab: Lab) -> None:
+@cases("a flipped bit inside a part", "noticed by the SHA-256, fetched again from the beginning")
+def case_flipped_bit_in_a_part(lab: Lab) -> None:
     url = lab.server.answers(Answer())
     lab.leave_part(url, bytes([BODY[0] ^ 1]) + BODY[1:THIRD])
     assert lab.get(url) == BODY
     assert lab.server.ranges == [f"bytes={THIRD}-", None] and lab.files() == KEPT
 
 
-@cases(33, "a part that is complete (a crash before the rename)", "checked and kept, no request")
-def case_33_complete_part(lab: Lab) -> None:
+@cases("a part that is complete (a crash before the rename)", "checked and kept, no request")
+def case_complete_part(lab: Lab) -> None:
     url = lab.server.answers(Answer())
     lab.leave_part(url, BODY)
     assert lab.get(url) == BODY and lab.server.log == [] and lab.files() == KEPT
 
 
-@cases(34, "a part that is longer than the file", "the server's 416 makes it begin anew")
-def case_34_part_too_long(lab: Lab) -> None:
+@cases("a part that is longer than the file", "the server's 416 makes it begin anew")
+def case_part_too_long(lab: Lab) -> None:
     url = lab.server.answers(Answer())
     lab.leave_part(url, BODY + b"more", total=None)
     assert lab.get(url) == BODY
     assert lab.server.ranges == [f"bytes={SIZE + 4}-", None] and lab.files() == KEPT
 
 
-@cases(35, "a part whose sidecar is garbage", "begun anew")
-def case_35_garbage_sidecar(lab: Lab) -> None:
+@cases("a part whose sidecar is garbage", "begun anew")
+def case_garbage_sidecar(lab: Lab) -> None:
     for garbage in ("{", "[]", '{"url": 3, "validator": 4, "total": "x"}', "\0"):
         url = lab.server.answers(Answer())
         lab.leave_part(url, BODY[:THIRD], sidecar=garbage)
@@ -129,14 +129,14 @@ def case_35_garbage_sidecar(lab: Lab) -> None:
         lab.server.log.clear()
 
 
-@cases(36, "a weak ETag", "begun anew rather than spliced")
-def case_36_weak_etag(lab: Lab) -> None:
+@cases("a weak ETag", "begun anew rather than spliced")
+def case_weak_etag(lab: Lab) -> None:
     assert lab.get(lab.server.answers(Answer(cut=THIRD, etag='W/"v1"'), Answer(etag='W/"v1"')), None) == BODY
     assert lab.server.ranges == [None, None]
 
 
-@cases(37, "no ETag, or a date that is too young to tell two versions apart", "begun anew; an older date is enough")
-def case_37_no_etag(lab: Lab) -> None:
+@cases("no ETag, or a date that is too young to tell two versions apart", "begun anew; an older date is enough")
+def case_no_etag(lab: Lab) -> None:
     assert lab.get(lab.server.answers(Answer(cut=THIRD, etag=None), Answer(etag=None), path="/a"), None) == BODY
     young = {"Last-Modified": time.strftime("%a, %d %b %Y %H:%M:%S GMT", time.gmtime())}
     assert lab.get(lab.server.answers(Answer(cut=THIRD, etag=None, headers=young), Answer(), path="/b"), None) == BODY
@@ -146,8 +146,8 @@ def case_37_no_etag(lab: Lab) -> None:
     assert lab.get(url, None) == BODY and lab.server.ranges[-1] == f"bytes={THIRD}-"
 
 
-@cases(51, "the disk is full", "an error that says so, the partial download is kept and resumed once there is room")
-def case_51_disk_full(lab: Lab) -> None:
+@cases("the disk is full", "an error that says so, the partial download is kept and resumed once there is room")
+def case_disk_full(lab: Lab) -> None:
     url = lab.server.answers(Answer())
     with file_size_limit(THIRD), pytest.raises(DownloadError, match=r"does not fit.*Free some space"):
         lab.get(url)
@@ -183,11 +183,10 @@ class file_size_limit:
 
 
 @cases(
-    63,
     "what is told about the progress raises an error",
     "that error comes out, the part is kept, the lock is free",
 )
-def case_63_progress_raises(lab: Lab) -> None:
+def case_progress_raises(lab: Lab) -> None:
     url = lab.server.answers(Answer())
 
     def break_off(done: int, total: int | None) -> None:
@@ -202,8 +201,8 @@ def case_63_progress_raises(lab: Lab) -> None:
     assert lab.get(url) == BODY and lab.server.ranges == [None, f"bytes={there}-"] and lab.files() == KEPT
 
 
-@cases(68, "the clock jumps by an hour, either way", "no difference: a part is resumed under the lock, whatever its age")
-def case_68_clock(lab: Lab) -> None:
+@cases("the clock jumps by an hour, either way", "no difference: a part is resumed under the lock, whatever its age")
+def case_clock_jumps(lab: Lab) -> None:
     url = lab.server.answers(Answer())
     for shift in (-3600.0, 3600.0):
         part = lab.leave_part(url, BODY[:THIRD])
