@@ -102,7 +102,11 @@ class RegistryError(HubcoreError):
 
 
 class OptionError(HubcoreError, ValueError):
-    """An option's name or value is impossible; the message says which values are possible."""
+    """An option's name or value is impossible; `option` is its name, where the class has no option of that name."""
+
+    def __init__(self, what: str = "", fix: str = "", option: str | None = None) -> None:
+        self.option = option
+        super().__init__(what, fix)
 
 
 class CheckpointError(HubcoreError):

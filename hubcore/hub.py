@@ -26,6 +26,8 @@ from hubcore.registry.names import current_registry
 from hubcore.sources.resolve import fetch_card, resolve
 
 if TYPE_CHECKING:
+    import torch
+
     from hubcore.describe import UpstreamInfo
     from hubcore.protocol import Upstream
 
@@ -62,12 +64,21 @@ def info(name: str) -> UpstreamInfo:
     return describe(current_registry().find(_checked(name)))
 
 
-def load(name: str, checkpoint: str | os.PathLike[str] | None = None, **options: Any) -> Upstream:
+def load(
+    name: str,
+    checkpoint: str | os.PathLike[str] | None = None,
+    *,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | None = None,
+    **options: Any,
+) -> Upstream:
     """The upstream that a name means, with its weights, in eval mode: an object of exactly the class `info` shows.
 
     Args:
         name: a name of `list()`.
         checkpoint: your own weights instead of the card's: a path, `https://...` or `hf://org/repo[@revision][/file]`.
+        device: where the weights go; the CPU if None.
+        dtype: their type, such as `torch.float16`; float32 if None.
         **options: options of that class; an unknown one is an error.
 
     Raises:
@@ -86,7 +97,7 @@ def load(name: str, checkpoint: str | os.PathLike[str] | None = None, **options:
     from hubcore.loading import build_upstream
 
     entry = current_registry().find(_checked(name))
-    upstream: Upstream = build_upstream(entry, checkpoint, options)
+    upstream: Upstream = build_upstream(entry, checkpoint, options, device=device, dtype=dtype)
     current_hooks().upstream_loaded(upstream, entry.card)
     return upstream
 
@@ -122,11 +133,11 @@ def refresh() -> None:
 
 def _checked(name: str) -> str:
     if not isinstance(name, str):
-        raise OptionError(f"the name is a {type(name).__name__}. It must be a text such as 'fbank'; hub.list() has them all.")
+        raise OptionError(f"hub.load() takes a name (str), got {type(name).__name__}.", "Example: hub.load('fbank').")
     if (os.sep in name and "://" not in name) or name.endswith((".pt", ".pth", ".ckpt", ".safetensors")):
         raise CheckpointError(
-            f"{name!r} looks like a file, but hub.load takes the name of an upstream. The class must be known before the "
-            f"file is opened. Use hub.load('wav2vec2', checkpoint={name!r}), or Wav2Vec2Upstream.from_checkpoint({name!r})."
+            f"{name!r} looks like a file, but hub.load() takes the name of an upstream.",
+            f"Use hub.load('wav2vec2', checkpoint={name!r}), or Wav2Vec2Upstream.from_checkpoint({name!r}).",
         )
     return name
 

@@ -1,4 +1,8 @@
-"""From a registry entry to a running upstream: import the class, get the weights, build, check."""
+"""One way to load: a name or a source is found, options are checked, the checkpoint is fetched, the class builds from the file.
+
+`hub.load` and `hubcore extract` come in by `build_upstream`, `from_checkpoint` and `hubcore convert` by `load_checkpoint`.
+Imports no torch.
+"""
 
 from __future__ import annotations
 
@@ -8,15 +12,138 @@ import inspect
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
-from hubcore.card import Card
-from hubcore.errors import ChecksumError, HubcoreError, OptionError, PluginError, UnavailableUpstreamError, nearest_names
+from hubcore.card import Card, Source
+from hubcore.errors import ChecksumError, HubcoreError, OptionError, PluginError, UnavailableUpstreamError
+from hubcore.options import check_options, is_based, option_names, own_methods
 from hubcore.registry.names import Entry, Family
 from hubcore.registry.reading import find_line
-from hubcore.sources.resolve import fetch_card, resolve
+from hubcore.sources.resolve import fetch, find_checkpoint
 from hubcore.sources.stamps import file_sha256
 from hubcore.text import error_text
+
+if TYPE_CHECKING:
+    import torch
+
+_NO_OPTIONS: Mapping[str, Any] = MappingProxyType({})
+
+
+def build_upstream(
+    entry: Entry,
+    checkpoint: str | os.PathLike[str] | None = None,
+    options: Mapping[str, Any] = _NO_OPTIONS,
+    *,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | None = None,
+) -> Any:
+    """The upstream of an entry, in eval mode, with its card attached; see `hubcore.hub.load`."""
+    from hubcore.protocol import missing_parts  # imports torch
+
+    family, card = entry.family, entry.card
+    if family is None or family.missing:
+        raise _unavailable(entry)
+    cls = import_class(family)
+    ways = _ways(cls, family)
+    if checkpoint is not None or (card is not None and card.sources):
+        if not ways & {"from_file", "from_checkpoint"}:
+            raise _no_loader(family)
+        found = card if checkpoint is None and card is not None else find_checkpoint(checkpoint or "")
+        upstream = load_checkpoint(cls, found, options, card=card, device=device, dtype=dtype)
+    else:
+        upstream = _without_weights(cls, card, family, ways, options, device, dtype)
+    lacking = missing_parts(upstream)
+    if lacking:
+        raise _no_upstream(family, lacking)
+    return upstream.eval() if hasattr(upstream, "eval") else upstream
+
+
+def load_checkpoint(
+    cls: type[Any],
+    found: Path | Source | Card,
+    options: Mapping[str, Any],
+    *,
+    card: Card | None = None,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | None = None,
+) -> Any:
+    """An upstream with the weights of a checkpoint: checks the options, fetches the file, builds.
+
+    Args:
+        cls: the class.
+        found: of `find_checkpoint`; nothing has been fetched yet.
+        options: the caller's.
+        card: the one whose options hold where the caller gives none; `found` if that is a card.
+        device: where the weights go.
+        dtype: their floating-point type; that of the family's `from_file` if None.
+    """
+    from hubcore.checkpoints.runs import run_card  # its package imports torch
+
+    card = found if isinstance(found, Card) else card
+    chosen = {**(card.options if card else {}), **options}
+    if isinstance(found, Card) and found.config is not None and hasattr(cls, "configs"):
+        chosen.setdefault("config", found.config)  # for a file without a config; one that has its own is checked
+    with naming_the_card(card, options):
+        check_options(cls, chosen, with_weights=True)
+        _check_place(device, dtype)
+        path = fetch(found)
+        upstream = _from_file(cls, path, chosen, device, dtype)
+    upstream.card = found if isinstance(found, Card) else run_card(path)
+    if isinstance(found, Card):
+        _check_not_replaced(found, path)
+    return upstream
+
+
+def _from_file(
+    cls: type[Any], path: Path, options: Mapping[str, Any], device: torch.device | str | None, dtype: torch.dtype | None
+) -> Any:
+    """Calls the class's own loader with the options; what it cannot do of `layers`, `device` and `dtype` is done afterwards."""
+    direct = is_based(cls) and "from_checkpoint" not in own_methods(cls)
+    load = cls.from_file if direct else cls.from_checkpoint
+    given, layers = dict(options), None
+    if direct and "layers" not in (option_names(cls, with_weights=True, declared=True) or ()):
+        layers = given.pop("layers", None)
+    place = _place(device, dtype)
+    taken = {name: place.pop(name) for name in [*place] if name in inspect.signature(load).parameters}
+    upstream = load(path, **given, **taken)
+    if layers is not None:
+        upstream.default_layers = layers
+    return _moved(upstream, place)
+
+
+def _without_weights(
+    cls: type[Any],
+    card: Card | None,
+    family: Family,
+    ways: set[str],
+    options: Mapping[str, Any],
+    device: torch.device | str | None,
+    dtype: torch.dtype | None,
+) -> Any:
+    """An upstream that needs no checkpoint, built from the card's config and options."""
+    chosen = {**(card.options if card else {}), **options}
+    with naming_the_card(card, options):
+        check_options(cls, chosen, with_weights=False)
+        _check_place(device, dtype)
+        if reads_checkpoints(cls):
+            raise _random_weights(cls, card, family)
+        try:
+            if "from_config" in ways:
+                upstream = cls.from_config(**{"config": card.config if card else None, **chosen})
+            else:
+                upstream = cls(**chosen)
+        except HubcoreError:
+            raise
+        except Exception as error:
+            if "from_config" in ways:
+                raise
+            raise _not_built(family, error) from error
+    upstream.card = card
+    return _moved(upstream, _place(device, dtype))
+
+
+# Classes --------------------------------------------------------------------------------------------------------------
 
 
 def import_class(family: Family) -> type[Any]:
@@ -27,67 +154,23 @@ def import_class(family: Family) -> type[Any]:
         >>> import_class(current_registry().find("fbank").family).__name__
         'FbankUpstream'
     """
-    owner = f"{family.distribution} {family.version}"
     try:
         found = getattr(importlib.import_module(family.module), family.class_name)
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # an import may end in anything, SystemExit included
-        raise PluginError(
-            f"{family.target}, the class of {family.name!r}, cannot be imported: {error_text(error)}. It belongs to {owner}. "
-            "Update or mend that distribution; every other upstream goes on working. `hubcore doctor` shows where it fails."
-        ) from error
+        raise _not_imported(family, error) from error
     if not isinstance(found, type):
-        raise PluginError(f"{family.target} is a {type(found).__name__}, not a class. It belongs to {owner}: tell its authors.")
+        raise PluginError(f"{family.target} is a {type(found).__name__}, not a class. {_owner(family)}", "Tell its authors.")
     return found
 
 
-def build_upstream(entry: Entry, checkpoint: str | os.PathLike[str] | None, options: Mapping[str, Any]) -> Any:
-    """The upstream of an entry, in eval mode, with its card attached; see `hubcore.hub.load`."""
-    from hubcore.protocol import missing_parts
-    from hubcore.upstream import check_options
-
-    family, card = entry.family, entry.card
-    if family is None or family.missing:
-        raise UnavailableUpstreamError(f"{entry.name!r} cannot run here: {entry.unavailable}. `hubcore doctor` shows more.")
-    cls = import_class(family)
-    wanted = {**(card.options if card else {}), **options}
-    problem = option_problem(cls, card, with_weights=checkpoint is not None or card.needs_weights) if card else None
-    if problem:
-        raise OptionError(problem)
-    if checkpoint is not None or (card is not None and card.sources):
-        known = known_options(cls, with_weights=True)
-        if known is not None:
-            check_options(cls, options, known=known)  # before gigabytes are fetched
-    if checkpoint is not None:
-        path = resolve(checkpoint)
-        with _naming_the_card(card, options):
-            upstream = _method(cls, "from_checkpoint", family)(path, **wanted)
-    elif card is not None and card.sources:
-        if card.config is not None and _has(cls, "configs", family):
-            wanted.setdefault("config", card.config)  # for a file without a config; one that has its own is checked
-        path = fetch_card(card)
-        with _naming_the_card(card, options):
-            upstream = _method(cls, "from_checkpoint", family)(path, **wanted)
-        published = {source.sha256 for source in card.sources if source.sha256}
-        # The stamp tells, for the price of a stat, whether the path still holds the file that was verified.
-        if len(published) == len(card.sources) and path.is_file() and file_sha256(path) not in published:
-            raise ChecksumError(
-                f"{path}, the checkpoint of {card.name!r}, was replaced while it was read. What was loaded may not be the file "
-                "that was verified, and is thrown away. See who writes there, and load again."
-            )
-    else:
-        with _naming_the_card(card, options):
-            upstream = _without_weights(cls, card, family, wanted)
-    if card is not None and checkpoint is None:
-        upstream.card = card
-    lacking = missing_parts(upstream)
-    if lacking:
-        raise PluginError(
-            f"{family.target} lacks {', '.join(lacking)}, so it is no upstream. It belongs to {family.distribution} "
-            f"{family.version}. Its authors can inherit hubcore.UpstreamBase, which has them."
-        )
-    return upstream.eval() if hasattr(upstream, "eval") else upstream
+def _ways(cls: type[Any], family: Family) -> set[str]:
+    """Which ways to build it a class has; a metaclass may answer with any exception."""
+    try:
+        return {name for name in ("from_file", "from_checkpoint", "from_config", "configs") if hasattr(cls, name)}
+    except Exception as error:
+        raise _not_usable(family, error) from error
 
 
 def reads_checkpoints(cls: type[Any]) -> bool:
@@ -98,109 +181,133 @@ def reads_checkpoints(cls: type[Any]) -> bool:
         >>> reads_checkpoints(FbankUpstream)
         False
     """
-    from hubcore.upstream import UpstreamBase
-
-    return issubclass(cls, UpstreamBase) and any("from_file" in vars(base) for base in cls.__mro__ if base is not UpstreamBase)
-
-
-def known_options(cls: type[Any], *, with_weights: bool) -> set[str] | None:
-    """Names of the options that a card of this class may set; None where its signature does not tell.
-
-    Args:
-        cls: the class of a family.
-        with_weights: whether it is built with `from_checkpoint`, not from a config.
-
-    Example:
-        >>> from hubcore_wav2vec2 import Wav2Vec2Upstream
-        >>> "layers" in known_options(Wav2Vec2Upstream, with_weights=True)
-        True
-    """
-    from hubcore.upstream import UpstreamBase, checkpoint_options, config_options
-
-    name = "from_checkpoint" if with_weights else "from_config"
-    try:
-        method = getattr(cls, name, None if with_weights else cls)
-        if getattr(method, "__func__", method) is vars(UpstreamBase)[name].__func__:
-            return checkpoint_options(cls) if with_weights else config_options(cls) | {"config"}
-        parameters = [*inspect.signature(method).parameters.values()][int(with_weights) :]  # type: ignore[arg-type]
-    except Exception:  # a metaclass may answer with anything; building the upstream then says what is wrong
-        return None
-    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
-        return None
-    return {p.name for p in parameters if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)}
+    return is_based(cls) and "from_file" in own_methods(cls)
 
 
 def option_problem(cls: type[Any], card: Card, *, with_weights: bool) -> str | None:
-    """What is wrong with the names of a card's options, with file and line; None if nothing is."""
-    known = known_options(cls, with_weights=with_weights)
-    for name in card.options if known is not None else ():
-        if known is not None and name not in known:
-            near = nearest_names(name, known)
-            hint = f"The nearest are {', '.join(near)}." if near else f"It takes {', '.join(sorted(known)) or 'none'}."
-            return (
-                f"{cls.__name__} has no option called {name!r}, which the card {card.name!r} sets{_place(card, name)}. "
-                f"{hint} Correct the card."
-            )
+    """The first fault in the names of a card's options, with file and line; None if there is none."""
+    try:
+        with naming_the_card(card, {}):
+            check_options(cls, card.options, with_weights=with_weights)
+    except OptionError as error:
+        return str(error)
     return None
 
 
-def _place(card: Card, option: str | None = None) -> str:
-    """The file and the line of a card, or of one of its options, in brackets; empty for a card that is not written yet."""
-    if card.file is None or card.line is None:
-        return ""
-    line = find_line(Path(card.file), card.name, "options", option) if option else None
-    return f" ({card.file}, line {line or card.line})"
-
-
 @contextlib.contextmanager
-def _naming_the_card(card: Card | None, options: Mapping[str, Any]) -> Iterator[None]:
+def naming_the_card(card: Card | None, options: Mapping[str, Any]) -> Iterator[None]:
     """An `OptionError` from here on also says which of the options came from the card, which the user may not know."""
     try:
         yield
     except OptionError as error:
         ours = [name for name in card.options if name not in options] if card else []
+        if error.option is not None:
+            ours = [name for name in ours if name == error.option]
         if card is None or not ours:
             raise
-        values = " and ".join(f"{name}={card.options[name]!r}{_place(card, name)}" for name in ours)
-        raise OptionError(f"{error} The card {card.name!r} sets {values}; what is passed to hub.load wins over it.") from error
+        values = " and ".join(f"{name}={card.options[name]!r}{_line(card, name)}" for name in ours)
+        what = f"{error.what} {error.fix}".strip()
+        fix = "Correct the card, or pass another value to hub.load."
+        raise OptionError(f"{what} The card {card.name!r} sets {values}.", fix, error.option) from error
 
 
-def _has(cls: type[Any], name: str, family: Family) -> bool:
-    """Whether the class has an attribute; a metaclass may answer with any exception."""
+def _line(card: Card, option: str) -> str:
+    """The file and the line of a card's option, in brackets; empty for a card that is not written yet."""
+    if card.file is None or card.line is None:
+        return ""
+    return f" ({card.file}, line {find_line(Path(card.file), card.name, 'options', option) or card.line})"
+
+
+# Device and type ------------------------------------------------------------------------------------------------------
+
+
+def _check_place(device: torch.device | str | None, dtype: torch.dtype | None) -> None:
+    """Raises `OptionError` for a device that cannot be used here, or a type that is not floating-point."""
+    import torch
+
+    if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
+        raise OptionError(f"dtype is {dtype!r}. It must be a floating-point type.", "Use torch.float16, say.")
     try:
-        return hasattr(cls, name)
-    except Exception as error:
-        raise PluginError(
-            f"{family.target} cannot be used: looking for {name} in it gives {error_text(error)}. It belongs to "
-            f"{family.distribution} {family.version}. Update or mend that distribution; every other upstream goes on working."
-        ) from error
+        if device is not None:
+            torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:
+        reason = str(error).partition("\n")[0]
+        raise OptionError(f"the device {device!r} cannot be used here: {reason}", "Use another, such as 'cpu'.") from error
 
 
-def _method(cls: type[Any], name: str, family: Family) -> Any:
-    if not _has(cls, name, family):
-        raise PluginError(
-            f"{family.target} has no {name}, so it cannot load weights. It belongs to {family.distribution}. "
-            "Its authors can inherit hubcore.UpstreamBase, which has it."
+def _place(device: torch.device | str | None, dtype: torch.dtype | None) -> dict[str, Any]:
+    """What the caller has said about device and type, as keywords."""
+    return {name: value for name, value in (("device", device), ("dtype", dtype)) if value is not None}
+
+
+def _moved(upstream: Any, place: Mapping[str, Any]) -> Any:
+    """The upstream on another device or in another type, if one is given."""
+    if place and not hasattr(upstream, "to"):
+        raise OptionError(f"{type(upstream).__name__} has no .to(), so it cannot be moved.", f"Leave out {', '.join(place)}.")
+    return upstream.to(**place) if place else upstream
+
+
+def _check_not_replaced(card: Card, path: Path) -> None:
+    """Raises `ChecksumError` if the file that was verified is not the one at its path any more."""
+    published = {source.sha256 for source in card.sources if source.sha256}
+    # The stamp tells, for the price of a stat, whether the path still holds that file.
+    if len(published) == len(card.sources) and path.is_file() and file_sha256(path) not in published:
+        raise ChecksumError(
+            f"{path}, the checkpoint of {card.name!r}, was replaced while it was read, so it was not loaded.",
+            "See which program writes there, and load again.",
         )
-    return getattr(cls, name)
 
 
-def _without_weights(cls: type[Any], card: Card | None, family: Family, options: Mapping[str, Any]) -> Any:
-    if reads_checkpoints(cls):
-        what = f"the card {card.name!r} names no sources" if card else f"{family.name!r} is a family, not a checkpoint"
-        where = f"add sources to it ({card.file}, line {card.line}), " if card else ""
-        raise OptionError(
-            f"{what}, so the weights would be random. Pass checkpoint=, {where}or build {cls.__name__}(config) yourself if "
-            "random weights are what you want."
-        )
-    if _has(cls, "from_config", family):
-        return cls.from_config(**{"config": card.config if card else None, **options})
-    try:
-        return cls(**options)
-    except HubcoreError:
-        raise
-    except Exception as error:
-        raise PluginError(
-            f"{family.target} could not be built: {error_text(error)}. It belongs to {family.distribution} {family.version}. "
-            "Give it from_config, or a constructor that works with its card's options."
-        ) from error
+# Errors ---------------------------------------------------------------------------------------------------------------
+
+
+def _owner(family: Family) -> str:
+    return f"It belongs to {family.distribution} {family.version}."
+
+
+def _unavailable(entry: Entry) -> UnavailableUpstreamError:
+    return UnavailableUpstreamError(f"{entry.name!r} cannot run here: {entry.unavailable}.", "`hubcore doctor` shows more.")
+
+
+def _not_imported(family: Family, error: BaseException) -> PluginError:
+    return PluginError(
+        f"{family.target}, the class of {family.name!r}, cannot be imported: {error_text(error)}. {_owner(family)}",
+        "Update or fix that distribution; `hubcore doctor` shows where it fails. All other upstreams still work.",
+    )
+
+
+def _not_usable(family: Family, error: Exception) -> PluginError:
+    return PluginError(
+        f"{family.target} cannot be used: asked for its methods, it gives {error_text(error)}. {_owner(family)}",
+        "Update or fix that distribution. All other upstreams still work.",
+    )
+
+
+def _no_loader(family: Family) -> PluginError:
+    return PluginError(
+        f"{family.target} has no from_checkpoint, so it cannot load weights. {_owner(family)}",
+        "Its authors can inherit hubcore.UpstreamBase, which has it.",
+    )
+
+
+def _no_upstream(family: Family, lacking: list[str]) -> PluginError:
+    return PluginError(
+        f"{family.target} lacks {', '.join(lacking)}, so it is no upstream. {_owner(family)}",
+        "Its authors can inherit hubcore.UpstreamBase, which has them.",
+    )
+
+
+def _not_built(family: Family, error: Exception) -> PluginError:
+    return PluginError(
+        f"{family.target} could not be built: {error_text(error)}. {_owner(family)}",
+        "Its authors can give it from_config, or a constructor that works with its card's options.",
+    )
+
+
+def _random_weights(cls: type[Any], card: Card | None, family: Family) -> OptionError:
+    what = f"the card {card.name!r} names no sources" if card else f"{family.name!r} is a family, not a checkpoint"
+    where = f"add sources to it ({card.file}, line {card.line}), " if card else ""
+    return OptionError(
+        f"{what}, so the weights would be random.",
+        f"Pass checkpoint=, {where}or build {cls.__name__}(config) yourself for random weights.",
+    )

@@ -23,7 +23,7 @@ import yaml
 from hubcore.errors import OptionError, nearest_names
 from hubcore.fields import convert, in_words
 
-_NOT_OPTIONS = frozenset({"self", "cls", "path", "source", "model", "wavs", "lengths"})
+_NOT_OPTIONS = frozenset({"self", "cls", "path", "source", "model", "device", "dtype", "wavs", "lengths"})
 """Parameters that hubcore itself fills in."""
 _FIXED_KINDS = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 
@@ -81,23 +81,12 @@ def options_of(cls: type[Any], *, with_weights: bool | None = None) -> tuple[Opt
         >>> option.type, option.default, option.doc
         ('a whole number from 1 to 65,536', 80, 'Number of mel filters.')
     """
-    from hubcore.upstream import UpstreamBase
-
-    based = issubclass(cls, UpstreamBase)
-    if with_weights is None:
-        with_weights = "from_file" in _own_methods(cls) if based else hasattr(cls, "from_checkpoint")
-    if with_weights:
-        own = "from_checkpoint" in _own_methods(cls) or not based
-        found = _parameters(getattr(cls, "from_checkpoint" if own else "from_file"), skip=int(own))
-    elif "from_config" in _own_methods(cls) or (not based and hasattr(cls, "from_config")):
-        found = _parameters(cls.from_config)
-    else:
-        found = {**_fields(getattr(cls, "config_class", None)), **_parameters(cls)}
+    found = _declared(cls, with_weights)
     calls = _parameters(cls.forward if hasattr(cls, "forward") else cls.__call__)
     calls.pop("layers", None)
     if "**" in found or "**" in calls:
         return None
-    if based:
+    if is_based(cls):
         found["config"] = (str | None, None)  # a text can name a config, not be one
         found.setdefault("layers", (Sequence[int] | None, None))
     docs = {**_field_docs(getattr(cls, "config_class", None)), **_argument_docs(cls), **_BASE_DOCS}
@@ -105,6 +94,35 @@ def options_of(cls: type[Any], *, with_weights: bool | None = None) -> tuple[Opt
         Option(name, annotation, default, docs.get(name, ""), at_load=name in found, at_call=name in calls)
         for name, (annotation, default) in sorted({**calls, **found}.items())
     )
+
+
+def option_names(cls: type[Any], *, with_weights: bool | None = None, declared: bool = False) -> frozenset[str] | None:
+    """The names of the options that `hub.load` takes for a class; None where the class does not tell.
+
+    Args:
+        cls: a class of a family.
+        with_weights: see `options_of`.
+        declared: only those that the class itself declares, without what `UpstreamBase` adds to them.
+
+    Example:
+        >>> from hubcore_wav2vec2 import Wav2Vec2Upstream
+        >>> sorted(option_names(Wav2Vec2Upstream, with_weights=True))
+        ['activation_dropout', 'attention_dropout', 'config', 'dropout', 'layers']
+    """
+    try:
+        names = frozenset(_declared(cls, with_weights))
+        added = frozenset(("config", "layers")) if is_based(cls) and not declared else frozenset()
+    except Exception:  # a metaclass may answer with anything; building the upstream then says what is wrong
+        return None
+    return None if "**" in names else names | added
+
+
+def check_options(cls: type[Any], options: Iterable[str], *, with_weights: bool) -> None:
+    """Raises `OptionError` for an option that a class does not have, naming the nearest ones."""
+    known = option_names(cls, with_weights=with_weights)
+    for name in options if known is not None else ():
+        if known is not None and name not in known:
+            raise unknown_option(cls, name, known)
 
 
 def parse(cls: type[Any], pairs: Iterable[str], *, with_weights: bool | None = None) -> dict[str, Any]:
@@ -174,7 +192,9 @@ def unknown_option(cls: type[Any], name: str, known: Iterable[str]) -> OptionErr
     """
     near = nearest_names(name, known)
     hint = f"The nearest are {', '.join(near)}." if near else f"It takes {', '.join(sorted(known)) or 'none'}."
-    return OptionError(f"{cls.__name__} has no option called {name!r}. {hint} `hubcore info` lists its options.")
+    return OptionError(
+        f"{cls.__name__} has no option called {name!r}. {hint}", "`hubcore info` lists its options.", option=name
+    )
 
 
 # Reading a class -----------------------------------------------------------------------------------------------------
@@ -185,11 +205,32 @@ _BASE_DOCS = {
 }
 
 
-def _own_methods(cls: type[Any]) -> set[str]:
-    """Names that a class or one of its bases below `UpstreamBase` defines."""
-    from hubcore.upstream import UpstreamBase
+def _declared(cls: type[Any], with_weights: bool | None) -> dict[str, tuple[Any, Any]]:
+    """Type and default of each option that a class declares itself for `hub.load`."""
+    based, own = is_based(cls), own_methods(cls)
+    if with_weights is None:
+        with_weights = "from_file" in own if based else hasattr(cls, "from_checkpoint")
+    if with_weights:
+        direct = "from_checkpoint" in own or not based
+        return _parameters(getattr(cls, "from_checkpoint" if direct else "from_file"), skip=int(direct))
+    if "from_config" in own or (not based and hasattr(cls, "from_config")):
+        return _parameters(cls.from_config)
+    return {**_fields(getattr(cls, "config_class", None)), **_parameters(cls)}
 
-    return {name for base in cls.__mro__ if not issubclass(UpstreamBase, base) for name in vars(base)}
+
+def _is_base(cls: type[Any]) -> bool:
+    return (cls.__module__, cls.__qualname__) == ("hubcore.upstream", "UpstreamBase")  # which imports this module
+
+
+def is_based(cls: type[Any]) -> bool:
+    """Whether a class inherits from `UpstreamBase`."""
+    return any(map(_is_base, cls.__mro__))
+
+
+def own_methods(cls: type[Any]) -> set[str]:
+    """Names that a class or one of its bases below `UpstreamBase` defines."""
+    bases = itertools.takewhile(lambda base: not _is_base(base), (base for base in cls.__mro__ if base is not object))
+    return {name for base in bases for name in vars(base)}
 
 
 def _parameters(function: Callable[..., Any], skip: int = 0) -> dict[str, tuple[Any, Any]]:

@@ -6,8 +6,6 @@ A third-party class may inherit it or only satisfy `hubcore.Upstream`. Shapes: `
 from __future__ import annotations
 
 import dataclasses
-import difflib
-import inspect
 import operator
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -19,8 +17,11 @@ from torch import Tensor, nn
 from hubcore.card import Card
 from hubcore.checkpoints.report import LoadReport
 from hubcore.errors import AudioError, OptionError
+from hubcore.loading import load_checkpoint
+from hubcore.options import check_options, option_names
 from hubcore.protocol import UpstreamOutput
 from hubcore.ragged import check_wavs
+from hubcore.sources.resolve import find_checkpoint
 
 AnyUpstream = TypeVar("AnyUpstream", bound="UpstreamBase")
 
@@ -97,12 +98,11 @@ class UpstreamBase(nn.Module):
             >>> FbankUpstream.from_config("fbank", num_mel_bins=40).hidden_sizes
             (120,)
         """
-        if config is None:
-            config = next(iter(cls.configs.values()), None)
-        config = named_config(cls, config)
-        fields, own = _config_fields(cls), own_options(cls)
-        options, layers = _without_layers(options, fields | own)
-        check_options(cls, options, known=config_options(cls))
+        check_options(cls, options, with_weights=False)
+        config = named_config(cls, next(iter(cls.configs.values()), None) if config is None else config)
+        fields = {field.name for field in dataclasses.fields(cls.config_class)} if cls.config_class else set()
+        declared = option_names(cls, with_weights=False, declared=True) or fields
+        layers = None if "layers" in declared else options.pop("layers", None)
         changed = {name: value for name, value in options.items() if name in fields}
         if changed:
             config = dataclasses.replace(config, **changed)
@@ -114,13 +114,23 @@ class UpstreamBase(nn.Module):
         return upstream
 
     @classmethod
-    def from_checkpoint(cls: type[AnyUpstream], source: str | Path, *, config: Any = None, **options: Any) -> AnyUpstream:
-        """An upstream with the weights and the architecture of a checkpoint, in eval mode, on the CPU, in float32.
+    def from_checkpoint(
+        cls: type[AnyUpstream],
+        source: str | Path,
+        *,
+        config: Any = None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+        **options: Any,
+    ) -> AnyUpstream:
+        """An upstream with the weights and the architecture of a checkpoint, in eval mode.
 
         Args:
             source: a path (file or Hugging Face directory), `https://...`, `hf://org/repo[@revision][/file]`, or a
-                registered name. A path that exists wins over a name.
+                registered name, whose card's options hold too. A path that exists wins over a name.
             config: a config or the name of one, for a file that does not carry its own; one that does is checked against it.
+            device: where the weights go; the CPU if None.
+            dtype: their type, such as `torch.float16`; float32 if None.
             **options: keywords of the class's `from_file`, and `layers` for `default_layers`; an unknown one is an error.
 
         Raises:
@@ -128,18 +138,8 @@ class UpstreamBase(nn.Module):
             DownloadError: the file could not be obtained.
             OptionError: no such option.
         """
-        from hubcore.checkpoints.runs import run_card
-        from hubcore.sources.resolve import resolve_with_card
-
-        options, layers = _without_layers(options, own_options(cls.from_file))
-        check_options(cls, options, known=checkpoint_options(cls))
-        path, card = resolve_with_card(source)
-        card = card or (run_card(path) if path.is_dir() else None)
-        from_file: Callable[..., AnyUpstream] = cls.from_file
-        upstream = from_file(path, config=config or (card.config if card else None), **options)
-        upstream.card = card
-        if layers is not None:
-            upstream.default_layers = layers
+        given = options if config is None else {"config": config, **options}
+        upstream: AnyUpstream = load_checkpoint(cls, find_checkpoint(source), given, device=device, dtype=dtype)
         return upstream
 
     @classmethod
@@ -298,57 +298,3 @@ def check_config(cls: type[UpstreamBase], config: Any) -> None:
             f"{cls.__name__} was given {config!r:.60}. It must be a {cls.config_class.__name__}. "
             f"{cls.__name__}.from_config(name) takes a name: {', '.join(cls.configs)}."
         )
-
-
-def own_options(function: Callable[..., Any]) -> set[str]:
-    """Names of the keywords that a class or a loader takes beside its config, its model and its path.
-
-    Example:
-        >>> from hubcore_fbank import FbankUpstream
-        >>> own_options(FbankUpstream)
-        set()
-    """
-    parameters = inspect.signature(function).parameters.values()
-    named = {p.name for p in parameters if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)}
-    return named - {"config", "model", "path"}
-
-
-def checkpoint_options(cls: type[UpstreamBase]) -> set[str]:
-    """Names of the options that `cls.from_checkpoint` takes.
-
-    Example:
-        >>> from hubcore_wav2vec2 import Wav2Vec2Upstream
-        >>> sorted(checkpoint_options(Wav2Vec2Upstream))
-        ['activation_dropout', 'attention_dropout', 'config', 'device', 'dropout', 'dtype', 'layers']
-    """
-    return own_options(cls.from_file) | {"config", "layers"}
-
-
-def config_options(cls: type[UpstreamBase]) -> set[str]:
-    """Names of the options that `cls.from_config` takes beside its config.
-
-    Example:
-        >>> from hubcore_fbank import FbankUpstream
-        >>> {"num_mel_bins", "layers"} <= config_options(FbankUpstream)
-        True
-    """
-    return _config_fields(cls) | own_options(cls) | {"layers"}
-
-
-def _config_fields(cls: type[UpstreamBase]) -> set[str]:
-    return {field.name for field in dataclasses.fields(cls.config_class)} if cls.config_class else set()
-
-
-def _without_layers(options: Mapping[str, Any], own: set[str]) -> tuple[dict[str, Any], Any]:
-    """The options without `layers`, and `layers`; a family that has an option of that name gets it itself."""
-    rest = dict(options)
-    return rest, None if "layers" in own else rest.pop("layers", None)
-
-
-def check_options(cls: type[Any], options: Mapping[str, Any], *, known: set[str]) -> None:
-    """Raises `OptionError` for an option that `cls` does not know, naming the nearest ones."""
-    for name in options:
-        if name not in known:
-            near = difflib.get_close_matches(name, sorted(known), n=3, cutoff=0.5)
-            hint = f"The nearest are {', '.join(near)}." if near else f"It takes {', '.join(sorted(known)) or 'none'}."
-            raise OptionError(f"{cls.__name__} has no option called {name!r}. {hint} `hubcore info` shows the class.")

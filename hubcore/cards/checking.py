@@ -155,9 +155,9 @@ def _value_problems(cls: type[Any], card: Card) -> _Found:
     """What a class says to the values of a card's options, built without memory from the card's named config or the first."""
     import torch
 
-    from hubcore.upstream import config_options
+    from hubcore.options import option_names
 
-    options = {name: value for name, value in card.options.items() if name in config_options(cls)}
+    options = {name: value for name, value in card.options.items() if name in (option_names(cls, with_weights=False) or ())}
     try:
         with torch.device("meta"), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # loading says it again, to whoever loads

@@ -39,25 +39,45 @@ def resolve_with_card(source: str | os.PathLike[str]) -> tuple[Path, Card | None
     """The local file or folder of a source, fetched if need be, and the card of a registered name.
 
     Args:
-        source: see the module's first lines. A path that exists wins over a name.
+        source: see `find_checkpoint`.
 
     Raises:
         CheckpointError: a path that does not exist.
         UnknownUpstreamError: neither a path, nor an address, nor a registered name.
         DownloadError: it cannot be fetched.
     """
+    found = find_checkpoint(source)
+    return fetch(found), found if isinstance(found, Card) else None
+
+
+def find_checkpoint(source: str | os.PathLike[str]) -> Path | Source | Card:
+    """The path, the address or the card that a source means; nothing is fetched.
+
+    Args:
+        source: see the module's first lines. A path that exists wins over a name.
+
+    Raises:
+        CheckpointError: a path that does not exist.
+        UnknownUpstreamError: neither a path, nor an address, nor a registered name.
+    """
     text = os.fspath(source)
     if not text or "\0" in text:
         raise CheckpointError(f"the checkpoint is {text!r}. It must be a path, an address or a registered name.")
     if "://" in text:
-        return fetch_source(Source(text)), None
+        return Source(text)
     path = Path(text).expanduser()
     if path.exists():
-        return path, None
+        return path
     if not isinstance(source, str) or _looks_like_path(text):
         raise CheckpointError(f"{path} does not exist.", f"Check the spelling and the working folder, {Path.cwd()}.")
-    card = _card_of(text)
-    return fetch_card(card), card
+    return _card_of(text)
+
+
+def fetch(found: Path | Source | Card) -> Path:
+    """The local file or folder of what `find_checkpoint` found."""
+    if isinstance(found, Path):
+        return found
+    return fetch_card(found) if isinstance(found, Card) else fetch_source(found)
 
 
 def _looks_like_path(text: str) -> bool:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -18,6 +20,7 @@ from hubcore.errors import (
     OptionError,
     UnknownUpstreamError,
 )
+from hubcore_wav2vec2 import Wav2Vec2Upstream
 from tests.gold import gold_file, gold_wavs
 from tests.paths import REPOSITORY
 
@@ -114,12 +117,42 @@ def test_unknown_options_are_errors_with_a_hint() -> None:
 
 
 def test_an_unknown_option_is_found_before_anything_is_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loading, "fetch_card", lambda card: pytest.fail("something was fetched"))
-    monkeypatch.setattr(loading, "resolve", lambda source: pytest.fail("something was fetched"))
+    monkeypatch.setattr(loading, "fetch", lambda found: pytest.fail("something was fetched"))
     with pytest.raises(OptionError, match=r"Wav2Vec2Upstream has no option called 'dropuot'.*dropout"):
         hub.load("wav2vec2_base_960", dropuot=0.1)
     with pytest.raises(OptionError, match=r"Wav2Vec2Upstream has no option called 'dropuot'.*dropout"):
         hub.load("wav2vec2", checkpoint="https://example.org/a.pt", dropuot=0.1)
+    with pytest.raises(OptionError, match=r"Wav2Vec2Upstream has no option called 'dropuot'.*dropout"):
+        Wav2Vec2Upstream.from_checkpoint("wav2vec2_base_960", dropuot=0.1)
+    with pytest.raises(OptionError, match=r"dtype is torch\.int32.*floating-point"):
+        hub.load("wav2vec2_base_960", dtype=torch.int32)
+    with pytest.raises(OptionError, match="the device 'nowhere' cannot be used here"):
+        hub.load("wav2vec2_base_960", device="nowhere")
+
+
+@pytest.mark.parametrize("load", [hub.load, Wav2Vec2Upstream.from_checkpoint], ids=["hub.load", "from_checkpoint"])
+def test_device_and_dtype_hold_from_the_start(load: Callable[..., Any]) -> None:
+    model = load("wav2vec2_tiny_prompts", device="cpu", dtype=torch.float16)
+    assert {weight.dtype for weight in model.parameters()} == {torch.float16} and not model.training
+    assert model.card.name == "wav2vec2_tiny_prompts"
+    assert next(hub.load("wav2vec2_tiny_prompts", device="meta").parameters()).device.type == "meta"
+
+
+def test_a_loader_that_knows_device_and_dtype_gets_them() -> None:
+    class Knowing(Wav2Vec2Upstream):
+        @classmethod
+        def from_file(cls, path: Any, *, config: Any = None, device: Any = None, dtype: Any = None) -> Any:
+            upstream = cls.from_config("tiny")
+            upstream.given = (device, dtype)
+            return upstream
+
+    model: Any = Knowing.from_checkpoint("wav2vec2_tiny_prompts", device="cpu", dtype=torch.bfloat16)
+    assert model.given == ("cpu", torch.bfloat16) and model.model.feature_norm.weight.dtype == torch.float32
+
+
+def test_a_name_of_another_type_is_an_error_with_an_example() -> None:
+    with pytest.raises(OptionError, match=r"^hub\.load\(\) takes a name \(str\), got int\. Example: hub\.load\('fbank'\)\.$"):
+        hub.load(5)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("source", ["nowhere.pt", "./nowhere", "no/such/file", "", "a\0b"])

@@ -12,8 +12,7 @@ from torch import Tensor
 from hubcore import UpstreamBase
 from hubcore.errors import OptionError
 from hubcore.fields import Probability
-from hubcore.loading import known_options
-from hubcore.options import Option, options_of, parse, parse_repeated
+from hubcore.options import Option, option_names, options_of, parse, parse_repeated
 from hubcore_fbank import FbankUpstream
 from hubcore_ofa_wav2vec2 import OfaWav2Vec2Upstream
 from hubcore_wav2vec2 import Wav2Vec2Upstream
@@ -70,7 +69,7 @@ def test_options_come_from_config_constructor_and_call() -> None:
 @pytest.mark.parametrize("with_weights", [True, False])
 def test_the_list_is_what_loading_takes_and_all_of_it_is_documented(cls: type[Any], with_weights: bool) -> None:
     options = options_of(cls, with_weights=with_weights) or ()
-    assert {option.name for option in options if option.at_load} == known_options(cls, with_weights=with_weights)
+    assert {option.name for option in options if option.at_load} == option_names(cls, with_weights=with_weights)
     assert [option.name for option in options if not option.doc or not option.type] == []
 
 
