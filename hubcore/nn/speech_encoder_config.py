@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 from typing import Annotated, Literal, TypeVar
 
 from hubcore.card import UpstreamShape
-from hubcore.fields import AtLeast, Depth, Probability, Rate, Size, check_fields, require
+from hubcore.fields import AtLeast, Between, Depth, Probability, Rate, Size, check_fields, require
 
 AnyConfig = TypeVar("AnyConfig", bound="SpeechEncoderConfig")
 
@@ -29,7 +29,7 @@ class SpeechEncoderConfig:
         (320, 400, ('input', 'block_1', 'block_2'))
     """
 
-    conv_layers: tuple[tuple[Size, Size, Size], ...] = _CONV_LAYERS
+    conv_layers: Annotated[tuple[tuple[Size, Size, Size], ...], Between(1, 100)] = _CONV_LAYERS
     """(channels, kernel, stride) of each convolution of the feature extractor. fairseq: `conv_feature_layers`."""
     conv_bias: bool = False
     """Whether these convolutions have a bias. fairseq: `conv_bias`."""
@@ -72,7 +72,6 @@ class SpeechEncoderConfig:
 
     def __post_init__(self) -> None:
         check_fields(self)
-        require(bool(self.conv_layers), "conv_layers", "rows of (channels, kernel, stride)", self.conv_layers)
         for name, divisor in (("num_heads", self.num_heads), ("pos_conv_groups", self.pos_conv_groups)):
             require(self.dim % divisor == 0, name, f"a divisor of dim={self.dim}", divisor)
         same = f"True, the extractor being {self.conv_dim} and dim {self.dim} wide"

@@ -36,7 +36,7 @@ class Curves:
 
 
 def is_run(folder: Path) -> bool:
-    """Whether a folder is one that `hubcore pretrain` writes.
+    """True for a folder that `hubcore pretrain` wrote.
 
     Example:
         >>> is_run(Path("/nowhere"))
@@ -116,7 +116,7 @@ def _chosen(run: Curves, names: Sequence[str]) -> list[str]:
 
 
 def _label(name: str) -> str:
-    """What a series is called in its panel, whose title says the figure."""
+    """The name of a series in its panel, whose title says the figure."""
     if name.startswith(_TERMS):
         return name.removeprefix(_TERMS)
     return name.rpartition("/")[0] if name.startswith("valid/") else "training"
@@ -130,23 +130,14 @@ def _draw_panel(axis: Any, title: str, runs: Sequence[Curves], drawn: Sequence[S
         colour = next(colours)
         for name in names:
             updates, values = run.series[name]
-            valid = name.startswith("valid/")
-            if len(runs) == 1:
-                colour = next(colours) if name != names[0] else colour
-                style = "-"
-            else:
-                style = styles.setdefault(name, _DASHES[len(styles) % len(_DASHES)])
-            label = _label(name)
-            axis.plot(
-                updates,
-                values,
-                color=colour,
-                linestyle=style,
-                linewidth=1.1,
-                marker="o" if valid or len(updates) == 1 else None,
-                markersize=3,
-                label=label if len(runs) == 1 else f"{run.name}: {label}",
-            )
+            label, style = _label(name), "-"
+            if len(runs) > 1:
+                label, style = f"{run.name}: {label}", styles.setdefault(name, _DASHES[len(styles) % len(_DASHES)])
+            elif name != names[0]:
+                colour = next(colours)
+            marker = "o" if name.startswith("valid/") or len(updates) == 1 else None
+            look = {"color": colour, "linestyle": style, "linewidth": 1.1, "marker": marker, "markersize": 3}
+            axis.plot(updates, values, label=label, **look)
     if sum(map(len, drawn)) > 1:
         beside = {"loc": "center left", "bbox_to_anchor": (1.0, 0.5), "borderaxespad": 0.3}
         for text in axis.legend(fontsize=6.5, frameon=False, handlelength=1.5, **beside).get_texts():

@@ -197,7 +197,7 @@ class Loaded:
     unreadable: Mapping[str, str] = field(default_factory=dict)
     """Utterances that are not in it, and why."""
     stand_in: bool = False
-    """Whether nothing could be read: it holds noise, and must count nothing."""
+    """Nothing could be read: it holds noise, and must count nothing."""
 
 
 @dataclass(frozen=True)
@@ -209,7 +209,7 @@ class Cropping:
     stride: int = 1
     """At multiples of which, so that frames stay whole."""
     to_shortest: bool = False
-    """Whether to cut all to the shortest of their batch at any sample, as fairseq's collater does."""
+    """Cut all to the shortest of their batch at any sample, as fairseq's collater does."""
 
 
 @dataclass(frozen=True)
@@ -221,7 +221,7 @@ class BatchReader:
     """Of the model, in Hz."""
     cropping: Cropping
     guidance: Mapping[str, Any] | None = None
-    """What supervises each utterance, by its key."""
+    """Supervision of each utterance, by its key."""
     seed: int = 0
     """Where random crops come from."""
 
@@ -250,14 +250,14 @@ class BatchReader:
         return Loaded(batch, 0 if stand_in else sum(map(len, wavs)), failed, stand_in)
 
     def _guide(self, item: Utterance) -> Any:
-        """What supervises an utterance; where it can be compared with the audio's length, it is."""
+        """Supervision of an utterance; where it can be compared with the audio's length, it is."""
         if self.guidance is None:
             return None
         read = getattr(self.guidance, "read", None)
         return self.guidance[item.key] if read is None else read(item.key, samples=item.samples)
 
     def _noise(self, index: int) -> tuple[Utterance, Tensor, Any]:
-        """What stands for an utterance that cannot be read, so that every process still has something to compute.
+        """Noise instead of an utterance that cannot be read, so that every process still has something to compute.
 
         Raises:
             OptionError: neither it nor any of those behind it has segments that can be read.

@@ -24,7 +24,7 @@ TIMING = "timing.jsonl"
 
 @dataclass(frozen=True)
 class MicroBatch:
-    """What one micro-batch contributed, as plain numbers."""
+    """The contribution of one micro-batch, as plain numbers."""
 
     place: int
     """Its place in the update, over all processes."""

@@ -36,7 +36,7 @@ class Batch:
     starts: Sequence[int] = field(default_factory=list)
     """The first sample of each waveform in its file, 0 where it was not cropped."""
     guidance: Sequence[Any] | None = None
-    """What the objective's `open_guidance` gave for each whole file; None where it takes none."""
+    """Supervision of each whole file, from the objective's `open_guidance`; None where it takes none."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Term:
     weight: float = 1.0
     """Its factor in the loss."""
     over: Literal["sum", "mean"] = "sum"
-    """Whether `value` is the sum over all targets, or the mean of one."""
+    """Says that `value` is the sum over all targets, or the mean of one."""
 
     def per_target(self, size: int) -> float:
         """The term for one of `size` targets, before weighting."""
@@ -64,7 +64,7 @@ class Term:
 
 @dataclass(frozen=True)
 class Losses:
-    """What an objective computed for one batch.
+    """The result of an objective for one batch.
 
     Example:
         >>> import torch
@@ -76,9 +76,9 @@ class Losses:
     sample_size: int
     """Number of targets (masked frames). With 0, `total` must be 0 and have a gradient of 0."""
     terms: Mapping[str, Term]
-    """What is added up to the loss, by name."""
+    """The summands of the loss, by name."""
     figures: Mapping[str, tuple[float, float]] = field(default_factory=dict)
-    """What else to show, name -> (value, weight): over several batches, the mean of the values by weight."""
+    """Further numbers to show, name -> (value, weight): over several batches, the mean of the values by weight."""
 
     @functools.cached_property
     def total(self) -> Tensor:
@@ -141,7 +141,7 @@ class Objective(nn.Module):
 
     @classmethod
     def open_guidance(cls, paths: Sequence[Path]) -> Mapping[str, Any] | None:
-        """What supervises each utterance by its key, from the recipe's `data.segments`; None if it is audio alone.
+        """Supervision of each utterance by its key, from the recipe's `data.segments`; None if it is audio alone.
 
         Where the result has a method `read(key, samples=...)`, that is called instead, and may refuse what is not of so many
         samples.
@@ -158,16 +158,16 @@ class Objective(nn.Module):
 
     @classmethod
     def crops_to_shortest(cls, config: Any) -> bool:  # noqa: ARG003 - for those that override it
-        """Whether the waveforms of a batch are to be cropped to its shortest, as fairseq's collater does."""
+        """True to crop the waveforms of a batch to its shortest, as fairseq's collater does."""
         return False
 
     @property
     def skips_parameters(self) -> bool:
-        """Whether a step may leave parameters without a gradient (layer drop), which distributed training must know."""
+        """True if a step may leave parameters without a gradient (layer drop), which distributed training must know."""
         return True
 
     def variants(self) -> Mapping[str, Mapping[str, Any]]:
-        """What to validate: a label (such as `lambda_0.5`; empty if there is one only) -> further arguments of `forward`."""
+        """Ways to validate: a label (such as `lambda_0.5`; empty if there is one only) -> further arguments of `forward`."""
         return {"": {}}
 
     def forward(self, batch: Batch, *, update: int, seed: int) -> Losses:

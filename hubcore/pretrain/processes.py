@@ -88,7 +88,7 @@ class Processes:
 
 
 def _has_accelerator() -> bool:
-    """Whether there is a device that accelerate would take before the CPU."""
+    """True if there is a device that accelerate would take before the CPU."""
     if hasattr(torch, "accelerator"):
         return torch.accelerator.is_available()
     return torch.cuda.is_available() or torch.backends.mps.is_available()

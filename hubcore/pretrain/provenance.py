@@ -1,4 +1,4 @@
-"""What a run says about itself: `recipe.yaml`, resolved and with versions, and `card.yaml`, a registry record of the result."""
+"""The record of a run: `recipe.yaml`, resolved and with versions, and `card.yaml`, a registry record of the result."""
 
 from __future__ import annotations
 
@@ -154,7 +154,7 @@ def write_card(run: Path, prepared: Prepared, checkpoint: Path, state: Mapping[s
 
 
 def has_card_of(run: Path, state: Mapping[str, Any]) -> bool:
-    """Whether a run's card is that of the checkpoint with this state.
+    """True if a run's card is that of the checkpoint with this state.
 
     Example:
         >>> has_card_of(Path("/nowhere"), {"files": {MODEL: {"sha256": "0" * 64}}})

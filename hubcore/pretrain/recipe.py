@@ -29,14 +29,14 @@ RECIPES = Path(__file__).parent / "recipes"
 
 @dataclass(frozen=True)
 class DataSection:
-    """What to learn from, and how it is cut into batches."""
+    """The audio, and how it is cut into batches."""
 
     train: tuple[str, ...] = ()
     """Manifests (root on line 1, then `relpath TAB samples`). fairseq: `task.data`, `dataset.train_subset`."""
     valid: tuple[str, ...] = ()
     """Manifests to validate on; none if empty. fairseq: `dataset.valid_subset`."""
     segments: Annotated[tuple[str, ...], Between(0, 2)] = ()
-    """What supervises an objective that wants more than audio: a path, or the original's two roots, alphas first."""
+    """Supervision for an objective that wants more than audio: a path, or the original's two roots, alphas first."""
     max_samples_per_batch: Positive = 1_400_000
     """Samples in one micro-batch, at most. fairseq: `dataset.max_tokens`."""
     min_samples: Positive = 32_000
@@ -103,7 +103,7 @@ class OptimizationSection:
 
 @dataclass(frozen=True)
 class RunSection:
-    """What is kept of a run, and when."""
+    """Everything that is kept of a run, and when."""
 
     seed: Seed = 1
     """All that is random comes from it. fairseq: `common.seed`."""
@@ -120,14 +120,14 @@ class RunSection:
     device: Literal["auto", "cpu"] = "auto"
     """`auto` takes a GPU where there is one. fairseq: `common.cpu`."""
     tensorboard: bool = True
-    """Whether event files are written, where tensorboard is installed. fairseq: `common.tensorboard_logdir`."""
+    """Write event files, where tensorboard is installed. fairseq: `common.tensorboard_logdir`."""
     license: str = "unknown"
     """The licence of the weights, for the card."""
 
 
 @dataclass(frozen=True)
 class MonitorSection:
-    """What counts as a collapse: a figure beyond its limit at `patience` rows in a row, after `grace_updates`."""
+    """Limits of a collapse: a figure beyond its limit at `patience` rows in a row, after `grace_updates`."""
 
     grace_updates: Count = 2000
     """Updates that may look like anything."""
@@ -161,7 +161,7 @@ class Recipe:
     run: RunSection = field(default_factory=RunSection)
     monitor: MonitorSection = field(default_factory=MonitorSection)
     name: str = ""
-    """What the run is called; the file's name without its ending if it does not say."""
+    """The run's name; the file's name without its ending if it does not say."""
     made_with: Mapping[str, Any] = field(default_factory=dict, compare=False)
     """Versions that a run noted in its recipe.yaml; without effect, so that such a file is a recipe too."""
     source: Where = field(default=lambda _: "the recipe", repr=False, compare=False)

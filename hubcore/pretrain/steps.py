@@ -32,7 +32,7 @@ SMALLEST_SCALE = 1e-4
 
 @dataclass(frozen=True)
 class Updated:
-    """What an update did; the same in every process."""
+    """The effect of an update; the same in every process."""
 
     batches: list[MicroBatch]
     """Of all processes."""
@@ -40,10 +40,10 @@ class Updated:
     grad_norm: float
     lr: float
     overflow: bool
-    """Whether fp16 overflowed, so that weights stayed as they were."""
+    """fp16 overflowed, so that weights stayed as they were."""
     scale: float
     flags: list[Any]
-    """What every process handed in."""
+    """One of every process."""
 
     @property
     def weights(self) -> dict[str, float]:
@@ -57,7 +57,7 @@ class Updated:
 
     @property
     def broken(self) -> bool:
-        """Whether the loss or its gradient is not a number, although nothing is scaled."""
+        """True if the loss or its gradient is not a number, although nothing is scaled."""
         return not self.overflow and not (math.isfinite(self.loss) and math.isfinite(self.grad_norm))
 
 

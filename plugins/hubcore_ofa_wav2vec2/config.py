@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import Annotated
 
 from hubcore.card import UpstreamShape
-from hubcore.fields import Between, Size, check_fields, require
+from hubcore.fields import Between, Size, require
 from hubcore_wav2vec2.config import CONFIGS as WAV2VEC2_CONFIGS
 from hubcore_wav2vec2.config import Wav2Vec2Config
 
@@ -38,7 +38,6 @@ class OfaWav2Vec2Config(Wav2Vec2Config):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_fields(self)
         require(self.alpha_kernel % 2 == 1, "alpha_kernel", "odd", self.alpha_kernel)
         require(self.lambd_range[0] <= self.lambd_range[1], "lambd_range", "rising", self.lambd_range)
 

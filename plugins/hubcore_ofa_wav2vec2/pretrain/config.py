@@ -1,4 +1,4 @@
-"""What OFA pre-training adds to that of wav2vec 2.0: how lambda is drawn, and what guides alpha. Imports no torch."""
+"""Options that OFA adds to the pre-training of wav2vec 2.0: how lambda is drawn, and what guides alpha. Imports no torch."""
 
 from __future__ import annotations
 
@@ -36,5 +36,5 @@ class OfaWav2Vec2Objective(Wav2Vec2Objective):
 
     @property
     def needs_segments(self) -> bool:
-        """Whether boundaries and pseudo alpha are needed."""
+        """True if boundaries and pseudo alpha are needed."""
         return self.segmentation_weight > 0 or self.frame_weight > 0

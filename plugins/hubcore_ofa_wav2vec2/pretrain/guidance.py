@@ -1,4 +1,4 @@
-"""What alpha learns beside the contrastive task: cardinality, segmentation and frame losses, and how lambda is drawn.
+"""Losses of alpha beside the contrastive task: cardinality, segmentation and frame losses, and how lambda is drawn.
 
 Shapes: `B` batch, `F` frames, `N` packed frames of all utterances.
 """
@@ -32,7 +32,7 @@ class Segment(Protocol):
 
 @dataclass(frozen=True)
 class Guide:
-    """What supervises the frames of one utterance, which may be a part of its file."""
+    """Supervision of the frames of one utterance, which may be a part of its file."""
 
     alpha: Tensor
     """`(F,)` pseudo alpha."""

@@ -1,4 +1,4 @@
-"""What pre-training adds to a wav2vec 2.0 encoder: masking, quantiser, contrastive task, loss weights. Imports no torch."""
+"""Options of pre-training a wav2vec 2.0 encoder: masking, quantiser, contrastive task, loss weights. Imports no torch."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Wav2Vec2Objective:
     mask_other: NotNegative = 0.0
     """Second parameter of that distribution. fairseq: `mask_other`."""
     no_mask_overlap: bool = False
-    """Whether spans must not overlap. fairseq: `no_mask_overlap`."""
+    """Keep spans apart. fairseq: `no_mask_overlap`."""
     mask_min_space: Annotated[int, AtLeast(0)] = 1
     """Frames between them in that case. fairseq: `mask_min_space`."""
     mask_dropout: Probability = 0.0

@@ -54,7 +54,7 @@ TRAINING_CHUNK = 200
 
 @dataclass(frozen=True)
 class Draws:
-    """What is random in one forward pass, dropout apart; whatever is None is drawn."""
+    """Everything random in one forward pass, dropout apart; whatever is None is drawn."""
 
     mask: Tensor | None = None
     """`(N,)` bool, the masked frames among those that enter the transformer."""
@@ -66,7 +66,7 @@ class Draws:
 
 @dataclass(frozen=True)
 class Answers:
-    """What the heads made of a batch."""
+    """Outputs of the heads for a batch."""
 
     contrast: Contrast
     quantized: Quantized
@@ -117,12 +117,12 @@ class Wav2Vec2Pretraining(Objective):
 
     @property
     def skips_parameters(self) -> bool:
-        """Whether layer drop may leave blocks without a gradient."""
+        """True if layer drop may leave blocks without a gradient."""
         return self.config.layerdrop > 0
 
     @classmethod
     def crops_to_shortest(cls, config: Wav2Vec2Objective) -> bool:
-        """Whether batches are cropped as fairseq's."""
+        """True to crop batches as fairseq does."""
         return config.compat == "original"
 
     def load_weights(self, path: Path) -> tuple[list[str], list[str]]:

@@ -14,7 +14,7 @@ from torch.nn import functional
 
 @dataclass(frozen=True)
 class Quantized:
-    """What the quantiser made of some frames."""
+    """Some frames, quantised."""
 
     vectors: Tensor
     """`(M, Q)`; in train mode the gradient goes straight through to the logits."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -99,6 +99,3 @@ def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Lab:
         "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1",
     }
     return Lab(tmp_path, make_corpus(tmp_path / "train"), make_corpus(tmp_path / "valid", 4, seed=1), site, environment)
-
-
-Runner = Callable[..., subprocess.CompletedProcess[str]]
