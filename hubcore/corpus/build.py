@@ -8,16 +8,20 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 from hubcore.corpus.files import write_together
 from hubcore.corpus.manifest import Manifest, ManifestEntry, manifest_text, why_not_a_name
 from hubcore.errors import AudioError, ExtractionError, OptionError
+from hubcore.fields import require
 from hubcore.text import printable
+
+if TYPE_CHECKING:
+    from hubcore.audio import AudioInfo
 
 
 @dataclass(frozen=True)
@@ -62,19 +66,11 @@ class Built:
     without_text: int = 0
     """Files whose path lacks the text asked for."""
 
-    def counts(self) -> Mapping[str, int]:
+    def counts(self) -> dict[str, int]:
         """How many files went where."""
-        return MappingProxyType(
-            {
-                "train": len(self.train),
-                "valid": len(self.valid or ()),
-                "unreadable": len(self.unreadable),
-                "other_rate": len(self.other_rate),
-                "too_short": self.too_short,
-                "too_long": self.too_long,
-                "without_text": self.without_text,
-            }
-        )
+        listed = {"train": self.train, "valid": self.valid, "unreadable": self.unreadable, "other_rate": self.other_rate}
+        left_out = {"too_short": self.too_short, "too_long": self.too_long, "without_text": self.without_text}
+        return {name: len(files or ()) for name, files in listed.items()} | left_out
 
 
 def is_valid(path: str, valid_percent: float, seed: int) -> bool:
@@ -106,7 +102,7 @@ def build_manifest(
     max_seconds: float | None = None,
     sample_rate: int = 16000,
     workers: int | None = None,
-    report: Callable[[int, int], None] | None = None,
+    report: Callable[[int, int, str], None] | None = None,
 ) -> Built:
     """The audio files below `folder`, their headers read, split into those to train and to validate on.
 
@@ -122,7 +118,7 @@ def build_manifest(
         max_seconds: longer files are counted, not listed.
         sample_rate: in Hz; files of another rate are told, not listed.
         workers: threads that read headers; as many as there are processors if None.
-        report: called with (files read, files in all), from time to time.
+        report: called with files read, files in all, and how many cannot be used, in words.
 
     Raises:
         AudioError: `folder` cannot be searched, or there is no such file in it.
@@ -144,28 +140,28 @@ def build_manifest(
     unreadable: list[LeftOut] = []
     other_rate: list[LeftOut] = []
     listed: list[ManifestEntry] = []
-    too_short = too_long = done = 0
+    too_short = too_long = 0
     with ThreadPoolExecutor(workers or _processors()) as pool:
-        for path, measured in zip(paths, pool.map(lambda path: _measure(root, path), paths), strict=True):
-            done += 1
-            if report:
-                report(done, len(paths))
-            if isinstance(measured, LeftOut):
-                unreadable.append(measured)
-                continue
-            samples, rate = measured
-            if rate != sample_rate:
-                other_rate.append(LeftOut(path, f"it has {rate} Hz, not {sample_rate} Hz"))
-            elif samples < min_seconds * rate:
+        measured = pool.map(lambda path: _measure(root, path), paths)
+        for done, (path, found) in enumerate(zip(paths, measured, strict=True), start=1):
+            if isinstance(found, LeftOut):
+                unreadable.append(found)
+            elif found.sample_rate != sample_rate:
+                other_rate.append(LeftOut(path, f"it has {found.sample_rate} Hz, not {sample_rate} Hz"))
+            elif found.seconds < min_seconds:
                 too_short += 1
-            elif max_seconds is not None and samples > max_seconds * rate:
+            elif max_seconds is not None and found.seconds > max_seconds:
                 too_long += 1
             else:
-                listed.append(ManifestEntry(path, samples))
-    chosen = {entry.path for entry in listed if is_valid(entry.path, valid_percent, seed)}
+                listed.append(ManifestEntry(path, found.frames))
+            if report:
+                report(done, len(paths), f"{len(unreadable)} unreadable")
+    sides: dict[bool, list[ManifestEntry]] = {False: [], True: []}
+    for entry in listed:
+        sides[is_valid(entry.path, valid_percent, seed)].append(entry)
     return Built(
-        train=Manifest(root, tuple(entry for entry in listed if entry.path not in chosen)),
-        valid=Manifest(root, tuple(entry for entry in listed if entry.path in chosen)) if valid_percent > 0 else None,
+        train=Manifest(root, tuple(sides[False])),
+        valid=Manifest(root, tuple(sides[True])) if valid_percent > 0 else None,
         sample_rate=sample_rate,
         unreadable=tuple(unreadable),
         other_rate=tuple(other_rate),
@@ -196,10 +192,8 @@ def write_built(built: Built, dest: str | os.PathLike[str]) -> dict[str, Path]:
     if built.valid is not None:
         texts["valid.tsv"] = manifest_text(built.valid)
     elif (folder / "valid.tsv").exists():
-        raise ExtractionError(
-            f"{printable(folder / 'valid.tsv')} is there, and no files to validate on are asked for. It would list files that "
-            "train.tsv has too. Remove it, or choose another folder."
-        )
+        what = f"{printable(folder / 'valid.tsv')} of an earlier split is there. It would list files that train.tsv has too."
+        raise ExtractionError(what, fix="Remove it, or choose another folder.")
     for name, files in {"unreadable.tsv": built.unreadable, "other_rate.tsv": built.other_rate}.items():
         if files:
             texts[name] = "".join(f"{_plain(file.path)}\t{_plain(file.reason)}\n" for file in files)
@@ -216,9 +210,7 @@ def _find(
     from hubcore.audio import find_audio  # here, since it imports torch, which reading a manifest does without
 
     if not root.is_dir():
-        raise AudioError(
-            f"{printable(folder)} is not a folder. A manifest lists the audio files below a folder. Check the spelling."
-        )
+        raise AudioError(f"{printable(folder)} is not a folder.", fix="Check the spelling.")
     paths, without_text = [], 0
     for file in find_audio([root]):
         path = file.relative_to(root).as_posix()
@@ -230,25 +222,22 @@ def _find(
             paths.append(path)
     if not paths:
         text = "" if path_must_contain is None else f" and {path_must_contain!r} in its path ({without_text} lack that)"
-        raise AudioError(
-            f"{printable(folder)} has no file ending in {', '.join(sorted(endings))}{text}. A manifest would be empty. "
-            "Name the endings with --ext, or another folder."
-        )
+        what = f"{printable(folder)} has no file ending in {', '.join(sorted(endings))}{text}."
+        raise AudioError(what, fix="Name the endings with --ext, or another folder.")
     return sorted(paths), without_text
 
 
-def _measure(root: Path, path: str) -> tuple[int, int] | LeftOut:
-    """Samples per channel and rate of a file, or why it cannot be used."""
+def _measure(root: Path, path: str) -> AudioInfo | LeftOut:
+    """The header of a file, or why it cannot be used."""
     from hubcore.audio import probe
 
     problem = why_not_a_name(path)
     if problem:
         return LeftOut(path, f"its path {problem}, so that no manifest can name it; rename it")
     try:
-        info = probe(root / path)
+        return probe(root / path)
     except AudioError as error:
         return LeftOut(path, str(error))
-    return info.frames, info.sample_rate
 
 
 def _endings(extensions: Iterable[str]) -> frozenset[str]:
@@ -258,24 +247,17 @@ def _endings(extensions: Iterable[str]) -> frozenset[str]:
     endings = frozenset(ending.strip().lower().removeprefix(".") for ending in given)
     if not endings or not endings <= AUDIO_EXTENSIONS:
         raise OptionError(
-            f"the endings are {', '.join(map(repr, given)) or 'none'}. Each must be one of audio: "
-            f"{', '.join(sorted(AUDIO_EXTENSIONS))}. flac,wav suits most corpora."
+            f"the endings are {', '.join(map(repr, given)) or 'none'}. Each must be one of "
+            f"{', '.join(sorted(AUDIO_EXTENSIONS))}."
         )
     return endings
 
 
 def _check(valid_percent: float, min_seconds: float, max_seconds: float | None, workers: int | None) -> None:
-    if not 0 <= valid_percent <= 1:
-        raise OptionError(
-            f"valid_percent is {valid_percent}. It is a share, from 0 to 1, as in fairseq. 0.01 is one file in a hundred."
-        )
-    if not 0 <= min_seconds <= (float("inf") if max_seconds is None else max_seconds):
-        raise OptionError(
-            f"min_seconds is {min_seconds} and max_seconds {max_seconds}. They are durations, the first not above the second. "
-            "2 and 30 suit wav2vec 2.0."
-        )
-    if workers is not None and workers < 1:
-        raise OptionError(f"workers is {workers}. At least one thread must read. Leave it out for one on each processor.")
+    require(0 <= valid_percent <= 1, "valid_percent", "a share from 0 to 1, as in fairseq", valid_percent)
+    highest = float("inf") if max_seconds is None else max_seconds
+    require(0 <= min_seconds <= highest, "min_seconds", f"from 0 to max_seconds ({max_seconds})", min_seconds)
+    require(workers is None or workers >= 1, "workers", "at least 1", workers)
 
 
 def _processors() -> int:

@@ -84,10 +84,8 @@ def read_manifest(path: str | os.PathLike[str], *, root: str | os.PathLike[str] 
     try:
         data = Path(path).read_bytes()
     except OSError as error:
-        raise ExtractionError(
-            f"{name} cannot be read: {error.strerror or error}. A manifest is a text file, such as train.tsv. Make one with "
-            "`hubcore manifest DIR --dest D`."
-        ) from error
+        fix = "Make a manifest with `hubcore manifest DIR --dest D`."
+        raise ExtractionError(f"{name} cannot be read: {error.strerror or error}.", fix=fix) from error
     try:
         lines = data.decode("utf-8").split("\n")
     except UnicodeDecodeError as error:
@@ -143,16 +141,18 @@ def manifest_text(manifest: Manifest) -> str:
         '/corpus\n'
     """
     root = str(manifest.root)
-    problem = why_not_a_name(root) or ("ends with white space, which fairseq strips" if root != root.rstrip() else None)
-    if problem:
-        raise ExtractionError(f"the root {printable(root)!r} {problem}. A manifest could not be read back. Rename the folder.")
-    for entry in manifest:
-        problem = why_not_a_name(entry.path) or why_not_below(entry.path)
+    problems = {
+        root: why_not_a_name(root) or ("ends with white space, which fairseq strips" if root != root.rstrip() else None)
+    }
+    problems |= {entry.path: why_not_a_name(entry.path) or why_not_below(entry.path) for entry in manifest}
+    for path, problem in problems.items():
         if problem:
-            raise ExtractionError(
-                f"the path {printable(entry.path)!r} {problem}. A manifest could not be read back. Rename the file."
-            )
+            what = f"the path {printable(path)!r} {problem}, so a manifest could not be read back."
+            raise ExtractionError(what, fix="Rename the file or the folder.")
     return "".join([f"{root}\n", *(f"{path}\t{samples}\n" for path, samples in manifest)])
+
+
+_STRIPPED = "ends with white space, which fairseq strips"
 
 
 def why_not_a_name(path: str) -> str | None:
@@ -189,7 +189,6 @@ def why_not_below(relative: str) -> str | None:
 
 
 def _malformed(name: str, line: int, what: str, remedy: str) -> ExtractionError:
-    return ExtractionError(
-        f"{name}:{line}: this line {what}. A manifest has the root on line 1, then <path below it><TAB><samples>, each file "
-        f"once. {remedy}, or make the manifest again with `hubcore manifest`."
-    )
+    rule = "A manifest has the root on line 1, then <path below it><TAB><samples>, each file once."
+    fix = f"{remedy}, or make the manifest again with `hubcore manifest`."
+    return ExtractionError(f"{name}:{line}: this line {what}. {rule}", fix=fix)

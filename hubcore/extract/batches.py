@@ -99,19 +99,15 @@ def choose_layers(choice: str | SupportsIndex | Sequence[SupportsIndex], layer_n
             return LayerChoice((count - 1,), stacked=False)
     given, single = _layers_given(choice)
     if not given:
-        raise OptionError(
-            f"layers is {choice!r}. It must be all, last, one index such as 9, or several such as 0,6,12, "
-            f"from 0 to {count - 1}."
-        )
+        usual = f"all, last, one index such as 9, or several such as 0,6,12, from 0 to {count - 1}"
+        raise OptionError(f"layers is {choice!r}. It must be {usual}.")
     for index in given:
         if not -count <= index < count:
-            raise OptionError(
-                f"layers asks for layer {index}. This upstream has {count} hidden states, 0 ({layer_names[0]}) to "
-                f"{count - 1} ({layer_names[-1]}). Choose from -{count} to {count - 1}."
-            )
+            states = f"{count} hidden states, 0 ({layer_names[0]}) to {count - 1} ({layer_names[-1]})"
+            raise OptionError(f"there is no layer {index}. This upstream has {states}.", fix="Choose one of these.")
     indices = tuple(index % count for index in given)
     if len(set(indices)) < len(indices):
-        raise OptionError(f"layers is {choice!r}, which names a layer twice. Each layer is written once. Drop the repetition.")
+        raise OptionError(f"layers is {choice!r}, which names a layer twice.", fix="Name each once.")
     return LayerChoice(indices, stacked=not single)
 
 
@@ -166,9 +162,10 @@ def name_utterances(paths: Iterable[str | os.PathLike[str]]) -> dict[str, Path]:
             return {name: files[0] for name, files in named.items()}
         for name, files in shared.items():
             if any(levels[path] + 1 == len(choices[path]) for path in files):
+                both = f"{printable(files[0])} and {printable(files[1])}"
                 raise ExtractionError(
-                    f"{printable(files[0])} and {printable(files[1])} would both be the utterance {printable(name)!r}. "
-                    "A name must mean one file. Pass the folder that holds both, or extract them into two folders."
+                    f"{both} would both be the utterance {printable(name)!r}.",
+                    fix="Pass the folder that holds both, or extract them into two folders.",
                 )
             levels.update((path, levels[path] + 1) for path in files)
 
@@ -223,11 +220,9 @@ def make_batches(named: Mapping[str, Path], *, sample_rate: int, min_samples: in
 def check_length(path: Path, samples: int, *, sample_rate: int, min_samples: int) -> None:
     """Raises `AudioError`, naming the file, if it is too short for one frame."""
     if samples < min_samples:
-        raise AudioError(
-            f"{printable(path)} has {samples} samples at {sample_rate} Hz ({1000 * samples / sample_rate:.1f} ms). One "
-            f"frame needs {min_samples} samples ({1000 * min_samples / sample_rate:.1f} ms). Leave it out, or pad it "
-            "yourself."
-        )
+        there, needed = (f"{count} samples ({1000 * count / sample_rate:.1f} ms)" for count in (samples, min_samples))
+        what = f"{printable(path)} has {there} at {sample_rate} Hz, and one frame needs {needed}."
+        raise AudioError(what, fix="Leave it out, or pad it yourself.")
 
 
 def source_of(path: Path) -> str:

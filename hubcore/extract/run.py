@@ -136,7 +136,7 @@ def extract(
     settings = settings_for(upstream, layers, dtype, name, format, call_options)
     make_writer = find_writer(format)
     if not batch_seconds > 0:
-        raise OptionError(f"batch_seconds is {batch_seconds}. It must be above 0. 60 suits a base model on a laptop.")
+        raise OptionError(f"batch_seconds is {batch_seconds}. It must be above 0.", fix="60 suits a base model on a laptop.")
     named = name_utterances(paths)
     folder = Path(out_dir)
     with exclusive(folder):
@@ -245,9 +245,8 @@ def _write(writer: FeatureWriter, item: Utterance, array: NDArray[Any]) -> str:
     """The path of the file that was written."""
     file = writer.write(item.name, array)
     if not isinstance(file, str):
-        raise PluginError(
-            f"{type(writer).__qualname__}.write gave {file!r}. The manifest needs the file's path as text. Tell its authors."
-        )
+        what = f"{type(writer).__qualname__}.write gave {file!r}, not the file's path as text."
+        raise PluginError(what, fix="Tell its authors.")
     return file
 
 
@@ -286,17 +285,14 @@ def _features(output: UpstreamOutput, index: int, settings: Settings) -> NDArray
     """`(F, D)` or `(L, F, D)` of one utterance of a batch, in the type asked for."""
     frames = int(output.lengths[index])
     if frames < 1:
-        raise AudioError("it gives no frame. Features of nothing cannot be written. Leave the file out.")
+        raise AudioError("it gives no frame.", fix="Leave the file out.")
     states = [state[index, :frames] for state in output.hidden_states]  # L of (F, D)
     array = (torch.stack(states) if settings.stacked else states[0]).float().cpu().numpy()
+    largest, limit = float(np.abs(array).max()), float(np.finfo(settings.dtype).max)
     if not np.isfinite(array).all():
-        raise AudioError("its features are not finite. Nothing was written. Check the audio and the checkpoint.")
-    limit = float(np.finfo(settings.dtype).max)
-    if float(np.abs(array).max()) > limit:
-        raise AudioError(
-            f"its features reach {float(np.abs(array).max()):g}, beyond the {limit:g} of {settings.dtype}. Nothing was "
-            "written. Use float32."
-        )
+        raise AudioError("its features are not finite.", fix="Check the audio and the checkpoint.")
+    if largest > limit:
+        raise AudioError(f"its features reach {largest:g}, beyond the {limit:g} of {settings.dtype}.", fix="Use float32.")
     return array.astype(settings.dtype)
 
 

@@ -28,7 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hubcore.errors import AudioError, ExtractionError, HubcoreError, OptionError, PluginError
-from hubcore.text import printable
+from hubcore.text import error_text, printable
 
 _PARTIAL = ".partial"
 """The folder, inside the output folder, of what is being written."""
@@ -112,14 +112,13 @@ class NpyWriter:
                 if error.errno not in _OF_ONE_NAME:
                     raise
                 raise AudioError(
-                    f"{printable(target)} cannot be written: {error.strerror}. Its name is too long or in the way of another, "
-                    "and only this utterance is left out. Rename the audio file, or remove what stands there."
+                    f"{printable(target)} cannot be written: {error.strerror}. Its name is too long or in the way of another.",
+                    fix="Rename the audio file, or remove what stands there.",
                 ) from error
         except OSError as error:
             raise ExtractionError(
-                f"{printable(target)} cannot be written: {error.strerror or error}. Nothing half-written is left and "
-                "what is in the manifest is whole. Make room or choose another folder, then run the same command again "
-                "to go on."
+                f"{printable(target)} cannot be written: {error.strerror or error}. What is in the manifest is whole.",
+                fix="Make room, then run the same command again to resume.",
             ) from error
         finally:
             with contextlib.suppress(OSError):
@@ -155,10 +154,8 @@ def find_writer(name: str) -> type[FeatureWriter]:
 
     writers: dict[str, type[FeatureWriter]] = {**current_hooks().feature_writers(), "npy": NpyWriter}
     if name not in writers:
-        raise OptionError(
-            f"there is no format called {name!r}. Formats known here are {', '.join(sorted(writers))}. Choose one of these, or "
-            "install the plugin that brings it."
-        )
+        what = f"there is no format called {name!r}. Formats known here are {', '.join(sorted(writers))}."
+        raise OptionError(what, fix="Choose one of these, or install the plugin that brings it.")
     return writers[name]
 
 
@@ -175,7 +172,8 @@ def open_writer(make_writer: type[FeatureWriter], folder: Path, format: str) -> 
     except HubcoreError:
         raise
     except Exception as error:
+        where = f"{make_writer.__module__}.{make_writer.__qualname__}"
         raise PluginError(
-            f"the writer of the format {format!r} cannot be made: {type(error).__name__}: {error}. It is "
-            f"{make_writer.__module__}.{make_writer.__qualname__}. Mend or update its distribution, or use --format npy."
+            f"{where}, the writer of the format {format!r}, cannot be made: {error_text(error)}.",
+            fix="Update its distribution, or use --format npy.",
         ) from error

@@ -63,7 +63,11 @@ def test_an_empty_list_for_validation_is_told(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [(["--ext", "txt"], "one of audio"), (["--valid-percent", "2"], "from 0 to 1"), (["--path-must-contain", "zz"], "zz")],
+    [
+        (["--ext", "txt"], "must be one of"),
+        (["--valid-percent", "2"], "from 0 to 1"),
+        (["--path-must-contain", "zz"], "zz"),
+    ],
 )
 def test_bad_usage_is_exit_code_2(tmp_path: Path, arguments: list[str], message: str) -> None:
     result = call(SPEECH, "--dest", tmp_path / "lists", *arguments)

@@ -131,7 +131,7 @@ def test_what_a_header_rules_out_fails_before_anything_is_computed(tmp_path: Pat
     assert {failure.utterance for failure in made.failures} == {"short", "empty"}
     messages = {failure.utterance: failure.error for failure in made.failures}
     assert str(tmp_path / "short.wav") in messages["short"]
-    assert "399 samples at 16000 Hz (24.9 ms)" in messages["short"] and "400 samples" in messages["short"]
+    assert "399 samples (24.9 ms) at 16000 Hz" in messages["short"] and "400 samples" in messages["short"]
     assert len(made.utterances) == 2 and made.seconds == pytest.approx(0.075)
 
 
