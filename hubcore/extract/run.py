@@ -151,7 +151,7 @@ def extract(
             size = expected_bytes(batches, upstream, settings)
             about = "" if size is None else f", about {format_bytes(size)} to write"
             _log.info("%d utterances, %s%s", len(todo), format_duration(batches.seconds), about)
-            target = _device(upstream) if device is None else torch.device(device)
+            target = device_of(upstream) if device is None else torch.device(device)
             rows, failures, speeds = _run_batches(batches, upstream, settings, writer, finished, target, report)
         finally:
             writer.close()
@@ -365,8 +365,13 @@ def expected_bytes(batches: Batches, upstream: Upstream, settings: Settings) -> 
     return frames * width * np.dtype(settings.dtype).itemsize + 128 * len(batches.utterances)
 
 
-def _device(upstream: Upstream) -> torch.device:
-    if isinstance(upstream, nn.Module):
-        for tensor in (*upstream.parameters(), *upstream.buffers()):
-            return tensor.device
-    return torch.device("cpu")
+def device_of(upstream: Upstream) -> torch.device:
+    """Where the weights of an upstream are.
+
+    Example:
+        >>> from hubcore import hub
+        >>> device_of(hub.load("fbank"))
+        device(type='cpu')
+    """
+    tensors = (*upstream.parameters(), *upstream.buffers()) if isinstance(upstream, nn.Module) else ()
+    return next((tensor.device for tensor in tensors), torch.device("cpu"))

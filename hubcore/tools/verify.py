@@ -28,6 +28,7 @@ from hubcore.sources.resolve import fetch_card, find_cached
 from hubcore.sources.stamps import hash_file
 from hubcore.testing.compare import BATCH_TOLERANCE, evaluating
 from hubcore.testing.inputs import speech_like
+from hubcore.text import error_text
 from hubcore.upstream import UpstreamBase
 
 CLIP_SECONDS = 3
@@ -97,6 +98,11 @@ class Verification:
     seconds: float | None = None
     """To load the weights and run the clips."""
 
+    def end(self, verdict: Verdict, why: str) -> None:
+        """Ends with a verdict, and says why."""
+        self.verdict = verdict
+        self.problems.append(why)
+
     @property
     def dead_links(self) -> list[LinkState]:
         """The sources that did not give their file."""
@@ -124,30 +130,27 @@ def verify_entry(entry: Entry, name: str | None = None) -> Verification:
         entry: the name's entry in the registry.
         name: what to call it in the result, such as `owner:name` for a contested one.
     """
-    found = Verification(name or entry.name, config=entry.card.config if entry.card else None)
-    if entry.family is None or entry.family.missing:
-        found.verdict = "unavailable"
-        found.problems.append(f"{entry.unavailable}.")
-    else:
-        found.class_path = entry.family.target
-    if entry.card is not None:
-        found.links = [_state(source, entry.card) for source in entry.card.sources]
-    if found.verdict != "unavailable":
-        try:
-            if entry.card is not None and entry.card.sources:
-                _check_file(found, entry.card)
-            elif entry.family is not None and reads_files(import_class(entry.family)):
-                found.verdict = "unavailable"
-                found.problems.append("its card names no weights; it is for your own: hub.load(name, checkpoint=...).")
-            if found.verdict == "ok":
-                _check_features(found, entry)
-        except OfflineError as error:
-            found.verdict = "not here"
-            found.problems.append(str(error))
-        except HubcoreError as error:
-            found.problems.append(str(error))
-        except Exception as error:  # a third party's class may raise anything, and the other names must still be verified
-            found.problems.append(f"{type(error).__name__}: {error}")
+    card, family = entry.card, entry.family
+    found = Verification(name or entry.name, config=card.config if card else None)
+    if card is not None:
+        found.links = [_state(source, card) for source in card.sources]
+    try:
+        if family is None or family.missing:
+            found.end("unavailable", f"{entry.unavailable}.")
+            return found
+        found.class_path = family.target
+        if card is not None and card.sources:
+            _check_file(found, card)
+        elif reads_files(import_class(family)):
+            found.end("unavailable", "its card names no weights; it is for your own: hub.load(name, checkpoint=...).")
+            return found
+        _check_features(found, entry)
+    except OfflineError as error:
+        found.end("not here", str(error))
+    except HubcoreError as error:
+        found.problems.append(str(error))
+    except Exception as error:  # a third party's class may raise anything, and the other names must still be verified
+        found.problems.append(error_text(error))
     if found.problems and found.verdict == "ok":
         found.verdict = "failed"
     return found
@@ -192,8 +195,8 @@ def _check_file(found: Verification, card: Card) -> None:
     promised = published or (pin.sha256 if pin else None)
     if promised not in (None, found.sha256):
         found.problems.append(
-            f"{path} has SHA-256 {found.sha256}, but must have {promised} ({found.checksum}). The file was changed on this "
-            f"disk since it was fetched. `hubcore cache rm {card.name}` removes it; fetch it again."
+            f"{path} has SHA-256 {found.sha256}, but must have {promised} ({found.checksum}): it was changed on this disk. "
+            f"`hubcore cache rm {card.name}` removes it; fetch it again."
         )
     if source and source.size not in (None, found.bytes):
         found.problems.append(f"{path} has {found.bytes} bytes, but must have {source.size}. Fetch it again.")
@@ -261,18 +264,15 @@ def shape_problems(upstream: Upstream, out: UpstreamOutput, samples: int) -> lis
     frames = int(out.lengths[0])
     wanted = [(1, frames, width) for width in upstream.hidden_sizes]
     got = [tuple(state.shape) for state in out.hidden_states]
-    wrong = []
-    if got != wanted:
-        wrong.append(f"its hidden states have shapes {_short(got)}, but must have {_short(wanted)}.")
-    if len(upstream.layer_names) != len(got):
-        wrong.append(f"it gives {len(got)} hidden states, but names {len(upstream.layer_names)}.")
     most = samples // upstream.frame_stride + 1 if upstream.frame_stride else samples
-    if not 1 <= frames <= most:
-        wrong.append(f"{samples} samples gave {frames} frames, but must give 1 to {most}.")
     bad = [name for name, state in zip(out.layer_names, out.hidden_states, strict=False) if not bool(state.isfinite().all())]
-    if bad:
-        wrong.append(f"its features of the fixed clip are not finite, first in {bad[0]}. The weights are damaged.")
-    return wrong
+    checks = {
+        f"its hidden states have shapes {_short(got)}, but must have {_short(wanted)}.": got == wanted,
+        f"it gives {len(got)} hidden states, but names {len(upstream.layer_names)}.": len(upstream.layer_names) == len(got),
+        f"{samples} samples gave {frames} frames, but must give 1 to {most}.": 1 <= frames <= most,
+        f"its features of the fixed clip are not finite, first in {''.join(bad[:1])}. The weights are damaged.": not bad,
+    }
+    return [problem for problem, holds in checks.items() if not holds]
 
 
 def _short(shapes: Sequence[tuple[int, ...]]) -> str:

@@ -1,6 +1,6 @@
 """Segments of speech on the frame grid of wav2vec 2.0, which OFA pre-training is guided by. Imports no torch until used.
 
-`segment_corpus` finds them without any label, `open_segments` reads them in any layout, `compare_boundaries` judges them.
+`segment_corpus` finds them without any label, `open_segments` reads them, `compare_boundaries` judges them.
 """
 
 from __future__ import annotations

@@ -21,7 +21,9 @@ from torch import Tensor
 from hubcore.audio import load_audio, probe
 from hubcore.checkpoints.formats.safetensors_file import SafetensorsFile
 from hubcore.errors import AudioError, ExtractionError, HubcoreError, OptionError
+from hubcore.extract.run import device_of
 from hubcore.extract.settings import settings_for
+from hubcore.fields import require
 from hubcore.protocol import Upstream, UpstreamOutput
 from hubcore.text import printable
 from hubcore_ofa_wav2vec2.segments.grid import FIELD, SAMPLE_RATE, STRIDE, count_frames
@@ -86,21 +88,15 @@ def load_task(task: Task) -> Tensor:
     """
     info = probe(task.file)
     if info.sample_rate != SAMPLE_RATE:
-        raise AudioError(
-            f"{printable(task.file)} has {info.sample_rate} Hz. Segments are of {SAMPLE_RATE} Hz audio, as training is, which "
-            "resamples nothing. Convert the file first."
-        )
+        what = f"{printable(task.file)} has {info.sample_rate} Hz. Segments are of {SAMPLE_RATE} Hz audio, as training is."
+        raise AudioError(what, fix="Convert the file first.")
     wav = load_audio(task.file, SAMPLE_RATE)
     if len(wav) != task.samples:
-        raise AudioError(
-            f"{printable(task.file)} has {len(wav)} samples, but the manifest says {task.samples}. The file has changed since, "
-            "or is another. Make the manifest again."
-        )
+        what = f"{printable(task.file)} has {len(wav)} samples, but the manifest says {task.samples}."
+        raise AudioError(what, fix="Make the manifest again.")
     if not count_frames(len(wav)):
-        raise AudioError(
-            f"{printable(task.file)} has {len(wav)} samples. The first frame needs {FIELD}. Leave the file out, with "
-            "`hubcore manifest --min-seconds`."
-        )
+        what = f"{printable(task.file)} has {len(wav)} samples, and the first frame needs {FIELD}."
+        raise AudioError(what, fix="Leave the file out, with `hubcore manifest --min-seconds`.")
     return wav
 
 
@@ -135,10 +131,8 @@ class PeakFinder:
     """
 
     def __init__(self, threshold: float | None = None, workers: int = 1) -> None:
-        if threshold is not None and not threshold >= 0:
-            raise OptionError(f"the threshold is {threshold}. It must be 0 or more. Leave it out to have it tuned.")
-        if workers < 1:
-            raise OptionError(f"workers is {workers}. At least one process must compute. 1 is this one.")
+        require(threshold is None or threshold >= 0, "threshold", "0 or more, or None to have it tuned", threshold)
+        require(workers >= 1, "workers", "at least 1, which is this process", workers)
         self._given, self._threshold, self._workers = threshold, threshold, workers
         self._known: dict[str, Candidates | str] = {}  # of the sample, so that it is not computed twice
 
@@ -205,12 +199,9 @@ class ClusterFinder:
         self, upstream: Upstream, *, layer: int = -1, clusters: int = 100, penalty: float | None = None, name: str | None = None
     ) -> None:
         if upstream.sample_rate != SAMPLE_RATE:
-            raise OptionError(
-                f"{name or type(upstream).__name__} takes {upstream.sample_rate} Hz. Segments are of {SAMPLE_RATE} Hz audio. "
-                "Choose another upstream."
-            )
-        if penalty is not None and not penalty >= 0:
-            raise OptionError(f"the penalty is {penalty}. It must be 0 or more. Leave it out to have it tuned.")
+            what = f"{name or type(upstream).__name__} takes {upstream.sample_rate} Hz. Segments are of {SAMPLE_RATE} Hz audio."
+            raise OptionError(what, fix="Choose another upstream.")
+        require(penalty is None or penalty >= 0, "penalty", "0 or more, or None to have it tuned", penalty)
         self._made = settings_for(upstream, layer, "float32", name, "npy")
         self._upstream, self._clusters, self._given, self._penalty = upstream, clusters, penalty, penalty
         self._codebook: Codebook | None = None
@@ -233,10 +224,8 @@ class ClusterFinder:
         sample = draw_sample(tasks, _CLUSTER_SAMPLE, seed)
         features = [found for _, found in self._features(sample) if isinstance(found, Tensor)]
         if not features:
-            raise OptionError(
-                "no utterance of the sample could be used to find clusters in. They are found in the corpus itself. See "
-                "whether the audio is where the manifest says."
-            )
+            what = "no utterance of the sample could be used to find clusters in."
+            raise OptionError(what, fix="Check that the audio is where the manifest says.")
         book = self._codebook = Codebook.fit(torch.cat(features), self._clusters, seed)
         if self._given is not None:
             return
@@ -258,10 +247,8 @@ class ClusterFinder:
         """Takes penalty and centres over."""
         with SafetensorsFile(folder / CODEBOOK) as file:
             if sorted(file.names) != ["centres", "deviation", "mean"]:
-                raise ExtractionError(
-                    f"{printable(file.path)} holds {', '.join(file.names)}, not centres, deviation and mean. It is not the "
-                    "codebook of these segments. Segment into another folder."
-                )
+                what = f"{printable(file.path)} holds {', '.join(file.names)}. It is not the codebook of these segments."
+                raise ExtractionError(what, fix="Segment into another folder.")
             self._codebook = Codebook(**file.read_many(file.refs))
         self._penalty = tuning["penalty"]
 
@@ -273,7 +260,7 @@ class ClusterFinder:
 
     def _fitted(self) -> Codebook:
         if self._codebook is None:
-            raise OptionError("the clusters are not known yet. They are found in a corpus. Call tune or restore.")
+            raise OptionError("the clusters are not known yet.", fix="Call tune or restore.")
         return self._codebook
 
     def _features(self, tasks: Sequence[Task]) -> Iterator[tuple[Task, Tensor | str]]:
@@ -293,7 +280,7 @@ class ClusterFinder:
             yield from self._compute(batch)
 
     def _compute(self, batch: Sequence[tuple[Task, Tensor]]) -> Iterator[tuple[Task, Tensor | str]]:
-        device = next((each.device for each in _tensors(self._upstream)), torch.device("cpu"))
+        device = device_of(self._upstream)
         try:
             with torch.inference_mode():
                 out = self._upstream([wav.to(device) for _, wav in batch], layers=list(self._made.layers))
@@ -334,13 +321,7 @@ def _chunk_of_candidates(tasks: Sequence[Task]) -> list[Candidates | str]:
     return found
 
 
-def _tensors(upstream: Upstream) -> Iterator[Tensor]:
-    if isinstance(upstream, torch.nn.Module):
-        yield from upstream.parameters()
-        yield from upstream.buffers()
-
-
 def _tuned(value: float | None) -> float:
     if value is None:
-        raise OptionError("the threshold or penalty is not known yet. It is tuned to a corpus. Call tune or restore.")
+        raise OptionError("the threshold or penalty is not known yet.", fix="Call tune or restore.")
     return value

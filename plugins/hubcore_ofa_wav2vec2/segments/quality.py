@@ -93,10 +93,8 @@ def compare_boundaries(found: Sequence[int], reference: Sequence[int], tolerance
         Quality(hits=1, found=2, reference=2, utterances=1)
     """
     if found[-1] != reference[-1]:
-        raise ExtractionError(
-            f"the boundaries end at frame {found[-1]}, the reference boundaries at {reference[-1]}. Both must be of the same "
-            "audio on the same frame grid, 400 samples every 320. Make the reference from the same files."
-        )
+        what = f"the boundaries end at frame {found[-1]}, the reference boundaries at {reference[-1]}."
+        raise ExtractionError(what, fix="Make the reference from the same files, on frames of 400 samples every 320.")
     ours, theirs = found[:-1], reference[:-1]
     hits = at = 0
     for boundary in ours:
@@ -135,8 +133,6 @@ def compare_corpora(
         except ExtractionError as error:
             raise ExtractionError(f"{printable(entry.path)}: {error}") from error
     if not total.utterances:
-        raise ExtractionError(
-            "no utterance is both segmented and in the reference. Utterances are known by their path below the manifest's "
-            "root. Give a reference made for this manifest."
-        )
+        what = "no utterance is both segmented and in the reference, by its path below the manifest's root."
+        raise ExtractionError(what, fix="Give a reference made for this manifest.")
     return total

@@ -160,7 +160,7 @@ def test_every_byte_is_read_whatever_the_stamp_says(lab: Lab) -> None:
     stamps.write_stamp(stored, source.uri, SHA256)
     found = verify_entry(entry(source))
     assert found.verdict == "failed" and found.sha256 != SHA256
-    assert f"must have {SHA256} (published). The file was changed on this disk" in found.problems[0]
+    assert f"must have {SHA256} (published): it was changed on this disk" in found.problems[0]
 
 
 def test_whose_checksum_it_was(lab: Lab) -> None:
