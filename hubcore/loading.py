@@ -27,6 +27,9 @@ from hubcore.text import error_text
 if TYPE_CHECKING:
     import torch
 
+_INHERIT = "Its authors can inherit hubcore.UpstreamBase, which has it."
+_BUILD = "Its authors can give it from_config, or a constructor that works with its card's options."
+_UPDATE = "Update or fix that distribution; `hubcore doctor` shows where it fails. All other upstreams still work."
 _NO_OPTIONS: Mapping[str, Any] = MappingProxyType({})
 
 
@@ -43,19 +46,19 @@ def build_upstream(
 
     family, card = entry.family, entry.card
     if family is None or family.missing:
-        raise _unavailable(entry)
+        raise UnavailableUpstreamError(f"{entry.name!r} cannot run here: {entry.unavailable}.", "`hubcore doctor` shows more.")
     cls = import_class(family)
     ways = _ways(cls, family)
     if checkpoint is not None or (card is not None and card.sources):
         if not ways & {"from_file", "from_checkpoint"}:
-            raise _no_loader(family)
+            raise _plugin_error(family, "has no from_checkpoint, so it cannot load weights", _INHERIT)
         found = card if checkpoint is None and card is not None else find_checkpoint(checkpoint or "")
         upstream = load_checkpoint(cls, found, options, card=card, device=device, dtype=dtype)
     else:
         upstream = _without_weights(cls, card, family, ways, options, device, dtype)
     lacking = missing_parts(upstream)
     if lacking:
-        raise _no_upstream(family, lacking)
+        raise _plugin_error(family, f"lacks {', '.join(lacking)}, so it is no upstream", _INHERIT)
     return upstream.eval() if hasattr(upstream, "eval") else upstream
 
 
@@ -138,7 +141,7 @@ def _without_weights(
         except Exception as error:
             if "from_config" in ways:
                 raise
-            raise _not_built(family, error) from error
+            raise _plugin_error(family, f"could not be built: {error_text(error)}", _BUILD) from error
     upstream.card = card
     return _moved(upstream, _place(device, dtype))
 
@@ -159,9 +162,9 @@ def import_class(family: Family) -> type[Any]:
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # an import may end in anything, SystemExit included
-        raise _not_imported(family, error) from error
+        raise _plugin_error(family, f"cannot be imported: {error_text(error)}", _UPDATE) from error
     if not isinstance(found, type):
-        raise PluginError(f"{family.target} is a {type(found).__name__}, not a class. {_owner(family)}", "Tell its authors.")
+        raise _plugin_error(family, f"is a {type(found).__name__}, not a class", "Tell its authors.")
     return found
 
 
@@ -170,7 +173,7 @@ def _ways(cls: type[Any], family: Family) -> set[str]:
     try:
         return {name for name in ("from_file", "from_checkpoint", "from_config", "configs") if hasattr(cls, name)}
     except Exception as error:
-        raise _not_usable(family, error) from error
+        raise _plugin_error(family, f"cannot be used: asked for its methods, it gives {error_text(error)}", _UPDATE) from error
 
 
 def reads_checkpoints(cls: type[Any]) -> bool:
@@ -261,47 +264,8 @@ def _check_not_replaced(card: Card, path: Path) -> None:
 # Errors ---------------------------------------------------------------------------------------------------------------
 
 
-def _owner(family: Family) -> str:
-    return f"It belongs to {family.distribution} {family.version}."
-
-
-def _unavailable(entry: Entry) -> UnavailableUpstreamError:
-    return UnavailableUpstreamError(f"{entry.name!r} cannot run here: {entry.unavailable}.", "`hubcore doctor` shows more.")
-
-
-def _not_imported(family: Family, error: BaseException) -> PluginError:
-    return PluginError(
-        f"{family.target}, the class of {family.name!r}, cannot be imported: {error_text(error)}. {_owner(family)}",
-        "Update or fix that distribution; `hubcore doctor` shows where it fails. All other upstreams still work.",
-    )
-
-
-def _not_usable(family: Family, error: Exception) -> PluginError:
-    return PluginError(
-        f"{family.target} cannot be used: asked for its methods, it gives {error_text(error)}. {_owner(family)}",
-        "Update or fix that distribution. All other upstreams still work.",
-    )
-
-
-def _no_loader(family: Family) -> PluginError:
-    return PluginError(
-        f"{family.target} has no from_checkpoint, so it cannot load weights. {_owner(family)}",
-        "Its authors can inherit hubcore.UpstreamBase, which has it.",
-    )
-
-
-def _no_upstream(family: Family, lacking: list[str]) -> PluginError:
-    return PluginError(
-        f"{family.target} lacks {', '.join(lacking)}, so it is no upstream. {_owner(family)}",
-        "Its authors can inherit hubcore.UpstreamBase, which has them.",
-    )
-
-
-def _not_built(family: Family, error: Exception) -> PluginError:
-    return PluginError(
-        f"{family.target} could not be built: {error_text(error)}. {_owner(family)}",
-        "Its authors can give it from_config, or a constructor that works with its card's options.",
-    )
+def _plugin_error(family: Family, what: str, fix: str) -> PluginError:
+    return PluginError(f"{family.target} {what}. It belongs to {family.distribution} {family.version}.", fix)
 
 
 def _random_weights(cls: type[Any], card: Card | None, family: Family) -> OptionError:

@@ -59,13 +59,12 @@ def _stored_items() -> Iterator[CacheItem]:
     """The files of hubcore's own store."""
     cards = _cards()
     pins = [pin for cache in (cache_dir(), *read_only_caches()) for pin in all_pins(cache)]
-    for stored in all_stored():
-        uris = {pin.uri for pin in pins if pin.sha256 == stored.sha256}
-        uris |= {source.uri for card in cards for source in card.sources if source.sha256 == stored.sha256}
-        stamped = str(stamp_record(stamp_path(stored.path)).get("uri", ""))
+    for path, sha256 in all_stored():
+        uris = {pin.uri for pin in pins if pin.sha256 == sha256}
+        uris |= {source.uri for card in cards for source in card.sources if source.sha256 == sha256}
+        stamped = str(stamp_record(stamp_path(path)).get("uri", ""))
         uris |= {stamped} if "://" in stamped else set()
-        names = {card.name for card in cards for source in card.sources if source.uri in uris}
-        yield CacheItem(stored.path, stored.size, stored.sha256, tuple(sorted(names)), tuple(sorted(uris)), stored.writable)
+        yield _item(path, sha256, {card.name for card in cards for source in card.sources if source.uri in uris}, uris)
 
 
 def _named_items() -> Iterator[CacheItem]:
@@ -79,9 +78,12 @@ def _named_items() -> Iterator[CacheItem]:
                 uris.add(source.uri)
     for path, (names, uris) in found.items():
         blob = blob_of(path)
-        digest = blob.name if blob is not None and len(blob.name) == 64 else None
-        writable = not any(layer in path.parents for layer in read_only_caches())
-        yield CacheItem(path, path.stat().st_size, digest, tuple(sorted(names)), tuple(sorted(uris)), writable)
+        yield _item(path, blob.name if blob is not None and len(blob.name) == 64 else None, names, uris)
+
+
+def _item(path: Path, sha256: str | None, names: set[str], uris: set[str]) -> CacheItem:
+    writable = not any(layer in path.parents for layer in read_only_caches())
+    return CacheItem(path, path.stat().st_size, sha256, tuple(sorted(names)), tuple(sorted(uris)), writable)
 
 
 def _find(uri: str) -> list[Path]:

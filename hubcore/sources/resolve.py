@@ -26,28 +26,18 @@ _SUFFIXES = (".pt", ".pth", ".ckpt", ".bin", ".safetensors", ".th", ".tar")
 
 
 def resolve(source: str | os.PathLike[str]) -> Path:
-    """The local file or folder of a source; see `resolve_with_card`.
-
-    Example:
-        >>> resolve("wav2vec2_tiny_prompts").name
-        'wav2vec2_tiny_prompts.safetensors'
-    """
-    return resolve_with_card(source)[0]
-
-
-def resolve_with_card(source: str | os.PathLike[str]) -> tuple[Path, Card | None]:
-    """The local file or folder of a source, fetched if need be, and the card of a registered name.
-
-    Args:
-        source: see `find_checkpoint`.
+    """The local file or folder of a source, fetched if need be.
 
     Raises:
         CheckpointError: a path that does not exist.
         UnknownUpstreamError: neither a path, nor an address, nor a registered name.
         DownloadError: it cannot be fetched.
+
+    Example:
+        >>> resolve("wav2vec2_tiny_prompts").name
+        'wav2vec2_tiny_prompts.safetensors'
     """
-    found = find_checkpoint(source)
-    return fetch(found), found if isinstance(found, Card) else None
+    return fetch(find_checkpoint(source))
 
 
 def find_checkpoint(source: str | os.PathLike[str]) -> Path | Source | Card:
@@ -68,9 +58,18 @@ def find_checkpoint(source: str | os.PathLike[str]) -> Path | Source | Card:
     path = Path(text).expanduser()
     if path.exists():
         return path
-    if not isinstance(source, str) or _looks_like_path(text):
+    if not isinstance(source, str) or text[0] in ".~/" or "/" in text or "\\" in text or path.suffix in _SUFFIXES:
         raise CheckpointError(f"{path} does not exist.", f"Check the spelling and the working folder, {Path.cwd()}.")
-    return _card_of(text)
+    from hubcore.registry.names import current_registry
+
+    try:
+        card = current_registry().find(text).card
+    except UnknownUpstreamError as error:
+        hint = "There is no such file either. `hubcore list` shows every name."
+        raise UnknownUpstreamError(text, current_registry().names(), hint) from error
+    if card is None or not card.sources:
+        raise CheckpointError(f"{text!r} needs no checkpoint.", f"Load it with hub.load({text!r}).")
+    return card
 
 
 def fetch(found: Path | Source | Card) -> Path:
@@ -78,23 +77,6 @@ def fetch(found: Path | Source | Card) -> Path:
     if isinstance(found, Path):
         return found
     return fetch_card(found) if isinstance(found, Card) else fetch_source(found)
-
-
-def _looks_like_path(text: str) -> bool:
-    return text.startswith((".", "~", "/")) or "/" in text or "\\" in text or Path(text).suffix in _SUFFIXES
-
-
-def _card_of(name: str) -> Card:
-    from hubcore.registry.names import current_registry
-
-    try:
-        card = current_registry().find(name).card
-    except UnknownUpstreamError as error:
-        hint = "There is no such file either. `hubcore list` shows every name."
-        raise UnknownUpstreamError(name, current_registry().names(), hint) from error
-    if card is None or not card.sources:
-        raise CheckpointError(f"{name!r} needs no checkpoint.", f"Load it with hub.load({name!r}).")
-    return card
 
 
 # Cards ----------------------------------------------------------------------------------------------------------------

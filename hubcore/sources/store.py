@@ -18,7 +18,6 @@ import re
 import shutil
 import stat
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from hubcore.errors import DownloadError, OfflineError
@@ -29,20 +28,6 @@ from hubcore.sources.stamps import file_sha256, hash_file, write_stamp
 
 _log = logging.getLogger("hubcore.checkpoints")
 _STORED = re.compile(r"sha256-([0-9a-f]{64})")
-
-
-@dataclass(frozen=True)
-class Stored:
-    """One file of a cache."""
-
-    path: Path
-    """Where it is."""
-    sha256: str
-    """The digest that its name promises."""
-    size: int
-    """Bytes."""
-    writable: bool
-    """Whether it is in the user's own cache, not in a read-only one."""
 
 
 def stored_path(sha256: str, folder: Path) -> Path:
@@ -101,15 +86,14 @@ def copy_stored(path: Path, folder: Path) -> Path:
     return target
 
 
-def all_stored() -> Iterator[Stored]:
-    """Every file of the cache and its read-only layers."""
-    own = cache_dir()
-    for cache in (own, *read_only_caches()):
+def all_stored() -> Iterator[tuple[Path, str]]:
+    """Path and digest of every file of the cache and its read-only layers."""
+    for cache in (cache_dir(), *read_only_caches()):
         files = cache / "files"
         for path in sorted(files.iterdir()) if files.is_dir() else ():
             match = _STORED.fullmatch(path.name)
             if match and not path.is_symlink() and path.is_file():
-                yield Stored(path, match[1], path.stat().st_size, cache == own)
+                yield path, match[1]
 
 
 def is_intact(path: Path, sha256: str) -> bool:

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from hubcore.card import Card
 from hubcore.checkpoints.report import LoadReport
 from hubcore.errors import (
     CheckpointError,
@@ -26,7 +27,7 @@ from hubcore.files import write_whole
 from hubcore.loading import import_class
 from hubcore.options import parse
 from hubcore.registry.names import Family, current_registry
-from hubcore.sources.resolve import resolve_with_card
+from hubcore.sources.resolve import fetch, find_checkpoint
 from hubcore.sources.stamps import hash_file
 from hubcore.text import error_text
 from hubcore.tools.verify import fixed_clip, reads_files
@@ -90,10 +91,11 @@ def convert(
     """
     out = Path(out)
     check_target(out, force)
-    path, card = resolve_with_card(source)
-    if card is not None:
-        upstream = upstream or os.fspath(source)
-        config = config or card.options.get("config") or card.config
+    found = find_checkpoint(source)
+    path = fetch(found)
+    if isinstance(found, Card):
+        upstream = upstream or found.name
+        config = config or found.options.get("config") or found.config
     given = (path, config, options)
     family, original = _read(_family(upstream), *given) if upstream else read_with_any(*given)
     with write_checked(out, force) as temporary:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import socket
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -235,63 +236,31 @@ def case_sha256_is_a_path(lab: Lab) -> None:
 
 
 ADDRESSES = {
-    40: "file:///etc/passwd",
-    41: "ftp://example.org/x",
-    42: "http://example.org/x",
-    43: "https://user:word@example.org/x",
-    44: "data:text/plain,x",
-    45: "//example.org/x",
-    46: "",
-    47: "\\\\host\\share\\x",
+    "file_scheme": ("an address that begins with `file:`", "file:///etc/passwd"),
+    "ftp_scheme": ("an address that begins with `ftp:`", "ftp://example.org/x"),
+    "http_scheme": ("an address that begins with `http:`", "http://example.org/x"),
+    "password_in_an_address": ("an address with a password", "https://user:word@example.org/x"),
+    "data_scheme": ("an address that begins with `data:`", "data:text/plain,x"),
+    "no_scheme": ("an address without a scheme", "//example.org/x"),
+    "empty_address": ("an empty address", ""),
+    "windows_network_path": ("a Windows network path", "\\\\host\\share\\x"),
 }
 
 
-def refused_address(lab: Lab, address: str) -> None:
-    with pytest.raises(DownloadError):
-        download(address, lab.cache, False, Expectation())
-    with pytest.raises(HubcoreError):
-        sources.resolve(address)
-    assert not lab.cache.exists() or lab.files() == []
+def refused(name: str, address: str) -> Callable[[Lab], None]:
+    def run(lab: Lab) -> None:
+        with pytest.raises(DownloadError):
+            download(address, lab.cache, False, Expectation())
+        with pytest.raises(HubcoreError):
+            sources.resolve(address)
+        assert not lab.cache.exists() or lab.files() == []
+
+    run.__name__ = f"case_{name}"
+    return run
 
 
-@cases("an address that begins with `file:`", "refused")
-def case_file_scheme(lab: Lab) -> None:
-    refused_address(lab, ADDRESSES[40])
-
-
-@cases("an address that begins with `ftp:`", "refused")
-def case_ftp_scheme(lab: Lab) -> None:
-    refused_address(lab, ADDRESSES[41])
-
-
-@cases("an address that begins with `http:`", "refused")
-def case_http_scheme(lab: Lab) -> None:
-    refused_address(lab, ADDRESSES[42])
-
-
-@cases("an address with a password", "refused")
-def case_password_in_an_address(lab: Lab) -> None:
-    refused_address(lab, ADDRESSES[43])
-
-
-@cases("an address that begins with `data:`", "refused")
-def case_data_scheme(lab: Lab) -> None:
-    refused_address(lab, ADDRESSES[44])
-
-
-@cases("an address without a scheme", "refused")
-def case_no_scheme(lab: Lab) -> None:
-    refused_address(lab, ADDRESSES[45])
-
-
-@cases("an empty address", "refused")
-def case_empty_address(lab: Lab) -> None:
-    refused_address(lab, ADDRESSES[46])
-
-
-@cases("a Windows network path", "refused")
-def case_windows_network_path(lab: Lab) -> None:
-    refused_address(lab, ADDRESSES[47])
+for _name, (_fault, _address) in ADDRESSES.items():
+    cases(_fault, "refused")(refused(_name, _address))
 
 
 @cases("the first of two mirrors answers 404", "the second one's file; the log says why")

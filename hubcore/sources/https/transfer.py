@@ -158,7 +158,8 @@ def _begin(response: Any, url: str, part: Part, limits: Limits) -> None:
             raise _unknown_length(url)
         if not limits.checked and headers.get("Content-Type", "").lower().startswith("text/html"):
             raise _not_the_file(url, "an HTML page")
-        _check_length(url, coming, limits)
+        if coming is not None and (limits.size not in (None, coming) or coming > limits.most):
+            raise _wrong_length(url, "announces", coming, limits)
         validator = strong_validator(headers.get("ETag"), headers.get("Last-Modified"), headers.get("Date"))
         part.restart(Remote(url, validator, coming))
     free = shutil.disk_usage(part.path.parent).free
@@ -179,13 +180,6 @@ def _continues(headers: Any, part: Part, coming: int | None) -> bool:
     return same and coming in (None, end - part.size)
 
 
-def _check_length(url: str, length: int | None, limits: Limits) -> None:
-    if length is not None and limits.size not in (None, length):
-        raise _announces_another_size(url, length, limits)
-    if length is not None and length > limits.most:
-        raise _announces_too_much(url, length, limits)
-
-
 def _body(response: Any, url: str, part: Part, limits: Limits, watcher: Watcher) -> None:
     total = part.remote.total
     most = limits.most if limits.size is None else limits.size
@@ -194,7 +188,7 @@ def _body(response: Any, url: str, part: Part, limits: Limits, watcher: Watcher)
     for block in response.iter_raw():
         if part.size + len(block) > most:
             part.restart(Remote(url))
-            raise _sends_too_much(url, most, limits)
+            raise _wrong_length(url, "sent more than", most, limits)
         beginning = part.size < 64
         part.append(block)
         if beginning and part.size >= 64:
@@ -267,37 +261,27 @@ def _too_large_for_disk(url: str, coming: int | None, free: int, part: Part) -> 
     )
 
 
-def _announces_another_size(url: str, length: int, limits: Limits) -> DownloadError:
+def _wrong_length(url: str, verb: str, length: int, limits: Limits) -> DownloadError:
+    if limits.size is None:
+        return DownloadError(
+            f"{url} {verb} {length} bytes. At most {limits.most} are downloaded.", "Set HUBCORE_MAX_DOWNLOAD to allow more."
+        )
     return DownloadError(
-        f"{url} announces {length} bytes, but its card says {limits.size}. It is another file.",
+        f"{url} {verb} {length} bytes, but its card says {limits.size}. It is another file.",
         "Use another source; if the publisher changed the file, the card needs its new size and SHA-256.",
     )
 
 
-def _announces_too_much(url: str, length: int, limits: Limits) -> DownloadError:
-    return DownloadError(
-        f"{url} announces {length} bytes. At most {limits.most} are downloaded.", "Set HUBCORE_MAX_DOWNLOAD to allow more."
-    )
-
-
-def _sends_too_much(url: str, most: int, limits: Limits) -> DownloadError:
-    if limits.size is None:
-        return DownloadError(
-            f"{url} sent more than {most} bytes, the most that is downloaded.", "Set HUBCORE_MAX_DOWNLOAD to allow more."
-        )
-    return DownloadError(
-        f"{url} sent more than {most} bytes, the size that its card states. It is another file.", "Use another source."
-    )
+_PAGE_FIXES = (
+    ("google.com", "Google Drive shows a page if a file is large, private or over quota: fetch it in a browser, use the path."),
+    ("dropbox.com", "A Dropbox link must end in dl=1, not dl=0; a page may also mean that its traffic is used up."),
+    ("", "Use the address of the file itself, not of the page about it (Dropbox: dl=1, not dl=0)."),
+)
 
 
 def _not_the_file(url: str, kind: str) -> NotTheFileError:
     host = urlsplit(url).hostname or ""
+    fix = next(fix for ending, fix in _PAGE_FIXES if host.endswith(ending))
     if "git-lfs" in kind:
-        fix = "The address is that of the pointer in a git repository: use the one that its `download` button gives"
-    elif host.endswith(("drive.google.com", "docs.google.com")):
-        fix = "Google Drive shows a page if a file is large, private or over quota: fetch it in a browser, then use the path"
-    elif host.endswith("dropbox.com"):
-        fix = "A Dropbox link must end in dl=1, not dl=0; a page may also mean that its traffic is used up"
-    else:
-        fix = "Use the address of the file itself, not of the page about it (Dropbox: dl=1, not dl=0)"
-    return NotTheFileError(f"{url} gave {kind}, not a checkpoint. Nothing was kept.", f"{fix}.")
+        fix = "The address is that of the pointer in a git repository: use the one that its `download` button gives."
+    return NotTheFileError(f"{url} gave {kind}, not a checkpoint. Nothing was kept.", fix)

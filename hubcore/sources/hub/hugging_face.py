@@ -111,7 +111,8 @@ def hub_file(file: HubFile, promise: Expectation, offline: bool) -> Path:
             raise
         wrong = _wrong(cached, promise)
         if wrong:
-            raise _damaged(cached, wrong, f"It cannot be fetched again now: {error}") from error
+            again = f"It cannot be fetched again now: {error.what}"
+            raise ChecksumError(f"{cached} is damaged: {wrong}. {again}", error.fix) from error
         _log.warning("the cached copy of %s is used, and may be old, because %s", file, error)
         return cached
     _check_metadata(file, endpoint, metadata, promise)
@@ -126,7 +127,7 @@ def hub_file(file: HubFile, promise: Expectation, offline: bool) -> Path:
         try:
             remove(path)
         except OSError as error:
-            raise _damaged(path, wrong, f"It cannot be removed ({error}). Remove it by hand.") from error
+            raise ChecksumError(f"{path} is damaged: {wrong}. It cannot be removed ({error}).", "Remove it by hand.") from error
         if not force:
             _log.warning("%s: %s; it was removed and is fetched again", file, wrong)
     raise ChecksumError(
@@ -332,10 +333,6 @@ class _Watch:
 # Errors ---------------------------------------------------------------------------------------------------------------
 
 
-def _damaged(path: Path, wrong: str, fix: str) -> ChecksumError:
-    return ChecksumError(f"{path} is damaged: {wrong}.", fix)
-
-
 def _needs_network(path: Path, kind: str, wrong: str, promise: Expectation, file: HubFile) -> ChecksumError:
     return ChecksumError(
         f"{path} is {kind}: {wrong}. Offline mode forbids to fetch the right one.",
@@ -355,37 +352,26 @@ def _explained(file: HubFile, endpoint: str, error: BaseException) -> DownloadEr
     """Our error for one of huggingface_hub's; it never shows a token."""
     from huggingface_hub import errors
 
-    page = f"{endpoint}/{file.repo}"
-    status = getattr(getattr(error, "response", None), "status_code", None)
-    if isinstance(error, errors.GatedRepoError):
-        return DownloadError(
-            f"{file} is gated: its owner wants every user to accept the terms first.",
-            f"Accept them at {page}, then log in with `hf auth login`, or set HF_TOKEN.",
-        )
-    if isinstance(error, errors.RepositoryNotFoundError):
-        return DownloadError(
-            f"{file}: there is no such repository, or it is private.",
-            "Check the name; if it is private, `hf auth login` with an account that may read it.",
-        )
-    if status == 401:
-        return DownloadError(
-            f"{file}: the hub wants you to log in (401). Your token is missing or wrong.", "Run `hf auth login`."
-        )
-    if isinstance(error, errors.RevisionNotFoundError):
-        return DownloadError(f"{file}: the repository has no revision {file.revision!r}.", f"See {page}/commits.")
-    if isinstance(error, errors.LocalEntryNotFoundError):
-        return DownloadError(f"{file} is not in the cache and {endpoint} cannot be reached.", "Check the network.")
-    if isinstance(error, errors.EntryNotFoundError):
-        return AbsentFileError(f"{file}: the repository has no such file.", f"See {page}/tree/{file.revision}.")
-    if status is not None:
-        return DownloadError(f"{file}: the hub answered {status}.", f"Try again later; {page} shows whether it is there.")
-    if isinstance(error, OSError) and error.errno is not None and error.filename is not None:
-        return DownloadError(
-            f"{file}: {error.filename} cannot be written ({error.strerror}).", "Free some space, or set HF_HOME elsewhere."
-        )
-    return DownloadError(
-        f"{file} cannot be fetched: {type(error).__name__}: {_without_token(str(error))}.", "Check the network."
+    page, status = f"{endpoint}/{file.repo}", getattr(getattr(error, "response", None), "status_code", None)
+    no_such_repo = "Check the name; if it is private, `hf auth login` with an account that may read it."
+    accept = f"Accept them at {page}, then log in with `hf auth login`, or set HF_TOKEN."
+    known = (
+        (errors.GatedRepoError, " is gated: its owner wants every user to accept the terms first.", accept),
+        (errors.RepositoryNotFoundError, ": there is no such repository, or it is private.", no_such_repo),
+        (errors.RevisionNotFoundError, f": the repository has no revision {file.revision!r}.", f"See {page}/commits."),
+        (errors.LocalEntryNotFoundError, f" is not in the cache and {endpoint} cannot be reached.", "Check the network."),
+        (errors.EntryNotFoundError, ": the repository has no such file.", f"See {page}/tree/{file.revision}."),
     )
+    what, fix = f" cannot be fetched: {type(error).__name__}: {_without_token(str(error))}.", "Check the network."
+    if isinstance(error, OSError) and error.errno is not None and error.filename is not None:
+        what, fix = f": {error.filename} cannot be written ({error.strerror}).", "Free some space, or set HF_HOME elsewhere."
+    if status is not None:
+        what, fix = f": the hub answered {status}.", f"Try again later; {page} shows whether it is there."
+    if status == 401:
+        what, fix = ": the hub wants you to log in (401). Your token is missing or wrong.", "Run `hf auth login`."
+    what, fix = next(((what, fix) for kind, what, fix in known if isinstance(error, kind)), (what, fix))
+    absent = isinstance(error, errors.EntryNotFoundError) and not isinstance(error, errors.LocalEntryNotFoundError)
+    return (AbsentFileError if absent else DownloadError)(f"{file}{what}", fix)
 
 
 def _without_token(text: str) -> str:
