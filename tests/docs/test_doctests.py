@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
-PACKAGES = ("hubcore", "hubcore_fbank", "hubcore_ofa_wav2vec2", "hubcore_wav2vec2")
+from tests.paths import PLUGINS
+
+PACKAGES = ("hubcore", *PLUGINS)
 PUBLIC = (*PACKAGES, "hubcore.hub", "hubcore.checkpoints", "hubcore.extract", "hubcore.nn", "hubcore.testing")
 """Modules whose `__all__` is a promise."""
 FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
