@@ -7,7 +7,7 @@ import json
 
 import click
 
-from hubcore.cli.upstream import option_flag
+from hubcore.cli.options import option_flag
 from hubcore.text import format_bytes, printable
 
 _EXAMPLE = """\b

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from hubcore.cli.options import option_flag, typed_options
 from hubcore.cli.table import format_table
-from hubcore.cli.upstream import on_device, option_flag, typed_options
 from hubcore.progress import Progress
 from hubcore.text import format_duration, printable
 
@@ -72,7 +72,7 @@ def command(
     from hubcore.options import once
 
     options, calls = typed_options(name, checkpoint, pairs)
-    upstream = on_device(hub.load(name, checkpoint=checkpoint, **options), device)
+    upstream = hub.load(name, checkpoint, device=device, **options)
     logging.getLogger("hubcore.extract").setLevel(logging.WARNING if as_json else logging.INFO)
     try:
         with Progress("utt", say=lambda line: click.echo(line, err=True), quiet=as_json) as progress:

@@ -11,8 +11,8 @@ from typing import Any
 
 import click
 
+from hubcore.cli.options import option_flag, typed_options
 from hubcore.cli.table import format_table
-from hubcore.cli.upstream import option_flag, typed_options
 from hubcore.errors import OptionError
 from hubcore.files import write_whole
 from hubcore.text import printable

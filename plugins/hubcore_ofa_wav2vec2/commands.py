@@ -10,7 +10,6 @@ import click
 
 from hubcore import hookimpl
 from hubcore.cli.table import format_table
-from hubcore.cli.upstream import on_device
 from hubcore.errors import OptionError
 from hubcore.progress import Progress
 from hubcore.text import format_duration, printable
@@ -120,7 +119,7 @@ def _finder(method: str, threshold: float | None, workers: int | None, for_kmean
 
     given = {name: value for name, value in for_kmeans.items() if value is not None}
     name = given.get("upstream", "mfcc")
-    upstream = on_device(hub.load(name, checkpoint=given.get("checkpoint")), given.get("device", "cpu"))
+    upstream = hub.load(name, given.get("checkpoint"), device=given.get("device"))
     return ClusterFinder(
         upstream,
         layer=given.get("layer", -1),

@@ -7,7 +7,6 @@ import os
 import struct
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -236,36 +235,6 @@ def test_list_marks_what_is_unavailable_or_contested(monkeypatch: pytest.MonkeyP
     assert "whale" in doctor.output
 
 
-def test_list_imports_no_torch_and_no_plugin() -> None:
-    code = (
-        "import sys; from hubcore.cli import main; main(['list'], standalone_mode=False); "
-        "names = ('torch', 'numpy', 'soundfile', 'tqdm', 'pluggy', 'hubcore_fbank', 'hubcore_wav2vec2'); "
-        "print([name for name in names if name in sys.modules])"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines()[-1] == "[]"
-
-
-def test_list_takes_less_than_half_a_second() -> None:
-    times = []
-    for _ in range(5):
-        began = time.perf_counter()
-        assert process("list").returncode == 0
-        times.append(time.perf_counter() - began)
-    assert min(times) < 0.5
-
-
-def test_help_imports_no_torch() -> None:
-    code = (
-        "import sys; from hubcore.cli import main\n"
-        "try: main(['--help'])\n"
-        "except SystemExit: pass\n"
-        "print('torch' in sys.modules)"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines()[-1] == "False"
-
-
 def test_info_shows_class_and_line() -> None:
     text = call("info", "fbank").output
     assert "hubcore_fbank.upstream:FbankUpstream" in text and "upstream.py:" in text
@@ -330,23 +299,6 @@ def test_extract_ends_with_a_table_and_totals(tmp_path: Path) -> None:
     assert np.load(tmp_path / "out" / "features" / "es_1.npy").shape == (364, 240)
 
 
-@pytest.mark.parametrize(
-    ("layers", "shape"),
-    [("all", (4, 364, 96)), ("last", (364, 96)), ("1", (364, 96)), ("0,2", (2, 364, 96)), ("-1", (364, 96))],
-)
-def test_extract_writes_the_layers_asked_for(tmp_path: Path, layers: str, shape: tuple[int, ...]) -> None:
-    out = tmp_path / "out"
-    clip = DATA / "speech" / "es_1.flac"
-    result = call("extract", clip, "-u", "wav2vec2_tiny_prompts", "-o", out, "--layers", layers, "--dtype", "float16")
-    assert result.exit_code == 0, result.output
-    array = np.load(out / "features" / "es_1.npy")
-    assert array.ndim == len(shape) and array.dtype == np.float16
-    model = hub.load("wav2vec2_tiny_prompts")
-    assert array.shape[-1] == model.hidden_sizes[-1]
-    assert array.shape[:-2] == ((len(model.layer_names),) if layers == "all" else shape[:-2])
-    assert "note: small demonstration model" in result.output
-
-
 def test_extract_lists_bad_files_and_computes_the_others(corpus: Path, tmp_path: Path) -> None:
     out, clean = tmp_path / "out", tmp_path / "clean"
     result = process("extract", corpus, "--upstream", "fbank", "--out", out)
@@ -386,17 +338,6 @@ def test_extract_goes_on_where_it_stopped(corpus: Path, tmp_path: Path) -> None:
     assert (len(first["written"]), len(again["written"]), again["skipped"]) == (10, 4, 6)
     assert (out / "manifest.jsonl").read_bytes() == b"".join(manifest)
     assert len(json.loads(call(*arguments).output)["failed"]) == 8
-
-
-@pytest.mark.parametrize(
-    ("changed", "said"),
-    [(["--layers", "last"], "layers is"), (["--dtype", "float16"], "dtype is"), (["-u", "mfcc"], "upstream is 'fbank' there")],
-)
-def test_extract_does_not_mix_two_kinds_of_features(tmp_path: Path, changed: list[str], said: str) -> None:
-    arguments: list[str | Path] = ["extract", DATA / "gold" / "u0.wav", "-u", "fbank", "-o", tmp_path / "out"]
-    assert call(*arguments).exit_code == 0
-    result = call(*arguments, *changed)
-    assert result.exit_code == 2 and result.output.startswith("hubcore: error: ") and said in result.output
 
 
 @pytest.mark.parametrize(
@@ -440,9 +381,9 @@ def test_a_plugin_brings_a_format(tmp_path: Path) -> None:
         (
             "broken",
             2,
-            "the writer of the format 'broken' cannot be made: RuntimeError: no libtext here. It is acme_text.Broken.",
+            "acme_text.Broken, the writer of the format 'broken', cannot be made: RuntimeError: no libtext here.",
         ),
-        ("mute", 1, "Mute.write gave None."),
+        ("mute", 1, "Mute.write gave None, not the file's path"),
         ("halt", 2, "plugin acme-text:acme: the format 'halt' cannot be used. It lacks write, holds, close."),
     ],
 )

@@ -1,4 +1,4 @@
-"""The upstream that a command works with: a name, `--checkpoint`, `-O name=value` and `--device`."""
+"""`-O name=value`: options of the upstream that a command works with, typed by its class."""
 
 from __future__ import annotations
 
@@ -46,15 +46,3 @@ def typed_options(
     of_calls = {option.name for option in options if option.at_call and (compare or not option.at_load)}
     calls = {name: given for name, given in values.items() if name in of_calls}
     return once({name: given for name, given in values.items() if name not in of_calls}), calls
-
-
-def on_device(upstream: Any, device: str) -> Any:
-    """The upstream on the device that the user asked for."""
-    import torch
-
-    try:
-        torch.empty(0, device=device)
-        return upstream.to(device) if isinstance(upstream, torch.nn.Module) else upstream
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).splitlines()[0]
-        raise click.BadParameter(f"{device!r} cannot be used here: {reason}", param_hint="--device") from error
