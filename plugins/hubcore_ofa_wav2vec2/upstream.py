@@ -156,6 +156,8 @@ class OfaWav2Vec2Upstream(EncoderUpstream):
         path: str | Path,
         *,
         config: OfaWav2Vec2Config | str | None = None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
         lambd: float | Sequence[float] | Tensor | None = None,
         frame_period_ms: float | None = None,
         tail: KeptTail = "drop",
@@ -168,7 +170,7 @@ class OfaWav2Vec2Upstream(EncoderUpstream):
         Lambda, frame period and tail are the constructor's; the dropouts replace the file's.
         """
         given = {"dropout": dropout, "attention_dropout": attention_dropout, "activation_dropout": activation_dropout}
-        config, model, report = READER.read(path, named_config(cls, config), changes=given)
+        config, model, report = READER.read(path, named_config(cls, config), changes=given, device=device, dtype=dtype)
         upstream = cls(config, model, lambd=lambd, frame_period_ms=frame_period_ms, tail=tail)
         upstream.load_report = report
         return upstream.eval()

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from hubcore_ofa_wav2vec2.pretrain.config import OfaWav2Vec2Objective
-from hubcore_ofa_wav2vec2.pretrain.guidance import Guide, draw_lambd, frame_loss, guide_for, segmentation_loss
-from hubcore_ofa_wav2vec2.pretrain.objective import OfaWav2Vec2Pretraining
+from typing import TYPE_CHECKING
 
-__all__ = [
-    "Guide",
-    "OfaWav2Vec2Objective",
-    "OfaWav2Vec2Pretraining",
-    "draw_lambd",
-    "frame_loss",
-    "guide_for",
-    "segmentation_loss",
-]
+from hubcore.lazy import lazy_exports
+
+if TYPE_CHECKING:
+    from hubcore_ofa_wav2vec2.pretrain.config import OfaWav2Vec2Objective as OfaWav2Vec2Objective
+    from hubcore_ofa_wav2vec2.pretrain.guidance import Guide as Guide
+    from hubcore_ofa_wav2vec2.pretrain.guidance import draw_lambd as draw_lambd
+    from hubcore_ofa_wav2vec2.pretrain.guidance import frame_loss as frame_loss
+    from hubcore_ofa_wav2vec2.pretrain.guidance import guide_for as guide_for
+    from hubcore_ofa_wav2vec2.pretrain.guidance import segmentation_loss as segmentation_loss
+    from hubcore_ofa_wav2vec2.pretrain.objective import OfaWav2Vec2Pretraining as OfaWav2Vec2Pretraining
+
+__getattr__, __dir__ = lazy_exports(__name__)

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-from hubcore_wav2vec2.pretrain.config import Wav2Vec2Objective
-from hubcore_wav2vec2.pretrain.contrastive import Contrast, contrast
-from hubcore_wav2vec2.pretrain.masking import draw_masks, draw_negatives
-from hubcore_wav2vec2.pretrain.objective import Answers, Draws, Wav2Vec2Pretraining, per_target, scale_gradient
-from hubcore_wav2vec2.pretrain.quantizer import GumbelQuantizer, Quantized, gumbel_noise
+from typing import TYPE_CHECKING
 
-__all__ = [
-    "Answers",
-    "Contrast",
-    "Draws",
-    "GumbelQuantizer",
-    "Quantized",
-    "Wav2Vec2Objective",
-    "Wav2Vec2Pretraining",
-    "contrast",
-    "draw_masks",
-    "draw_negatives",
-    "gumbel_noise",
-    "per_target",
-    "scale_gradient",
-]
+from hubcore.lazy import lazy_exports
+
+if TYPE_CHECKING:
+    from hubcore_wav2vec2.pretrain.config import Wav2Vec2Objective as Wav2Vec2Objective
+    from hubcore_wav2vec2.pretrain.contrastive import Contrast as Contrast
+    from hubcore_wav2vec2.pretrain.contrastive import contrast as contrast
+    from hubcore_wav2vec2.pretrain.masking import draw_masks as draw_masks
+    from hubcore_wav2vec2.pretrain.masking import draw_negatives as draw_negatives
+    from hubcore_wav2vec2.pretrain.objective import Answers as Answers
+    from hubcore_wav2vec2.pretrain.objective import Draws as Draws
+    from hubcore_wav2vec2.pretrain.objective import Wav2Vec2Pretraining as Wav2Vec2Pretraining
+    from hubcore_wav2vec2.pretrain.objective import per_target as per_target
+    from hubcore_wav2vec2.pretrain.objective import scale_gradient as scale_gradient
+    from hubcore_wav2vec2.pretrain.quantizer import GumbelQuantizer as GumbelQuantizer
+    from hubcore_wav2vec2.pretrain.quantizer import Quantized as Quantized
+    from hubcore_wav2vec2.pretrain.quantizer import gumbel_noise as gumbel_noise
+
+__getattr__, __dir__ = lazy_exports(__name__)
