@@ -54,7 +54,7 @@ _said_lock = threading.Lock()
 
 @dataclass(frozen=True)
 class AudioInfo:
-    """What the header of an audio file says.
+    """Header of an audio file: length, rate and channels.
 
     Example:
         >>> AudioInfo("a.wav", seconds=2.0, sample_rate=8000, channels=1, frames=16000, format="WAV").samples_at(16000)
@@ -127,7 +127,7 @@ def load_audio(path: str | os.PathLike[str], sample_rate: int = 16000) -> Tensor
 
 
 def probe(path: str | os.PathLike[str]) -> AudioInfo:
-    """What the header of an audio file says, without decoding it.
+    """Reads the header of an audio file without decoding it.
 
     Raises:
         AudioError: missing, a directory, not audio, empty, or shorter than its header promises; it names the file.
@@ -287,7 +287,7 @@ def _cut_off(name: str, missing: str) -> AudioError:
 
 
 def _reason(error: Exception) -> str:
-    """What a library said, as one sentence."""
+    """A library's message as one sentence."""
     if isinstance(error, soundfile.LibsndfileError):
         # Code 7 is "not a regular file", which an MP3 cut within its first second gets too.
         text = "no audio could be found in it" if error.code == 7 else error.error_string
@@ -310,7 +310,7 @@ def _say_once(what: str, found: int, wanted: int, message: str) -> None:
 
 
 def shortage(file: BinaryIO) -> str | None:
-    """What is missing at the end of an audio file, as half a sentence, or None if nothing is known to be missing.
+    """Says in half a sentence how much is missing at the end of an audio file; None if nothing is known to be missing.
 
     Args:
         file: opened for binary reading and seekable; its position is moved.
@@ -337,7 +337,7 @@ def shortage(file: BinaryIO) -> str | None:
 
 
 def _data_span(file: BinaryIO, head: bytes) -> tuple[int, int] | None:
-    """Where the samples start and how many bytes of them the header promises; None if it does not say."""
+    """Offset of the samples and their number of bytes, as the header states them; None if it does not."""
     form, kind = head[:4], head[8:12]
     if form in (b"RIFF", b"RIFX") and kind == b"WAVE":
         return _known(_find_chunk(file, 12, b"data", "<I" if form == b"RIFF" else ">I", align=2))
@@ -400,7 +400,7 @@ def _sphere_span(head: bytes) -> tuple[int, int] | None:
 
 
 def _ogg_shortage(file: BinaryIO, size: int) -> str | None:
-    """Whether the last Ogg page is whole and marked as the last one."""
+    """Says in half a sentence what the last Ogg page lacks; None if it is whole and marked as the last one."""
     file.seek(max(0, size - 2 * _OGG_PAGE))
     tail = file.read()
     at = tail.rfind(b"OggS\x00")

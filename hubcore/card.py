@@ -26,7 +26,7 @@ class Source:
 
 @dataclass(frozen=True)
 class UpstreamShape:
-    """What an upstream gives, as its config alone tells: a config with an `upstream_shape` lets `hubcore info` show it.
+    """Layers, widths and frame rate of an upstream, known from its config alone; `hubcore info` shows them.
 
     Example:
         >>> from hubcore_fbank import CONFIGS
@@ -46,7 +46,7 @@ class UpstreamShape:
 
 @dataclass(frozen=True)
 class Card:
-    """What a registry says about one checkpoint, and the class that runs it.
+    """Record of one checkpoint: its name, its class, its sources and its licence.
 
     Example:
         >>> Card(name="fbank", upstream="fbank", license="none needed").needs_weights
@@ -64,13 +64,13 @@ class Card:
     aliases: tuple[str, ...] = ()
     """Other names of the same record."""
     sources: tuple[Source, ...] = ()
-    """Where the checkpoint is, tried in order; none if the family needs no weights."""
+    """Addresses of the checkpoint, tried in order; none if the family needs no weights."""
     training_data: str | None = None
-    """What the weights were trained on."""
+    """Data that the weights were trained on."""
     paper: str | None = None
     """The paper's address."""
     note: str | None = None
-    """What a user should know before using it."""
+    """Remark that a user should read before using it."""
     options: Mapping[str, Any] = field(default_factory=dict)
     """Default options of `hub.load`, overridden by the caller's; `layers` is what `forward` returns by default."""
     overrides: str | None = None
@@ -84,5 +84,5 @@ class Card:
 
     @property
     def needs_weights(self) -> bool:
-        """Whether a checkpoint must be fetched before this upstream can run."""
+        """True if a checkpoint must be fetched before this upstream can run."""
         return bool(self.sources)

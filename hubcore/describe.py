@@ -231,7 +231,7 @@ def _config(configs: Mapping[str, Any], name: str) -> tuple[dict[str, Any] | Non
 
 
 def _shape(configs: Mapping[str, Any], card: Card, cached: Path | None) -> UpstreamShape | None:
-    """What the upstream of a card will give, where its config says so: the card's named one, or the cached file's own."""
+    """Shape of a card's upstream, if a config tells it: the card's named one, or the cached file's own."""
     try:
         config: Any = configs.get(card.options.get("config", card.config))
         if config is None and card.config is None and configs and _is_native(cached):

@@ -122,7 +122,7 @@ class Featurizer(nn.Module):
             )
 
     def extra_repr(self) -> str:
-        """What `print(featurizer)` shows."""
+        """Settings for `print(featurizer)`."""
         return f"layers={list(self.layers)}, output_dim={self.output_dim}, normalize={self.normalize}"
 
 

@@ -43,7 +43,7 @@ class Between:
     low: float
     high: float = math.inf
     ends: Literal["[]", "[)", "(]", "()"] = "[]"
-    """Which of the two are allowed themselves: a round bracket stands for an end that is not."""
+    """Brackets as in mathematics: a square one includes the end, a round one does not."""
 
     def __contains__(self, value: Any) -> bool:
         number = len(value) if isinstance(value, tuple) else value

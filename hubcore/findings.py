@@ -16,9 +16,9 @@ class Finding:
     """
 
     what: str
-    """What is wrong."""
+    """Problem, in a sentence."""
     fix: str = ""
-    """What to do."""
+    """Remedy, in a sentence."""
     file: str = ""
     """The file to look into; empty if none is known."""
     line: int | None = None
@@ -32,13 +32,13 @@ class Finding:
     traceback: tuple[str, ...] = ()
     """The lines of the traceback, without frames of other people's code."""
     warning: bool = False
-    """Whether it harms without breaking, such as a slow import."""
+    """True if it harms without breaking, such as a slow import."""
     error: BaseException | None = field(default=None, compare=False, repr=False)
-    """What was raised, in this process."""
+    """Exception that was raised, in this process."""
 
     @property
     def text(self) -> str:
-        """What is wrong and what to do."""
+        """Problem and remedy."""
         return f"{self.what} {self.fix}".rstrip()
 
     @property

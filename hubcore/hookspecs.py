@@ -44,7 +44,7 @@ class Expectation:
     name: str | None = None
     """The card's name; None where a user gave the address itself."""
     exclusive: bool = False
-    """Whether a lock keeps other processes from fetching this address now, so that a partial file may have a fixed name."""
+    """True if a lock keeps other processes from fetching this address now, so that a partial file may have a fixed name."""
 
 
 class HookSpecs:

@@ -169,7 +169,7 @@ def import_class(family: Family) -> type[Any]:
 
 
 def _ways(cls: type[Any], family: Family) -> set[str]:
-    """Which ways to build it a class has; a metaclass may answer with any exception."""
+    """Names of a class's own ways to be built; a metaclass may answer with any exception."""
     try:
         return {name for name in ("from_file", "from_checkpoint", "from_config", "configs") if hasattr(cls, name)}
     except Exception as error:
@@ -177,7 +177,7 @@ def _ways(cls: type[Any], family: Family) -> set[str]:
 
 
 def reads_checkpoints(cls: type[Any]) -> bool:
-    """Whether a class inherits from `UpstreamBase` and has a loader of its own, so that without a file its weights are random.
+    """True if a class inherits from `UpstreamBase` and has a loader of its own, so that without a file its weights are random.
 
     Example:
         >>> from hubcore_fbank import FbankUpstream
@@ -239,7 +239,7 @@ def _check_place(device: torch.device | str | None, dtype: torch.dtype | None) -
 
 
 def _place(device: torch.device | str | None, dtype: torch.dtype | None) -> dict[str, Any]:
-    """What the caller has said about device and type, as keywords."""
+    """Device and dtype as keywords, those that the caller gave."""
     return {name: value for name, value in (("device", device), ("dtype", dtype)) if value is not None}
 
 

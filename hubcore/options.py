@@ -38,7 +38,7 @@ class Option:
     """
 
     name: str
-    """What to write before the `=`."""
+    """Name, as written before the `=`."""
     annotation: Any
     """The type that the class declares; `Any` where it declares none."""
     default: Any
@@ -223,7 +223,7 @@ def _is_base(cls: type[Any]) -> bool:
 
 
 def is_based(cls: type[Any]) -> bool:
-    """Whether a class inherits from `UpstreamBase`."""
+    """True if a class inherits from `UpstreamBase`."""
     return any(map(_is_base, cls.__mro__))
 
 

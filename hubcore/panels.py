@@ -1,4 +1,4 @@
-"""What `hubcore plot` draws of one recording, as data: `Steps`, `Spans` and `Heatmap`.
+"""Panels that `hubcore plot` draws of one recording, as data: `Steps`, `Spans` and `Heatmap`.
 
 An upstream may declare such panels in a method `panels(wav, variants)`, where `wav` is the waveform `(T,)` and each of
 `variants` has options of a call that are to be compared. They are drawn above the last hidden state; where there are
@@ -24,9 +24,9 @@ class Steps:
     """
 
     label: str
-    """What stands beside the axis."""
+    """Label of the axis."""
     legend: str
-    """What a value is."""
+    """Name of the values."""
     values: NDArray[Any]
     """`(F,)`."""
     edges: NDArray[Any]
@@ -53,7 +53,7 @@ class Row:
 
 @dataclass(frozen=True, eq=False)
 class Spans:
-    """Where frames begin and end, a row for each variant.
+    """Begin and end of frames, a row for each variant.
 
     Example:
         >>> Spans("frames", ()).rows
@@ -61,7 +61,7 @@ class Spans:
     """
 
     label: str
-    """What stands beside the axis."""
+    """Label of the axis."""
     rows: tuple[Row, ...]
     """From top to bottom."""
 
@@ -77,7 +77,7 @@ class Heatmap:
     """
 
     label: str
-    """What stands beside the axis."""
+    """Label of the axis."""
     values: NDArray[Any]
     """`(F, D)`."""
     times: NDArray[Any]

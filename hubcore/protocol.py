@@ -17,7 +17,7 @@ from hubcore.ragged import frame_mask
 
 @dataclass(frozen=True, eq=False)
 class UpstreamOutput(Mapping[str, Any]):
-    """What one call of an upstream computed.
+    """Result of one call of an upstream: its hidden states, their lengths and times.
 
     It also reads like s3prl's dictionary: `out["hidden_states"]`, `out["last_hidden_state"]`, `out["hidden_state_3"]`.
 
@@ -151,7 +151,7 @@ class Upstream(Protocol):
 
 
 def missing_parts(upstream: object) -> list[str]:
-    """What an object lacks of `Upstream`, in the contract's order; nothing if it is one.
+    """Lists the parts of `Upstream` that an object lacks, in the contract's order; empty if it is one.
 
     Example:
         >>> missing_parts(object())[:2]

@@ -171,7 +171,7 @@ def conv_length(samples: int, layers: Sequence[tuple[int, int]]) -> int:
 
 
 def receptive_field(layers: Sequence[tuple[int, int]]) -> int:
-    """How many inputs one output of a stack of unpadded convolutions sees; `layers` is (kernel, stride) each.
+    """Number of inputs that one output of a stack of unpadded convolutions sees; `layers` is (kernel, stride) each.
 
     Example:
         >>> receptive_field([(10, 5), (3, 2), (3, 2), (3, 2), (3, 2), (2, 2), (2, 2)])

@@ -205,7 +205,7 @@ class UpstreamBase(nn.Module):
 
     @property
     def options(self) -> dict[str, Any]:
-        """What `forward` will use where a call says nothing, as plain data; an extraction records it. A family may add."""
+        """Options that `forward` uses where a call gives none, as plain data; an extraction records them. A family may add."""
         return {} if self._default_layers is None else {"layers": [*self._default_layers]}
 
     # Running --------------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""What is wrong with a card beyond its form: its family, config, options, files and names, found before anybody loads it."""
+"""Checks of a card beyond its form: family, config, options, files and names, before anybody loads it."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def _nearest(name: str, known: Any, otherwise: str) -> str:
 
 
 def _class_problems(card: Card, cls: type[Any]) -> _Found:
-    """What the class that runs a card says to its sources and options."""
+    """Finds sources and options that the card's class cannot use."""
     from hubcore.upstream import UpstreamBase
 
     if not card.needs_weights and reads_checkpoints(cls) and card.line is None:  # one of a file may be for `checkpoint=`
@@ -152,7 +152,7 @@ def _class_problems(card: Card, cls: type[Any]) -> _Found:
 
 
 def _value_problems(cls: type[Any], card: Card) -> _Found:
-    """What a class says to the values of a card's options, built without memory from the card's named config or the first."""
+    """Builds a class on the meta device with a card's options and finds values that it refuses."""
     import torch
 
     from hubcore.options import option_names

@@ -1,4 +1,4 @@
-"""What fairseq, transformers and torchaudio call the weights of a wav2vec-2.0-shaped encoder. Imports no model code.
+"""Names of fairseq, transformers and torchaudio for the weights of a wav2vec-2.0-shaped encoder. Imports no model code.
 
 Our names are those of `hubcore.nn`'s encoder; a family adds rows of its own and says which heads it ignores (`Names.extended`).
 """

@@ -27,7 +27,7 @@ OPTIONS = {
 """Our option -> fairseq's, and its default."""
 DEFAULT_CONV_LAYERS = "[(512, 10, 5)] + [(512, 3, 2)] * 4 + [(512,2,2)] + [(512,2,2)]"
 _UNSEEN = ("encoder_attention_heads", "layer_norm_first", "extractor_mode", "conv_feature_layers", "conv_pos_groups")
-"""What neither a tensor's shape nor anything else in the file would betray."""
+"""Settings that nothing else in the file shows, not even a tensor's shape."""
 
 
 def encoder_values(checkpoint: Checkpoint, notes: list[str]) -> dict[str, Any]:
@@ -56,7 +56,7 @@ def encoder_values(checkpoint: Checkpoint, notes: list[str]) -> dict[str, Any]:
 def whole_file(
     model: Mapping[str, Any], weights: Mapping[str, Any], task: Mapping[str, Any], criterion: Mapping[str, Any], name: str
 ) -> dict[str, Any]:
-    """What `torch.save` must write for fairseq to load it: a dictionary of tensors and plain values.
+    """Dictionary of tensors and plain values that `torch.save` must write so that fairseq loads it.
 
     Args:
         model: the model's options, by fairseq's names.

@@ -53,7 +53,7 @@ class Layout:
     """
 
     name: str
-    """What `Checkpoint.layout` says."""
+    """Text of `Checkpoint.layout`."""
     config_key: str
     """The key of the config, or keys with dots between for one inside another."""
     weights_key: str
@@ -99,7 +99,7 @@ class Checkpoint:
 
     @property
     def kind(self) -> str | None:
-        """What the file calls its family; None if it says nothing.
+        """Family as the file calls it; None if it says nothing.
 
         That is `_name` or `arch` in fairseq, `model_type` in transformers, `encoder` in ESPnet, and the class in our own.
         """
@@ -153,7 +153,7 @@ def open_checkpoint(path: str | Path, layouts: Iterable[Layout] = ()) -> Checkpo
 
 
 def _is_safetensors(path: Path) -> bool:
-    """Whether a file has the safetensors form: an 8-byte header length, then a JSON object."""
+    """Recognises a safetensors file: an 8-byte header length, then a JSON object."""
     with path.open("rb") as file:
         head = file.read(9)
     return path.suffix == ".safetensors" or (len(head) == 9 and head[8:9] == b"{" and head[6:8] == b"\0\0")
@@ -263,7 +263,7 @@ def _config(node: object) -> dict[str, Any]:
 
 
 def _inside(tree: object, key: str) -> object:
-    """What lies under a key of a dictionary, or under keys with dots between; None if nothing does."""
+    """Value under a key of a dictionary, or under keys with dots between; None if there is none."""
     for part in key.split("."):
         tree = tree.get(part) if isinstance(tree, Mapping) else None
     return tree

@@ -22,14 +22,14 @@ _NUMBER = re.compile(r"[0-9]+")
 
 @dataclass(frozen=True)
 class Turn:
-    """What happens to a tensor on its way between a foreign file and our model."""
+    """Change of a tensor between a foreign file and our model, in both directions."""
 
     read: Callable[[Tensor], Tensor]
     """From the file's tensor to ours."""
     write: Callable[[Tensor], Tensor] | None
     """From ours to the file's; None if this form is only read."""
     why: str
-    """What `read` does, for the load report."""
+    """Words for `read` in the load report."""
 
 
 def _swap_taps(weight: Tensor) -> Tensor:
@@ -63,7 +63,7 @@ class Name:
     theirs: Mapping[str, str | Sequence[str | tuple[str, Turn]]]
     """System -> a name, or several spellings, one that needs a turn of its own as (name, turn)."""
     turn: Turn | None = None
-    """What happens to the tensor of every spelling that names no turn of its own."""
+    """Change for every spelling that names no turn of its own."""
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ class Names:
         return Names([*self.rows, *rows], self.heads if heads is None else heads)
 
     def find(self, tensors: Iterable[str]) -> tuple[str, str] | None:
-        """Which system's names a file has, and the prefix before its encoder's; None if it holds no such encoder.
+        """System whose names a file has, and the prefix before them; None if the file holds no such encoder.
 
         Raises:
             CheckpointLayoutError: it holds several.
@@ -175,7 +175,7 @@ class Names:
         )
 
     def is_head(self, system: str, name: str) -> bool:
-        """Whether a name is of what the table says may be ignored."""
+        """True if the table of heads has this name, so that it may be ignored."""
         heads = self._heads.get(system)
         return heads is not None and heads.fullmatch(name) is not None
 

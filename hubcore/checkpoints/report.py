@@ -9,7 +9,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class LoadReport:
-    """What was used, ignored and converted when a checkpoint was loaded; printed, it is a short table.
+    """Tensors that were used, ignored and converted when a checkpoint was loaded; printed, it is a short table.
 
     A tensor that the model needs and the file lacks is never reported here: it is an error.
 
@@ -27,11 +27,11 @@ class LoadReport:
     ignored: tuple[str, ...] = ()
     """Names of the tensors that are no part of the encoder: heads, quantiser, mask embedding."""
     converted: tuple[str, ...] = ()
-    """What was changed on the way, such as float16 weights up-cast or a weight norm fused."""
+    """Changes made while reading, such as float16 weights up-cast or a weight norm fused."""
     sha256: str | None = None
     """The file's SHA-256 where it is known."""
     notes: tuple[str, ...] = field(default=())
-    """What was assumed where the file says nothing."""
+    """Assumptions made where the file says nothing."""
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> LoadReport:

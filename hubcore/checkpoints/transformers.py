@@ -38,7 +38,7 @@ _COMPUTED: Mapping[str, Sequence[Any]] = {
     "layer_norm_eps": [1e-5],
 }
 _UNSEEN = ("num_attention_heads", "do_stable_layer_norm", "feat_extract_norm", "conv_stride")
-"""What neither a tensor's shape nor anything else in the folder would betray."""
+"""Settings that nothing else in the folder shows, not even a tensor's shape."""
 
 
 def encoder_values(checkpoint: Checkpoint, notes: list[str]) -> dict[str, Any]:

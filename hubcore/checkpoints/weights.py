@@ -31,7 +31,7 @@ Parse = Callable[[Checkpoint, list[str]], Mapping[str, Any]]
 
 
 class Loaded(NamedTuple, Generic[Config, Model]):
-    """What a reader gives."""
+    """Result of a reader: the model, its config and the load report."""
 
     config: Config
     model: Model
@@ -49,7 +49,7 @@ def encoder_values(checkpoint: Checkpoint, notes: list[str]) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Plan(Generic[Config, Model]):
-    """How the tensors of a checkpoint become the weights of a model; no tensor has been read yet."""
+    """Plan of reading: which tensor of a checkpoint becomes which weight of a model. No tensor has been read yet."""
 
     config: Config
     model: Model
@@ -70,7 +70,7 @@ class Plan(Generic[Config, Model]):
 
 @dataclass(frozen=True)
 class Reader(Generic[Config, Model]):
-    """What a family says once about its checkpoints.
+    """Everything that a family states about its checkpoints, in one place.
 
     Example:
         >>> from hubcore_wav2vec2.checkpoint import READER
@@ -89,14 +89,14 @@ class Reader(Generic[Config, Model]):
     names: Names
     """The names of the model's weights in other systems, and of the heads that are ignored."""
     kinds: tuple[str, ...]
-    """What configs of this family call themselves (fairseq: `_name` or `arch`, transformers: `model_type`, ESPnet: `encoder`),
-    and the class that `save_checkpoint` names in a file."""
+    """Names that configs of this family have (fairseq: `_name` or `arch`, transformers: `model_type`, ESPnet: `encoder`), and
+    the class that `save_checkpoint` names in a file."""
     parse: Parse = encoder_values
     """Reads a foreign config."""
     layouts: tuple[Layout, ...] = ()
     """Layouts of files that only this family has."""
     inside: str = "model."
-    """Where the upstream keeps the model, as `save_checkpoint` writes its names; empty if the upstream is the model."""
+    """Prefix of the model's names in files of `save_checkpoint`; empty if the upstream itself is the model."""
     fit: Callable[[Config, frozenset[str]], Config] | None = None
     """Adapts the config to the weights that are there, by our names; for what no config says."""
 
@@ -128,7 +128,7 @@ class Reader(Generic[Config, Model]):
             return Loaded(plan.config, plan.fill(checkpoint, device, dtype or torch.float32), plan.report)
 
     def claims(self, checkpoint: Checkpoint) -> bool:
-        """Whether an open checkpoint is of this family, as far as its names and its config's own name tell."""
+        """True if an open checkpoint is of this family, as far as its tensors' names and its config tell."""
         try:
             self.find_weights(checkpoint)
         except CheckpointLayoutError:
@@ -138,7 +138,7 @@ class Reader(Generic[Config, Model]):
     def plan(
         self, checkpoint: Checkpoint, config: Config | None = None, changes: Mapping[str, Any] | None = None
     ) -> Plan[Config, Model]:
-        """What a checkpoint gives; every weight that the model needs is known to be there. See `read`."""
+        """Plans the reading of a checkpoint and checks that it has every weight the model needs. See `read`."""
         known = self.find_weights(checkpoint)
         notes: list[str] = []
         config = replace(self.read_config(checkpoint, config, notes), **(changes or {}))
@@ -190,7 +190,7 @@ class Reader(Generic[Config, Model]):
         return self.names.is_head(system, name if system == OURS else name[len(prefix) :])
 
     def _is_ours(self, checkpoint: Checkpoint) -> bool:
-        """Whether the file calls itself a family of ours; one that says nothing may be, unless only others are laid out so."""
+        """True if the file calls itself one of `kinds`, or says nothing and its layout allows this family."""
         if checkpoint.layout == NATIVE:
             return checkpoint.kind in self.kinds or checkpoint.kind not in _registered_classes()
         if checkpoint.layout in (layout.name for layout in self.layouts):
@@ -250,7 +250,7 @@ def check_names(path: Path, needed: Mapping[str, tuple[int, ...]], found: Mappin
 
 
 def _differences(asked: Any, found: Any) -> list[str]:
-    """How a file's config differs from the one asked for; a config class may say itself which fields count."""
+    """Lists how a file's config differs from the one asked for; a config class may say itself which fields count."""
     if hasattr(asked, "differences"):
         return list(asked.differences(found))
     pairs = [(f.name, getattr(asked, f.name), getattr(found, f.name)) for f in dataclasses.fields(asked)]
@@ -308,7 +308,7 @@ def _registered_classes() -> dict[str, str]:
 
 
 def _advice(checkpoint: Checkpoint) -> str:
-    """How to load a file of another family, where that is installed."""
+    """Advice on how to load a file of another family, if that family is installed."""
     families = _registered_classes()
     kind = re.sub(r"\W", "_", checkpoint.kind or "")
     names = sorted(families.values(), key=len, reverse=True)  # `torchaudio_hubert` and `hubert_ctc` are of `hubert`

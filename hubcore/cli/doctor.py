@@ -152,7 +152,7 @@ def _unavailable_row(entry: Entry, registry: Registry) -> dict[str, object]:
 
 
 def _writable(folder: Path) -> bool:
-    """Whether files can be made in `folder`, or in the nearest folder above it that exists."""
+    """Checks that files can be made in `folder`, or in the nearest folder above it that exists."""
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent
     return folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)

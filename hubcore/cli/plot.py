@@ -96,7 +96,7 @@ def _plot_recording(file: str, name: str, target: Path, checkpoint: str | None, 
 
 
 def _check(target: Path) -> None:
-    """Whether a picture can be put there, as far as its name tells."""
+    """Checks the name and folder of a picture to be written."""
     if target.suffix.lower() not in _METADATA:
         raise OptionError(
             f"the picture {printable(target)} has an ending that cannot be drawn. The formats are {', '.join(_METADATA)}. "

@@ -54,7 +54,7 @@ def _text(value: object) -> str:
 
 
 def _columns(text: str) -> int:
-    """How many terminal columns `text` takes; East Asian characters take two."""
+    """Terminal columns that `text` takes; East Asian characters take two."""
     if text.isascii():
         return len(text)
     return sum(

@@ -41,7 +41,7 @@ class LeftOut:
 
 @dataclass(frozen=True)
 class Built:
-    """What was found below a folder; `build_manifest` makes it and `write_built` writes it.
+    """Files found below a folder; `build_manifest` makes it and `write_built` writes it.
 
     Example:
         >>> from hubcore.corpus import Manifest
@@ -67,14 +67,14 @@ class Built:
     """Files whose path lacks the text asked for."""
 
     def counts(self) -> dict[str, int]:
-        """How many files went where."""
+        """Number of files in each list."""
         listed = {"train": self.train, "valid": self.valid, "unreadable": self.unreadable, "other_rate": self.other_rate}
         left_out = {"too_short": self.too_short, "too_long": self.too_long, "without_text": self.without_text}
         return {name: len(files or ()) for name, files in listed.items()} | left_out
 
 
 def is_valid(path: str, valid_percent: float, seed: int) -> bool:
-    """Whether a file is to validate on: a matter of its path and the seed alone.
+    """True if a file is for validation, which depends on its path and the seed alone.
 
     So a file never changes sides when others are added or removed, and `valid_percent` is met on average, not exactly.
 

@@ -54,7 +54,7 @@ class Manifest:
         return iter(self.entries)
 
     def locate(self, entry: ManifestEntry) -> Path:
-        """Where the file of an entry is."""
+        """Path of an entry's file."""
         return self.root / entry.path
 
     def seconds(self, sample_rate: int = 16000) -> float:
@@ -131,7 +131,7 @@ def write_manifest(manifest: Manifest, path: str | os.PathLike[str]) -> None:
 
 
 def manifest_text(manifest: Manifest) -> str:
-    r"""What the file of a manifest holds.
+    r"""Text of a manifest's file.
 
     Raises:
         ExtractionError: a path cannot be told in this format.

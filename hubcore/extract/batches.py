@@ -1,4 +1,4 @@
-"""Which utterances a bulk extraction computes, under which names, which layers of them, and in which batches."""
+"""Utterances of a bulk extraction: their names, their layers and their batches."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Failure:
 
 @dataclass(frozen=True)
 class LayerChoice:
-    """Which hidden states are written, and whether they share one array.
+    """Hidden states that are written, in one array or several.
 
     Example:
         >>> choose_layers("all", ("in", "out")), choose_layers("last", ("in", "out"))
@@ -59,7 +59,7 @@ class LayerChoice:
 
 @dataclass(frozen=True)
 class Batches:
-    """What is computed, longest utterances first, and what the headers alone rule out."""
+    """Batches to compute, longest utterances first, and the files that their headers rule out."""
 
     batches: tuple[tuple[Utterance, ...], ...]
     """Utterances of similar length, computed together."""

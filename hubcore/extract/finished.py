@@ -1,4 +1,4 @@
-"""What is finished: `manifest.jsonl`, one row per utterance, and `failures.jsonl`, what failed in the last run.
+"""Finished work: `manifest.jsonl`, one row per utterance, and `failures.jsonl`, the failures of the last run.
 
 An utterance is finished when its row is in the manifest, never merely because a file exists.
 """

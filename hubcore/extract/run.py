@@ -34,7 +34,7 @@ _log = logging.getLogger("hubcore.extract")
 
 @dataclass(frozen=True)
 class BatchResult:
-    """What became of one batch: a manifest row for each utterance that was written, a failure for each other one."""
+    """Result of one batch: a manifest row for each utterance that was written, a failure for each other one."""
 
     rows: tuple[dict[str, Any], ...]
     failures: tuple[Failure, ...]
@@ -57,7 +57,7 @@ Report = Callable[[int, int, str], None]
 
 @dataclass(frozen=True)
 class Summary:
-    """What a run did."""
+    """Result of a run."""
 
     folder: Path
     """The output folder."""
@@ -68,7 +68,7 @@ class Summary:
     failures: tuple[Failure, ...]
     """Utterances that could not be computed."""
     wall_seconds: float
-    """How long it took."""
+    """Seconds that it took."""
     speeds: dict[str, float]
     """For each utterance of this run, seconds of audio per second of the batch it was computed in."""
 
@@ -313,7 +313,7 @@ def _row(decoded: _Decoded, array: NDArray[Any], file: str, settings: Settings) 
 
 
 def _variable(output: UpstreamOutput, index: int) -> dict[str, Any]:
-    """What a row says of one utterance whose frame rate is its own: its frames' times, and its single numbers."""
+    """Row entries of an utterance with a frame rate of its own: the times of its frames, and its single numbers."""
     times = output.frame_times()[index, : int(output.lengths[index])]
     numbers = {
         name: float(value[index])  # unrounded: six digits may not be enough to make the same frames again
@@ -348,7 +348,7 @@ def _unfinished(named: dict[str, Path], finished: Finished, settings: Settings, 
 
 
 def _replaced(path: Path | None, row: Mapping[str, Any]) -> bool:
-    """Whether the source of a row is another file by now."""
+    """True if the source of a row has changed since."""
     return path is not None and _stat(path) != (row["source_bytes"], row["source_mtime_ns"])
 
 
@@ -366,7 +366,7 @@ def expected_bytes(batches: Batches, upstream: Upstream, settings: Settings) -> 
 
 
 def device_of(upstream: Upstream) -> torch.device:
-    """Where the weights of an upstream are.
+    """Path of the weights of an upstream.
 
     Example:
         >>> from hubcore import hub

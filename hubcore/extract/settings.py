@@ -43,7 +43,7 @@ _IN_ROWS = (
 
 @dataclass(frozen=True)
 class Settings:
-    """What all features of one folder have in common; a folder with other settings is never added to."""
+    """Settings that all features of one folder share; features with other settings are never added to it."""
 
     upstream: str
     """The card's name, or the class's where there is no card."""
@@ -71,11 +71,11 @@ class Settings:
     """The name of the file format, such as `npy`."""
 
     def in_row(self) -> dict[str, Any]:
-        """What a manifest row has of them, as plain data."""
+        """The settings as plain data, for a manifest row."""
         return {key: getattr(self, key) for key in _IN_ROWS} | {"layers": list(self.layers), "options": dict(self.options)}
 
     def differences(self, row: Mapping[str, Any]) -> list[str]:
-        """How a manifest row was made differently, each as a phrase; empty if it was not."""
+        """Lists how the settings of a manifest row differ, each as a phrase; empty if they do not."""
         here, there = self.in_row(), dict(row)
         here |= {"layers": _layers(self.layers, self.stacked), "width": self.width}
         there |= {"layers": _layers(row["layers"], len(row["shape"]) == 3), "width": row["shape"][-1]}
@@ -99,7 +99,7 @@ def settings_for(
     format: str,
     call_options: Mapping[str, Any] = MappingProxyType({}),
 ) -> Settings:
-    """What the rows of an extraction have in common.
+    """Settings that the rows of an extraction share.
 
     Raises:
         OptionError: no such type or layer.

@@ -1,4 +1,4 @@
-"""Where features go: `FeatureWriter`, what a format must do, and `NpyWriter`, the default.
+"""File formats of features: `FeatureWriter`, the methods of a format, and `NpyWriter`, the default.
 
 A plugin adds a format with the hook `hubcore_feature_writers`; `hubcore extract --format NAME` then makes one writer of that
 class for the run, and calls `holds` for what an earlier run finished, `write` for each utterance, and `close`:
@@ -33,7 +33,7 @@ from hubcore.text import error_text, printable
 _PARTIAL = ".partial"
 """The folder, inside the output folder, of what is being written."""
 _OF_ONE_NAME = (errno.ENAMETOOLONG, errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENOTEMPTY, errno.EILSEQ)
-"""What a file system says to one name and not to others: too long, in the way of another, not spelt in its characters."""
+"""Errors that concern one file name only: too long, in the way of another, not in the file system's characters."""
 
 
 class FeatureWriter(Protocol):
@@ -61,7 +61,7 @@ class FeatureWriter(Protocol):
         ...
 
     def holds(self, file: str, shape: tuple[int, ...], dtype: str) -> bool:
-        """Whether a file of an earlier run is there and whole, with the array that its manifest row promises."""
+        """True if a file of an earlier run exists and is whole, with the array that its manifest row promises."""
         ...
 
     def close(self) -> None:
@@ -126,7 +126,7 @@ class NpyWriter:
         return file
 
     def holds(self, file: str, shape: tuple[int, ...], dtype: str) -> bool:
-        """Whether `file` is there, whole, with an array of this shape and type."""
+        """True if `file` exists and is whole, with an array of this shape and type."""
         try:
             array = np.load(self.folder / file, mmap_mode="r", allow_pickle=False)
         except (OSError, ValueError, EOFError):

@@ -22,7 +22,7 @@ from hubcore.upstream import UpstreamBase, check_config, named_config
 
 
 class EncoderConfig(Protocol):
-    """What `EncoderUpstream` asks of a family's config; `SpeechEncoderConfig` has it all."""
+    """Fields that `EncoderUpstream` needs of a family's config; `SpeechEncoderConfig` has them all."""
 
     @property
     def upstream_shape(self) -> UpstreamShape:
@@ -65,7 +65,7 @@ class EncoderUpstream(UpstreamBase):
     build_model: Callable[..., nn.Module]
     """Makes the model of a config, with fresh weights."""
     clip_times: ClassVar[bool] = True
-    """Whether the times of frames stop at the ends of the utterance, or reach as far as its mirror image or padding."""
+    """True if the times of frames stop at the ends of the utterance; if not, they reach into its mirror image or padding."""
 
     def __init__(self, config: EncoderConfig, model: nn.Module | None = None) -> None:
         """An upstream with fresh weights, or around a `model` that was built elsewhere from the same config."""

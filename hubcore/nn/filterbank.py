@@ -56,7 +56,7 @@ class Filterbank(nn.Module):
         return [packed for _ in layers], [len(rows) for rows in features]
 
     def frame_features(self, wavs: Sequence[Tensor]) -> list[Tensor]:
-        """What depends on single frames only, `(F, base_dim)` for each waveform: everything but derivatives and CMVN."""
+        """Steps that need single frames only, all but derivatives and CMVN: `(F, base_dim)` for each waveform."""
         config = self.config
         counts = [config.num_frames(len(wav)) for wav in wavs]
         if not config.snip_edges:
@@ -125,7 +125,7 @@ class Filterbank(nn.Module):
 
 
 class _Constants(NamedTuple):
-    """What a config says in tensors of one device and dtype."""
+    """Tensors of a config, on one device and in one dtype."""
 
     window: Tensor
     filters: Tensor | None

@@ -41,7 +41,7 @@ class FilterbankConfig:
     sample_rate: Rate = 16000
     """Samples per second of the waveforms, in Hz. kaldi: `--sample-frequency`."""
     input_scale: Positive = 1.0
-    """What samples are multiplied by. 1 for full scale at 1.0, as s3prl; 32768 gives the numbers of Kaldi's own tools."""
+    """Factor of samples. 1 for full scale at 1.0, as s3prl; 32768 gives the numbers of Kaldi's own tools."""
     frame_length_ms: Positive = 25.0
     """Length of a frame. kaldi: `--frame-length`."""
     frame_shift_ms: Positive = 10.0
@@ -71,9 +71,9 @@ class FilterbankConfig:
     num_mel_bins: Size = 80
     """Number of mel filters. kaldi: `--num-mel-bins`."""
     low_freq_hz: NotNegative = 20.0
-    """Where the lowest filter starts, in Hz. kaldi: `--low-freq`."""
+    """Start of the lowest filter, in Hz. kaldi: `--low-freq`."""
     high_freq_hz: float = 0.0
-    """Where the highest filter ends, in Hz; zero or less counts down from half the sample rate. kaldi: `--high-freq`."""
+    """End of the highest filter, in Hz; zero or less counts down from half the sample rate. kaldi: `--high-freq`."""
     mel_triangles: Literal["mel", "hertz"] = "mel"
     """On which axis the sides of the triangular filters are straight: mel as in Kaldi, hertz as in torchaudio's
     `MelScale` (HTK formula, no normalisation)."""
@@ -95,7 +95,7 @@ class FilterbankConfig:
     cepstral_lifter: NotNegative = 22.0
     """Q in the factor `1 + Q/2 sin(pi i / Q)` of coefficient i; 0 for no factor. kaldi: `--cepstral-lifter`."""
     delta_order: Annotated[int, AtLeast(0)] = 2
-    """How many times derivatives over time are appended: 2 for deltas and their deltas, tripling the width."""
+    """Order of the derivatives over time that are appended: 2 for deltas and their deltas, tripling the width."""
     delta_window: Annotated[int, AtLeast(3)] = 5
     """Frames that a derivative is fitted to (odd); beyond its ends an utterance repeats its end frame."""
     cmvn: bool = True
@@ -151,7 +151,7 @@ class FilterbankConfig:
 
     @property
     def highest_hz(self) -> float:
-        """Where the highest mel filter ends, in Hz, `high_freq_hz` being resolved."""
+        """End of the highest mel filter, in Hz, `high_freq_hz` being resolved."""
         return self.high_freq_hz if self.high_freq_hz > 0 else self.sample_rate / 2 + self.high_freq_hz
 
     @property
@@ -168,7 +168,7 @@ class FilterbankConfig:
 
     @property
     def upstream_shape(self) -> UpstreamShape:
-        """What the upstream of this config will have: one hidden state."""
+        """Shape of this config's upstream: one hidden state."""
         return UpstreamShape(("features",), (self.feature_dim,), self.frame_shift, self.sample_rate)
 
     @property

@@ -1,4 +1,4 @@
-"""What does not work on single frames, over packed ones: convolution, group norm, recurrent networks.
+"""Operations over packed frames that need more than one frame: convolution, group norm, recurrent networks.
 
 Each utterance's rows are those it has alone. Shapes: `F` frames of one utterance, `N` packed frames of all, `D` dim.
 """

@@ -32,14 +32,14 @@ class SpeechEncoderConfig:
     conv_layers: Annotated[tuple[tuple[Size, Size, Size], ...], Between(1, 100)] = _CONV_LAYERS
     """(channels, kernel, stride) of each convolution of the feature extractor. fairseq: `conv_feature_layers`."""
     conv_bias: bool = False
-    """Whether these convolutions have a bias. fairseq: `conv_bias`."""
+    """True if these convolutions have a bias. fairseq: `conv_bias`."""
     conv_norm: Literal["group", "layer"] = "group"
     """Normalisation in the extractor: "group" normalises each channel of the first convolution over time; "layer"
     normalises every frame of every convolution. fairseq: `extractor_mode` ("default" is "group")."""
     feature_norm: bool = True
-    """Whether the extractor's frames are layer-normed. transformers: `feat_proj_layer_norm`; fairseq always does."""
+    """True if the extractor's frames are layer-normed. transformers: `feat_proj_layer_norm`; fairseq always does."""
     input_projection: bool = True
-    """Whether a linear layer leads from the extractor to the blocks. fairseq has none where both are equally wide."""
+    """True if a linear layer leads from the extractor to the blocks. fairseq has none where both are equally wide."""
     dim: Size = 768
     """Width `D` of the blocks. fairseq: `encoder_embed_dim`."""
     num_layers: Depth = 12
@@ -49,7 +49,7 @@ class SpeechEncoderConfig:
     ffn_dim: Size = 3072
     """Inner width of the feed-forward part. fairseq: `encoder_ffn_embed_dim`."""
     pre_norm: bool = False
-    """Whether layer norm comes before attention and feed-forward, and once more at the end, instead of after each.
+    """True if layer norm comes before attention and feed-forward, and once more at the end, instead of after each.
     fairseq: `layer_norm_first`."""
     pos_conv_kernel: Size = 128
     """Kernel of the convolutional position embedding, in frames. fairseq: `conv_pos`."""
@@ -58,7 +58,7 @@ class SpeechEncoderConfig:
     pos_conv_norm: Literal["weight", "batch"] = "weight"
     """Weight norm of that convolution, or batch norm of its input. transformers: `conv_pos_batch_norm`."""
     normalize: bool = False
-    """Whether each waveform is brought to zero mean and unit variance over its own samples. fairseq: `task.normalize`."""
+    """True if each waveform is brought to zero mean and unit variance over its own samples. fairseq: `task.normalize`."""
     normalize_eps: Annotated[float, AtLeast(0)] = 1e-5
     """Added to the variance there: 1e-5 in fairseq, 1e-7 in transformers' feature extractor."""
     dropout: Probability = 0.0
@@ -78,7 +78,7 @@ class SpeechEncoderConfig:
         require(self.input_projection or self.conv_dim == self.dim, "input_projection", same, self.input_projection)
 
     def differences(self: AnyConfig, other: AnyConfig) -> list[str]:
-        """How another config's architecture differs, in words; dropout, sample rate and epsilons do not count.
+        """Lists in words how another config's architecture differs; dropout, sample rate and epsilons do not count.
 
         Example:
             >>> SpeechEncoderConfig(dim=768).differences(SpeechEncoderConfig(dim=1536))
@@ -121,6 +121,6 @@ class SpeechEncoderConfig:
 
     @property
     def upstream_shape(self) -> UpstreamShape:
-        """What the upstream of this config will have: the input of the blocks, then the output of each."""
+        """Shape of this config's upstream: the input of the blocks, then the output of each."""
         names = ("input", *(f"block_{k}" for k in range(1, self.num_layers + 1)))
         return UpstreamShape(names, (self.dim,) * len(names), self.frame_stride, self.sample_rate)

@@ -32,7 +32,7 @@ class Curves:
     name: str
     series: dict[str, tuple[list[int], list[float]]]
     figures: Mapping[str, Figure]
-    """How its objective shows them."""
+    """Panels and formats, as its objective declares them."""
 
 
 def is_run(folder: Path) -> bool:
@@ -66,7 +66,7 @@ def read_curves(run: Path) -> Curves:
 
 
 def _figures(run: Path) -> Mapping[str, Figure]:
-    """How the run's objective shows its figures; empty if its recipe or its plugin is gone."""
+    """Figures that the run's objective declares; empty if its recipe or its plugin is gone."""
     try:
         return find_objective(str(read_yaml(run / RECIPE)["upstream"])).figures
     except (HubcoreError, KeyError):

@@ -138,7 +138,7 @@ def epoch_batches(lengths: Sequence[int], *, seed: int, epoch: int, max_samples_
 
 @dataclass(frozen=True)
 class Place:
-    """Where in the endless sequence of batches one is."""
+    """Position in the endless sequence of batches."""
 
     epoch: int
     position: int
@@ -202,12 +202,12 @@ class Loaded:
 
 @dataclass(frozen=True)
 class Cropping:
-    """How waveforms are cut."""
+    """Limits to which waveforms are cut."""
 
     max_samples: int | None = None
-    """To which length, at most."""
+    """Most samples of an utterance; None for no limit."""
     stride: int = 1
-    """At multiples of which, so that frames stay whole."""
+    """Cuts are at multiples of it, so that frames stay whole."""
     to_shortest: bool = False
     """Cut all to the shortest of their batch at any sample, as fairseq's collater does."""
 
@@ -223,7 +223,7 @@ class BatchReader:
     guidance: Mapping[str, Any] | None = None
     """Supervision of each utterance, by its key."""
     seed: int = 0
-    """Where random crops come from."""
+    """Seed of random crops."""
 
     def load(self, place: Place, indices: Sequence[int]) -> Loaded:
         """One batch; an utterance that cannot be read is left out of it, and reported."""

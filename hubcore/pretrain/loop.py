@@ -47,7 +47,7 @@ Report = Callable[["Status"], None]
 
 @dataclass(frozen=True)
 class Status:
-    """How far a run is; given to `report` after each update."""
+    """Progress of a run, given to `report` after each update."""
 
     update: int
     max_updates: int
@@ -61,7 +61,7 @@ class Status:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run ended."""
+    """End of a run."""
 
     status: Literal["finished", "interrupted", "stopped"]
     update: int

@@ -101,7 +101,7 @@ def rounded(value: float) -> float | None:
 
 
 def run_figures(figures: Mapping[str, Figure]) -> dict[str, Figure]:
-    """How the figures of a row are shown: those of every run, and those of its objective between them.
+    """Figures of a row and how they are shown: those of every run, and those of its objective between them.
 
     Example:
         >>> list(run_figures({"accuracy": Figure()}))
@@ -160,7 +160,7 @@ class RowFile:
 
 
 class Journal:
-    """Where the rows of a run go: metrics.jsonl, timing.jsonl, and event files.
+    """Files for the rows of a run: metrics.jsonl, timing.jsonl, and event files.
 
     Args:
         run: the run's folder.

@@ -29,7 +29,7 @@ class Monitor:
         self._beyond = dict(state or {})
 
     def state(self) -> dict[str, int]:
-        """How many rows in a row were beyond each limit, for a checkpoint."""
+        """Number of successive rows beyond each limit, for a checkpoint."""
         return dict(self._beyond)
 
     def judge(self, row: Mapping[str, Any]) -> str | None:

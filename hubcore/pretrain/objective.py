@@ -96,7 +96,7 @@ class Losses:
 
 @dataclass(frozen=True)
 class Figure:
-    """How a figure is shown and watched.
+    """Display and limits of a figure.
 
     Example:
         >>> Figure("accuracy", "accuracy {:.3f}").live.format(0.5)
@@ -106,7 +106,7 @@ class Figure:
     panel: str = ""
     """Title of the panel in which `hubcore plot RUN` draws it; not drawn if empty."""
     live: str = ""
-    """How it stands in the line on the terminal, such as `accuracy {:.3f}`; not there if empty."""
+    """Format in the line on the terminal, such as `accuracy {:.3f}`; empty to leave it out."""
     limits: Mapping[Literal["min_perplexity", "min_accuracy", "max_accuracy"], str] = field(default_factory=dict)
     """Keys of the recipe's `monitor` that limit it -> what the run says beyond the limit: usual causes, and what to change."""
 
@@ -129,7 +129,7 @@ class Objective(nn.Module):
     config_class: ClassVar[type[Any]]
     """A frozen dataclass: heads, masking, loss weights. Its fields are the keys of `objective:` in a recipe."""
     figures: ClassVar[Mapping[str, Figure]] = MappingProxyType({})
-    """How the figures of its `Losses` are shown."""
+    """Display of the figures in its `Losses`."""
 
     def __init__(self, model_config: Any, config: Any) -> None:
         super().__init__()

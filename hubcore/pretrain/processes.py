@@ -16,7 +16,7 @@ from hubcore.errors import HubcoreError
 
 _log = logging.getLogger("hubcore.pretrain")
 _TIMEOUT = timedelta(minutes=30)
-"""How long a process waits for the others, for instance while one of them reads a slow disk."""
+"""Longest time that a process waits for the others, for instance while one of them reads a slow disk."""
 
 
 class Processes:

@@ -58,7 +58,7 @@ class DataSection:
 
 @dataclass(frozen=True)
 class OptimizationSection:
-    """How weights change: AdamW, linear warm-up, polynomial decay."""
+    """Optimization: AdamW, linear warm-up, polynomial decay."""
 
     max_updates: Positive = 100_000
     """Updates of the whole run. fairseq: `optimization.max_update`."""

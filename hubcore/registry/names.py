@@ -46,7 +46,7 @@ class Family:
     version: str
     """That distribution's version."""
     missing: str | None = None
-    """What must be installed before it can run, as a command; None if it is complete."""
+    """Command that installs what it still needs; None if it is complete."""
 
     @property
     def module(self) -> str:
@@ -314,7 +314,7 @@ def entry_points(problems: list[Finding]) -> Iterator[tuple[str, str, importlib.
 
 
 def target_of(point: importlib.metadata.EntryPoint) -> str:
-    """What an entry point names, without its extras: `module:Class`, `package:file` or a module; nothing is checked."""
+    """Target of an entry point without its extras: `module:Class`, `package:file` or a module; nothing is checked."""
     return point.value.partition("[")[0].strip()
 
 
@@ -359,7 +359,7 @@ def _is_installed(distribution: str) -> bool:
 
 @functools.cache
 def _spec(package: str) -> ModuleSpec | None:
-    """Where a top-level package is; it is not imported."""
+    """Folder of a top-level package, which is not imported."""
     try:
         return importlib.util.find_spec(package)
     except Exception:  # the finder of some other distribution's editable install may be broken

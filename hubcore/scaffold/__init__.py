@@ -1,4 +1,4 @@
-"""What `hubcore plugin new` writes: the templates in `files/`, and `new_plugin`, which fills them in."""
+"""Files of `hubcore plugin new`: the templates in `files/`, and `new_plugin`, which fills them in."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where downloads lie and whether new ones are allowed: read from the environment at each call. Imports no torch."""
+"""Folders of downloads, and offline mode: read from the environment at each call. Imports no torch."""
 
 from __future__ import annotations
 
@@ -40,5 +40,5 @@ def read_only_caches() -> tuple[Path, ...]:
 
 
 def is_offline() -> bool:
-    """Whether `HUBCORE_OFFLINE` or `HF_HUB_OFFLINE` forbids downloads, read at each call."""
+    """True if `HUBCORE_OFFLINE` or `HF_HUB_OFFLINE` forbids downloads, read at each call."""
     return any(os.environ.get(name, "").lower() in _TRUE for name in ("HUBCORE_OFFLINE", "HF_HUB_OFFLINE"))

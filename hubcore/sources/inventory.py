@@ -23,7 +23,7 @@ class CacheItem:
     """One cached file."""
 
     path: Path
-    """Where it is."""
+    """Path of the file."""
     size: int
     """Bytes."""
     sha256: str | None
@@ -33,16 +33,16 @@ class CacheItem:
     uris: tuple[str, ...]
     """Addresses that it came from, as far as they are recorded."""
     writable: bool
-    """Whether it may be removed: it is not in a read-only cache."""
+    """True if it may be removed: it is not in a read-only cache."""
 
     @property
     def label(self) -> str:
-        """What to call it: its card, else its address, else its path."""
+        """Name to show: its card, else its address, else its path."""
         return next(iter((*self.names, *self.uris)), str(self.path))
 
     @property
     def is_stored(self) -> bool:
-        """Whether it lies in hubcore's own store, under its digest."""
+        """True if it lies in hubcore's own store, under its digest."""
         return self.path.parent.name == "files"
 
     def to_dict(self) -> dict[str, object]:
@@ -100,7 +100,7 @@ def _cards() -> list[Card]:
 
 
 def matches(item: CacheItem, target: str) -> bool:
-    """Whether a card's name, an address, or a digest (its first 8 digits or more) means this file."""
+    """True if a card's name, an address, or a digest (its first 8 digits or more) means this file."""
     digest = target.removeprefix("sha256-")
     by_digest = len(digest) >= 8 and item.sha256 is not None and item.sha256.startswith(digest)
     return target in item.names or target in item.uris or by_digest

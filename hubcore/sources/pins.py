@@ -38,7 +38,7 @@ def address_key(uri: str) -> str:
 
 
 def pin_path(uri: str, folder: Path) -> Path:
-    """Where the pin of an address lies in the cache `folder`."""
+    """Path of an address's pin in the cache `folder`."""
     return folder / "pins" / f"{address_key(uri)}.json"
 
 

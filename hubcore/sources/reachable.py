@@ -1,4 +1,4 @@
-"""Whether a source can be fetched from where it is, found out without fetching it whole. Imports no torch."""
+"""Asks servers whether a source can be fetched, without fetching it whole. Imports no torch."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from hubcore.sources.schemes import scheme_of
 
 
 def is_link(source: Source) -> bool:
-    """Whether a source is an address that can be asked without a plugin: `https://` or `hf://`.
+    """True if a source is an address that can be asked without a plugin: `https://` or `hf://`.
 
     Example:
         >>> is_link(Source("hf://org/repo/model.pt")), is_link(Source("weights/model.pt"))

@@ -151,7 +151,7 @@ def find_cached(source: Source, card: Card | None = None, *, pin: bool = False) 
 
 
 def is_pinned(source: Source, card: Card | None) -> bool:
-    """Whether the digest of a source's first download holds from then on."""
+    """True if later downloads of a source must have the digest of its first one."""
     scheme = scheme_of(source.uri)
     return source.sha256 is None and "://" in source.uri and scheme.remote and (card is not None or scheme.always_pinned)
 

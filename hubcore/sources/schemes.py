@@ -21,11 +21,11 @@ class Scheme:
 
     prefixes: tuple[str, ...] = ()
     remote = True
-    """Whether its files may change at their address, so that they are pinned."""
+    """True if files may change at their address, so that they are pinned."""
     always_pinned = False
-    """Whether an address is pinned even where no card has it, because a cached file is found by its digest only."""
+    """True if an address is pinned even without a card, because a cached file is found by its digest only."""
     can_ask = False
-    """Whether `ask` does anything."""
+    """True if `ask` does anything."""
 
     def check(self, uri: str) -> None:
         """Raises `DownloadError` if an address is malformed."""

@@ -52,7 +52,7 @@ def hash_file(path: Path) -> str:
 
 
 def stamp_path(path: Path, folder: Path | None = None) -> Path:
-    """Where the stamp of a file lies: in a cache, ours if None, under a name made from the file's own place."""
+    """Path of a file's stamp: in a cache, ours if None, under a name made from the file's own place."""
     name = hashlib.sha256(os.fsencode(path.resolve())).hexdigest()
     return (folder or cache_dir()) / "stamps" / f"{name}.json"
 

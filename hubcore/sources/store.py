@@ -31,7 +31,7 @@ _STORED = re.compile(r"sha256-([0-9a-f]{64})")
 
 
 def stored_path(sha256: str, folder: Path) -> Path:
-    """Where the file of this digest lies in the cache `folder`.
+    """Path for the file of this digest in the cache `folder`.
 
     Raises:
         DownloadError: that is no digest, so no path is made of it.
@@ -54,7 +54,7 @@ def find_stored(sha256: str, folder: Path) -> Path | None:
 
 
 def is_plain_file(path: Path) -> bool:
-    """Whether a path is a file; links are not followed.
+    """True if a path is a file; links are not followed.
 
     Raises:
         DownloadError: it is something else, or its folder is none.
@@ -97,7 +97,7 @@ def all_stored() -> Iterator[tuple[Path, str]]:
 
 
 def is_intact(path: Path, sha256: str) -> bool:
-    """Whether a file has this digest; every byte is read, whatever its stamp says."""
+    """True if a file has this digest; every byte is read, whatever its stamp says."""
     digest = hash_file(path)
     if digest == sha256:
         write_stamp(path, str(path), digest)

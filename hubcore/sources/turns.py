@@ -54,7 +54,7 @@ def lock_path(key: str, cache: Path) -> Path:
 
 
 def is_locked(key: str, cache: Path) -> bool:
-    """Whether somebody, in this process or another, holds the lock of a key."""
+    """True if this process or another one holds the lock of a key."""
     import filelock
 
     if not lock_path(key, cache).exists():

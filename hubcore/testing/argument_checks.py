@@ -20,7 +20,7 @@ from hubcore.testing.compare import BATCH_TOLERANCE, difference, evaluating
 from hubcore.testing.inputs import clip, clips, frame_unit
 
 BAD_ITEM = 3
-"""Where a batch of four holds its bad waveform; a number that a message has no other reason to contain."""
+"""Place of the bad waveform in a batch of four; a number that a message has no other reason to contain."""
 
 
 def check_layer_selection(upstream: Upstream, *, tolerance: float = BATCH_TOLERANCE) -> None:

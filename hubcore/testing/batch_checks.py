@@ -16,9 +16,9 @@ from hubcore.testing.compare import BATCH_TOLERANCE, evaluating, expect_finite, 
 from hubcore.testing.inputs import PEAK, clip, clips, frame_unit
 
 LOUD = 100.0
-"""How much louder the loud batch-mate is."""
+"""Factor by which the loud batch-mate is louder."""
 LONG = 10
-"""How many times longer the long batch-mate is."""
+"""Factor by which the long batch-mate is longer."""
 
 
 def _alone(upstream: Upstream, wavs: Sequence[Tensor]) -> list[UpstreamOutput]:

@@ -58,7 +58,7 @@ def one_thread() -> Iterator[None]:
 
 
 def layer_title(output: UpstreamOutput, position: int) -> str:
-    """How messages name one hidden state of an output: its index and its name."""
+    """Name of a hidden state in messages: its index and its name."""
     return f"layer {output.layers[position]} ({output.layer_names[position]})"
 
 

@@ -17,21 +17,21 @@ Outcome = Literal["passed", "failed", "exempt"]
 
 @dataclass(frozen=True)
 class CheckResult:
-    """What one check found."""
+    """Result of one check."""
 
     name: str
     """The check's key in `CHECKS`."""
     outcome: Outcome
     """`exempt` if an exemption names the whole check, whether it would pass or not."""
     detail: str
-    """What differed; the reason of the exemption; empty if it passed."""
+    """Difference found, or reason of the exemption; empty if it passed."""
     seconds: float
     """Wall-clock time of the check, in seconds."""
 
 
 @dataclass(frozen=True)
 class ConformanceReport:
-    """What all checks found; `str(report)` is a table for people.
+    """Results of all checks; `str(report)` is a table for people.
 
     Example:
         >>> report = ConformanceReport("ToyUpstream", (CheckResult("determinism", "passed", "", 0.01),))
@@ -49,7 +49,7 @@ class ConformanceReport:
 
     @property
     def ok(self) -> bool:
-        """Whether no check failed."""
+        """True if no check failed."""
         return not self.failures
 
     @property
@@ -112,7 +112,7 @@ def _result(upstream: Upstream, name: str, exemptions: Exemptions) -> CheckResul
 
 
 def upstream_title(upstream: Upstream) -> str:
-    """How reports name an upstream: its class and, if it has a card, the card's name."""
+    """Name of an upstream in reports: its class and, if it has a card, the card's name."""
     card = getattr(upstream, "card", None)
     name = getattr(card, "name", None)
     return type(upstream).__name__ + (f" ({name})" if name else "")

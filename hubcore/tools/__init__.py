@@ -1,1 +1,1 @@
-"""What is done with a whole checkpoint or run: convert, export, verify, plot."""
+"""Tools for a whole checkpoint or run: convert, export, verify, plot."""

@@ -37,7 +37,7 @@ _SUFFIX = ".safetensors"
 
 @dataclass(frozen=True)
 class Conversion:
-    """What a conversion made.
+    """Result of a conversion.
 
     Example:
         >>> import tempfile
@@ -60,7 +60,7 @@ class Conversion:
     layers: int
     """Hidden states of the fixed clip that were."""
     report: LoadReport | None
-    """What became of every tensor of the source."""
+    """Use of every tensor of the source."""
 
 
 def convert(
@@ -186,7 +186,7 @@ def _readers() -> Iterable[Family]:
 
 
 def check_equal(path: Path, original: nn.Module, copy: nn.Module) -> tuple[int, int]:
-    """How many weights and hidden states were compared.
+    """Compares two models bit by bit; returns the numbers of weights and hidden states compared.
 
     Raises:
         CheckpointError: one of them is not equal in every bit.
@@ -231,7 +231,7 @@ def _settled(upstream: nn.Module) -> nn.Module:
 
 
 def _same_bits(one: Tensor, other: Tensor) -> bool:
-    """Whether two tensors are equal in every bit, NaN and the sign of zero included."""
+    """True if two tensors are equal in every bit, NaN and the sign of zero included."""
     if one.shape != other.shape or one.dtype != other.dtype:
         return False
     return torch.equal(*(tensor.detach().contiguous().reshape(-1).view(torch.uint8) for tensor in (one, other)))

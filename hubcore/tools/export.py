@@ -31,7 +31,7 @@ _FUNCTIONS = {"fairseq": "to_fairseq", "hf": "to_transformers"}
 
 @dataclass(frozen=True)
 class Export:
-    """What was written, and how it was checked."""
+    """Result of an export: the files written, and how they were checked."""
 
     path: Path
     """The file, or the folder for "hf"."""
@@ -40,7 +40,7 @@ class Export:
     upstream: str
     """The family that the checkpoint is of."""
     heads: bool
-    """Whether heads of pre-training went along."""
+    """True if heads of pre-training were written too."""
     weights: int
     """Weights of the encoder that were compared after reading back, and found equal."""
     layers: int

@@ -46,7 +46,7 @@ STYLE: dict[str, Any] = {
     "xtick.color": _INK,
     "ytick.color": _INK,
 }
-"""How figures look, whatever the user's own matplotlib settings."""
+"""Look of figures, whatever the user's own matplotlib settings."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,7 +56,7 @@ class Look:
     title: str
     """File and upstream."""
     note: str
-    """What a reader must know about the weights; empty if nothing."""
+    """Remark that a reader must know about the weights; may be empty."""
     wav: Array
     """`(T,)` waveform."""
     seconds: float
@@ -64,13 +64,13 @@ class Look:
     mel: Array
     """`(F, 80)` level in dB, of a frame each 10 ms; the loudest is 0."""
     panels: tuple[Panel, ...]
-    """What the upstream makes of it."""
+    """Panels of the upstream."""
 
 
 def look_at(
     file: str | os.PathLike[str], upstream: Upstream, *, variants: Sequence[Mapping[str, Any]] = (), name: str = ""
 ) -> Look:
-    """What there is to see of an audio file through an upstream.
+    """Everything to draw of an audio file and an upstream.
 
     Args:
         file: any audio file.

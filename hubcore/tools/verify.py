@@ -48,7 +48,7 @@ class LinkState:
 
     uri: str
     cached: bool
-    """Whether an intact copy was here before anything was fetched."""
+    """True if an intact copy was cached before anything was fetched."""
     reachable: bool | None
     """None where it was not asked: offline, or no link of a scheme known here."""
     problem: str | None
@@ -57,7 +57,7 @@ class LinkState:
 
 @dataclasses.dataclass
 class Verification:
-    """What was found out about one name; None where it did not come to that.
+    """Results for one name; None for steps that were not reached.
 
     Example:
         >>> from hubcore.registry.names import current_registry
@@ -69,7 +69,7 @@ class Verification:
     name: str
     verdict: Verdict = "ok"
     problems: list[str] = dataclasses.field(default_factory=list)
-    """What is wrong, one sentence or more each."""
+    """Problems, one sentence or more each."""
     links: list[LinkState] = dataclasses.field(default_factory=list)
     """Every source of the card."""
     class_path: str | None = None
@@ -94,7 +94,7 @@ class Verification:
     batch_difference: float | None = None
     """Largest difference between the clip alone and the clip in a batch, relative to the largest value of its layer."""
     expected: str | None = None
-    """How the features compare with those that the card publishes; always None, since cards cannot publish any yet."""
+    """Comparison with the features that the card publishes; always None, since cards cannot publish any yet."""
     seconds: float | None = None
     """To load the weights and run the clips."""
 
@@ -157,7 +157,7 @@ def verify_entry(entry: Entry, name: str | None = None) -> Verification:
 
 
 def reads_files(cls: type[Any]) -> bool:
-    """Whether a class reads checkpoints; a signal transform has no loader of its own.
+    """True if a class reads checkpoints; a signal transform has no loader of its own.
 
     Example:
         >>> from hubcore_fbank import FbankUpstream
@@ -241,7 +241,7 @@ def _class_problem(upstream: object, entry: Entry) -> list[str]:
 
 
 def _config_problems(upstream: Any, card: Card | None) -> list[str]:
-    """How the config that runs differs from the card's named one, apart from what the card's own options change."""
+    """Lists how the config that runs differs from the card's named one, apart from what the card's own options change."""
     configs = getattr(type(upstream), "configs", {})
     actual = getattr(upstream, "config", None)
     if card is None or card.config is None or actual is None or card.config not in configs:
@@ -260,7 +260,7 @@ def _config_problems(upstream: Any, card: Card | None) -> list[str]:
 
 
 def shape_problems(upstream: Upstream, out: UpstreamOutput, samples: int) -> list[str]:
-    """Where the output of one clip `(T,)` breaks what the upstream's attributes promise; empty if nowhere."""
+    """Lists where the output of one clip `(T,)` breaks what the upstream's attributes promise."""
     frames = int(out.lengths[0])
     wanted = [(1, frames, width) for width in upstream.hidden_sizes]
     got = [tuple(state.shape) for state in out.hidden_states]

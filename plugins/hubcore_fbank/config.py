@@ -1,4 +1,4 @@
-"""What the fbank family can be asked to compute: `FbankConfig`, and the six named ones in `CONFIGS`. Imports no torch."""
+"""Options of the fbank family: `FbankConfig`, and the six named ones in `CONFIGS`. Imports no torch."""
 
 from __future__ import annotations
 

@@ -112,7 +112,7 @@ def fire(
 
 
 def _offsets(lengths: Sequence[int]) -> list[int]:
-    """Where each of several pieces begins that lie end to end."""
+    """Begin of each of several pieces that lie end to end."""
     return [0, *accumulate(lengths)][: len(lengths)]
 
 
@@ -142,7 +142,7 @@ def _overlaps(lower: Tensor, upper: Tensor, beta: float) -> tuple[Tensor, Tensor
 def _ends(
     lower: Tensor, upper: Tensor, source: Tensor, output: Tensor, beta: float, lengths: Sequence[int], per_frame: Tensor
 ) -> Tensor:
-    """Where each output that fires ends, in frames of its utterance: a frame spends its mass evenly over its own time."""
+    """End of each output that fires, in frames of its utterance: a frame spends its mass evenly over its own time."""
     low, high = lower.detach()[source], upper.detach()[source]
     edge = beta * (output + 1)
     crosses = output < (high / beta).floor().long()  # the frame goes on beyond this output
@@ -154,7 +154,7 @@ def _ends(
 
 @dataclass(frozen=True)
 class CifOutput:
-    """What `integrate_and_fire` gives; the names are those of torch_cif, and of the original's `cif_function`."""
+    """Result of `integrate_and_fire`; the names are those of torch_cif, and of the original's `cif_function`."""
 
     cif_out: Tensor
     """`(B, F', C)` outputs, zero beyond each length unless `tail="partial"`."""

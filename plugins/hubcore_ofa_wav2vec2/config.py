@@ -32,7 +32,7 @@ class OfaWav2Vec2Config(Wav2Vec2Config):
     alpha_kernel: Size = 5
     """Kernel, in frames, of the convolution that predicts alpha. The original: fixed at 5."""
     mixing: bool = True
-    """Whether lambda mixes alpha with 1, which makes the frame rate a choice. The original: `mixup`."""
+    """True if lambda mixes alpha with 1, which makes the frame rate a choice. The original: `mixup`."""
     lambd_range: tuple[Lambd, Lambd] = (0.0, 1.0)
     """The lambdas that training drew. The original: `mixup_distro`, `upper_lambd`."""
 
@@ -43,7 +43,7 @@ class OfaWav2Vec2Config(Wav2Vec2Config):
 
     @property
     def upstream_shape(self) -> UpstreamShape:
-        """What the upstream of this config will have: wav2vec 2.0's layers, their frame rate depending on the input."""
+        """Shape of this config's upstream: wav2vec 2.0's layers, their frame rate depending on the input."""
         return replace(super().upstream_shape, frame_stride=None)
 
 

@@ -23,7 +23,7 @@ _OPTIONS = {
 
 
 def to_fairseq(state: Mapping[str, Tensor], config: OfaWav2Vec2Config, objective: Mapping[str, Any]) -> dict[str, Any]:
-    """What `torch.save` must write for the original's fork of fairseq to load it; see `hubcore_wav2vec2.export.to_fairseq`.
+    """Dictionary that `torch.save` must write for the original's fork of fairseq; see `hubcore_wav2vec2.export.to_fairseq`.
 
     That fork's CIF module is 512 wide whatever the config says, so it loads models of 512 convolutional channels only.
     """

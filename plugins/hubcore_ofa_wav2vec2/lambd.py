@@ -162,5 +162,5 @@ class AdaptiveLambda(nn.Module):
         return self.low + (self.high - self.low) * torch.sigmoid(self.logit)
 
     def extra_repr(self) -> str:
-        """What `print` shows."""
+        """Settings for `print`."""
         return f"lambd={self().item():.4f}, low={self.low}, high={self.high}"

@@ -23,7 +23,7 @@ from hubcore_ofa_wav2vec2.lambd import check_lambd, lambd_for_period, mix
 
 
 class AlphaPredictor(nn.Module):
-    """How much of an output each frame carries, between 0 and 1: convolution, layer norm, ReLU, linear, sigmoid.
+    """Alpha, each frame's share of an output, between 0 and 1: convolution, layer norm, ReLU, linear, sigmoid.
 
     Example:
         >>> AlphaPredictor(8)(torch.zeros(5, 8), [2, 3]).shape
@@ -46,7 +46,7 @@ class AlphaPredictor(nn.Module):
 
 @dataclass(frozen=True)
 class Compressed:
-    """What one forward pass of `OfaWav2Vec2Model` computed."""
+    """Result of one forward pass of `OfaWav2Vec2Model`."""
 
     states: list[Tensor]
     """`(M, D)` hidden states of the layers asked for."""

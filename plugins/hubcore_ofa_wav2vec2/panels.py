@@ -1,4 +1,4 @@
-"""What `hubcore plot` draws of an OFA wav2vec 2.0: alpha, and where compressed frames begin and end."""
+"""Panels of an OFA wav2vec 2.0 for `hubcore plot`: alpha, and begin and end of compressed frames."""
 
 from __future__ import annotations
 

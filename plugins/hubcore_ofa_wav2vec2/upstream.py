@@ -212,7 +212,7 @@ class OfaWav2Vec2Upstream(EncoderUpstream):
         return self._output(result, chosen)
 
     def panels(self, wav: Tensor, variants: Sequence[Mapping[str, Any]]) -> Iterator[Panel]:
-        """What `hubcore plot` draws; see `hubcore.panels`."""
+        """Panels for `hubcore plot`; see `hubcore.panels`."""
         from hubcore_ofa_wav2vec2.panels import draw_frames
 
         return draw_frames(self, wav, variants)

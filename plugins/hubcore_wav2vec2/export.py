@@ -43,7 +43,7 @@ def to_fairseq(
     names: Names = NAMES,
     more_options: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """What `torch.save` must write for fairseq to load it: a dictionary of tensors and plain values.
+    """Dictionary of tensors and plain values that `torch.save` must write so that fairseq loads it.
 
     Args:
         state: our names -> tensors, the encoder's under `model.`, the heads' beside them.

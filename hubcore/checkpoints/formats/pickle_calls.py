@@ -21,7 +21,7 @@ _ELEMENT_COST = 16
 
 
 class Calls:
-    """What calls do in one pickle, and what they have used up of its limits."""
+    """Calls of one pickle, counted against its limits."""
 
     def __init__(self) -> None:
         self._copies_left = MAX_COPIED
@@ -30,7 +30,7 @@ class Calls:
         self._used_as: dict[str, torch.dtype] = {}
 
     def result(self, function: GlobalName, args: tuple[Any, ...]) -> object:
-        """What `function(*args)` stands for: a plain value for a known name, an inert record for every other one."""
+        """Value that `function(*args)` stands for: plain data for a known name, an inert record for every other one."""
         dotted = function.dotted
         if dotted in _BUILDERS:
             try:

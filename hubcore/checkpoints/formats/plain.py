@@ -146,7 +146,7 @@ class _Plainer:
 
 
 def _looks_like_enum(record: Opaque) -> bool:
-    """Whether this is how an enum member (or a subclass of text or numbers) is pickled: a class called with its value."""
+    """Recognises a pickled enum member (or subclass of text or numbers): a class called with its value."""
     bare = record.state is None and not record.items and not record.elements and len(record.args) == 1
     return bare and type(record.args[0]) in (str, int, float, bool) and record.name.rpartition(".")[2][:1].isupper()
 

@@ -77,7 +77,7 @@ class ZipIndex:
         return self._records[name].size
 
     def span(self, name: str) -> Span:
-        """Where a record's bytes lie, its local header compared with the directory."""
+        """Offset of a record's bytes, its local header compared with the directory."""
         record = self._records[name]
         length = _LOCAL.size + len(record.raw_name)
         head = self._file.read_at(record.header, length)

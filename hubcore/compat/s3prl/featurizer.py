@@ -118,7 +118,7 @@ class Featurizer(nn.Module):
         return total, all_lens[self.layer_selections[0]]
 
     def extra_repr(self) -> str:
-        """What `print(featurizer)` shows."""
+        """Settings for `print(featurizer)`."""
         return f"layers={self.layer_selections}, output_size={self.output_size}, normalize={self.normalize}"
 
 

@@ -88,7 +88,7 @@ def uninstall() -> None:
 
 
 def _real_s3prl() -> str | None:
-    """Where the real s3prl is, or None. A mere folder of that name, such as a clone of its repository, is not it."""
+    """Place of the real s3prl, or None. A mere folder of that name, such as a clone of its repository, is not it."""
     module = sys.modules.get("s3prl")
     if module is not None:
         return getattr(module, "__file__", None)

@@ -1,4 +1,4 @@
-"""How many samples lie between two frames, in the one whole number that s3prl's interface has for it. Imports no torch."""
+"""Samples between two frames as one whole number, which s3prl's interface asks for. Imports no torch."""
 
 from __future__ import annotations
 

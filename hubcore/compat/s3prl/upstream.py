@@ -77,7 +77,7 @@ class S3PRLUpstream(nn.Module):
         super().__init__()
         conf = dict(extra_conf or {})
         self.frames: Frames = conf.pop("frames", frames)
-        """Which frames an utterance has."""
+        """Frames that an utterance has: `real` or `s3prl`."""
         if self.frames not in get_args(Frames):
             raise OptionError(f"frames is {self.frames!r}. It must be 'real' or 's3prl'.")
         self.normalize = bool(normalize)

@@ -1,4 +1,4 @@
-"""Which web addresses are acceptable, as a source and as the target of a redirect. Imports no torch."""
+"""Checks of web addresses: those of sources, and those that a redirect leads to. Imports no torch."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 def is_loopback(url: str) -> bool:
-    """Whether a URL leads to this machine.
+    """True if a URL leads to this machine.
 
     Example:
         >>> is_loopback("http://127.0.0.1:8000/a"), is_loopback("https://example.org/a")
@@ -37,7 +37,7 @@ def check_url(url: str) -> None:
 
 
 def redirect_target(url: str, location: str) -> str:
-    """Where a redirect from `url` leads.
+    """Address that a redirect from `url` leads to.
 
     Raises:
         DownloadError: that must not be followed: no https, credentials, or from elsewhere to this machine.

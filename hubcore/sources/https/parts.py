@@ -28,7 +28,7 @@ _FLAGS = os.O_RDWR | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
 
 @dataclass(frozen=True)
 class Remote:
-    """What a server told about a file, kept in the sidecar."""
+    """Facts that a server stated about a file, kept in the sidecar."""
 
     url: str
     """The URL that was asked for, before redirects."""
@@ -61,7 +61,7 @@ class Part:
     def __init__(self, path: Path, url: str, *, shared: bool) -> None:
         self.path = path
         self.shared = shared
-        """Whether it stays for the next attempt."""
+        """True if it stays for the next attempt."""
         self.sidecar = path.with_name(path.name + ".json")
         self.remote = Remote(url)
         self._descriptor = -1
@@ -85,7 +85,7 @@ class Part:
 
     @property
     def is_complete(self) -> bool:
-        """Whether it has as many bytes as the server said the file has."""
+        """True if it has as many bytes as the server said the file has."""
         return self.size > 0 and self.size == self.remote.total
 
     def restart(self, remote: Remote) -> None:

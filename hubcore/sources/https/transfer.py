@@ -51,14 +51,14 @@ Watcher = Callable[[int, int | None], None]
 
 @dataclass(frozen=True)
 class Limits:
-    """What a body may be."""
+    """Limits of a body."""
 
     size: int | None
     """Exactly this many bytes, if anybody has said."""
     most: int
     """Never more than this, whatever the server says."""
     checked: bool
-    """Whether a SHA-256 will tell if the result is right."""
+    """True if a SHA-256 will tell whether the result is right."""
 
 
 class PassingError(Exception):
@@ -168,7 +168,7 @@ def _begin(response: Any, url: str, part: Part, limits: Limits) -> None:
 
 
 def _continues(headers: Any, part: Part, coming: int | None) -> bool:
-    """Whether a 206 brings exactly the rest of the part."""
+    """True if a 206 brings exactly the rest of the part."""
     match = _RANGE.fullmatch(headers.get("Content-Range", ""))
     if match is None or int(match[1]) != part.size:
         return False

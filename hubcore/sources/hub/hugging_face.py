@@ -189,7 +189,7 @@ def _from_caches(file: HubFile, promise: Expectation, offline: bool) -> Path | N
 
 
 def _is_another(path: Path, sha256: str | None) -> bool:
-    """Whether a file's own name says that it is not the one of this digest, so that it need not be read."""
+    """True if a file's own name shows that it has another digest, so that it need not be read."""
     blob = blob_of(path)
     return blob is not None and len(blob.name) == 64 and sha256 not in (None, blob.name)
 

@@ -49,7 +49,7 @@ class Task(NamedTuple):
     path: str
     """Its path below the manifest's root."""
     file: Path
-    """Where the file is."""
+    """Path of the file."""
     samples: int
     """Its samples at 16 kHz, as the manifest says."""
 
@@ -62,16 +62,16 @@ class Finder(Protocol):
     """A way to find segments."""
 
     def settings(self) -> dict[str, Any]:
-        """What was asked for, as plain values; two finders with the same settings and tuning find the same segments."""
+        """Settings as plain values; two finders with the same settings and tuning find the same segments."""
 
     def tune(self, tasks: Sequence[Task], mean_alpha: float, seed: int) -> None:
         """Finds the threshold or penalty at which these utterances have `mean_alpha` segments a frame."""
 
     def tuning(self) -> dict[str, float]:
-        """What was found, by name."""
+        """Tuned values, by name."""
 
     def files(self) -> Mapping[str, bytes]:
-        """What else must be kept beside the segments, by file name."""
+        """Further files to be kept beside the segments, by name."""
 
     def restore(self, tuning: Mapping[str, float], folder: Path) -> None:
         """Takes over what an earlier run was tuned to."""
@@ -137,7 +137,7 @@ class PeakFinder:
         self._known: dict[str, Candidates | str] = {}  # of the sample, so that it is not computed twice
 
     def settings(self) -> dict[str, Any]:
-        """What was asked for."""
+        """Settings as plain values."""
         return {"method": "peaks", "threshold": self._given}
 
     def tune(self, tasks: Sequence[Task], mean_alpha: float, seed: int) -> None:
@@ -207,7 +207,7 @@ class ClusterFinder:
         self._codebook: Codebook | None = None
 
     def settings(self) -> dict[str, Any]:
-        """What was asked for, and the weights that the features come from."""
+        """Settings as plain values, with the weights that compute the features."""
         return {
             "method": "kmeans",
             "penalty": self._given,

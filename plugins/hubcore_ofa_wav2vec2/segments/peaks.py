@@ -35,7 +35,7 @@ _BLOCK = 6000
 
 
 class Candidates(NamedTuple):
-    """Where one utterance may have boundaries, and how much speaks for each."""
+    """Possible boundaries of one utterance, and how prominent each is."""
 
     frames: int
     """`T` of the utterance."""

@@ -1,4 +1,4 @@
-"""How well boundaries agree with reference boundaries: precision, recall, F1 and R-value within a tolerance.
+"""Agreement of boundaries with reference boundaries: precision, recall, F1 and R-value within a tolerance.
 
 The R-value (Räsänen, Laine, Altosaar 2009) is 1 for perfect boundaries; unlike F1 it does not reward setting too many. The
 end of an utterance is no boundary here: every segmentation has it.

@@ -35,15 +35,15 @@ class Failed:
     path: str
     """Its path below the manifest's root."""
     error: str
-    """What is wrong."""
+    """Problem, in a sentence."""
 
 
 @dataclass(frozen=True)
 class Summary:
-    """What a run did, and what is in the folder now of the manifests given."""
+    """Result of a run, and counts of the segments that the folder now has for the given manifests."""
 
     folder: Path
-    """Where the segments are."""
+    """Folder of the segments."""
     written: int
     """Utterances segmented by this run."""
     skipped: int
@@ -59,7 +59,7 @@ class Summary:
     audio_seconds: float
     """Duration of what this run segmented."""
     wall_seconds: float
-    """How long this run took, tuning included."""
+    """Seconds that this run took, tuning included."""
 
     @property
     def mean_alpha(self) -> float:

@@ -91,7 +91,7 @@ class Segments:
         return segment
 
     def check(self, entries: Iterable[ManifestEntry]) -> None:
-        """Whether every utterance of a manifest has segments of its own; no file is opened.
+        """Checks that every utterance of a manifest has segments of its own; no file is opened.
 
         Raises:
             ExtractionError: some have none, or two share the same ones; the message names the first.
@@ -111,7 +111,7 @@ class Segments:
             )
 
     def _names(self, path: str) -> list[str]:
-        """What its files may be called without `.pt`: the ending taken off, and cut at the first dot as the original does."""
+        """Names that its files may have, without `.pt`: the ending taken off, and cut at the first dot as the original does."""
         name, cut = name_of(path), path.split(".")[0]
         return [name] if self.exact or cut in ("", name) or cut.endswith("/") else [name, cut]
 
@@ -176,7 +176,7 @@ def open_segments(paths: PathLike | Sequence[PathLike], *, strict: bool = True) 
 
 
 def name_of(path: str) -> str:
-    """What an utterance's files are called here: its path without the ending.
+    """Name of an utterance's files here: its path without the ending.
 
     Example:
         >>> name_of("v1.0/a.b.flac"), name_of("v1.0/readme")

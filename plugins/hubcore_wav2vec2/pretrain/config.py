@@ -38,7 +38,7 @@ class Wav2Vec2Objective:
     mask_length: Size = 10
     """Length of a span in frames. fairseq: `mask_length`."""
     mask_selection: SpanLength = "static"
-    """How the lengths of spans are drawn. fairseq: `mask_selection`."""
+    """Distribution of the lengths of spans. fairseq: `mask_selection`."""
     mask_other: NotNegative = 0.0
     """Second parameter of that distribution. fairseq: `mask_other`."""
     no_mask_overlap: bool = False

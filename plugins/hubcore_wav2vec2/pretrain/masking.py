@@ -1,4 +1,4 @@
-"""Which frames are masked: random spans, drawn as fairseq's `compute_mask_indices` draws them."""
+"""Masked frames: random spans, drawn as fairseq's `compute_mask_indices` draws them."""
 
 from __future__ import annotations
 
