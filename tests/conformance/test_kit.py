@@ -237,6 +237,7 @@ except HubcoreError as error:
 """
 
 
+@pytest.mark.slow
 def test_only_the_decorator_needs_pytest() -> None:
     assert re.match(
         rf"{len(CHECKS)} pytest is not installed\..*pip install pytest", python("-W", "error", "-c", WITHOUT_PYTEST).stdout

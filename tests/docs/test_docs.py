@@ -117,6 +117,7 @@ def snippets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[types.
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if page not in TUTORIALS], ids=name_of)
+@pytest.mark.slow
 def test_the_snippets_and_commands_run(page: Path, snippets: types.ModuleType) -> None:
     for fence in fences(page):
         if fence.directive == "not run":

@@ -23,6 +23,8 @@ from tests.hubcore.checkpoints.hostile_files import contents, hostile_files
 from tests.hubcore.checkpoints.watching import suspicious, watching
 from tests.paths import SPEECH
 
+pytestmark = pytest.mark.slow
+
 NAMES = [name for name, _ in contents(Path("unused"))]
 SECONDS = 3.0
 DAMAGES = 12  # of each kind, for each of the gold files

@@ -15,6 +15,13 @@ import pytest
 from tests.paths import REPOSITORY
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Every test here is slow: each needs wheels that pip installs."""
+    for item in items:
+        if item.path.is_relative_to(Path(__file__).parent):
+            item.add_marker(pytest.mark.slow)
+
+
 def build_wheel(source: Path, out: Path) -> Path:
     """The wheel of a project, built as pip would, but with the tools that are here."""
     command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(out), str(source)]

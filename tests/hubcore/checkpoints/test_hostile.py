@@ -126,6 +126,7 @@ print(json.dumps({"outcomes": outcomes, "peak": peak}))
 
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="measures memory by /proc")
+@pytest.mark.slow
 def test_all_of_them_fit_into_300_megabytes(files: dict[str, Path]) -> None:
     folder = next(iter(files.values())).parent
     result = json.loads(python("-c", CHILD, folder).stdout)

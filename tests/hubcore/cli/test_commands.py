@@ -449,6 +449,7 @@ def test_a_long_table_is_cut(tmp_path: Path) -> None:
     assert result.output.count(".npy") == 40
 
 
+@pytest.mark.slow
 def test_a_bar_is_drawn_only_on_a_terminal(tmp_path: Path) -> None:
     pty, fcntl, termios = (pytest.importorskip(name) for name in ("pty", "fcntl", "termios"))
     assert "/10" not in process("extract", DATA / "speech", "-u", "fbank", "-o", tmp_path / "1").stderr

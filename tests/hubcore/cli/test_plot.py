@@ -220,6 +220,7 @@ def test_a_png_is_written_with_the_card_s_note(tmp_path: Path, compressed: Look)
 
 
 @pytest.mark.parametrize(("ending", "magic"), [("pdf", b"%PDF"), ("svg", b"<?xml")])
+@pytest.mark.slow
 def test_vector_formats_are_written_and_the_same_each_time(ending: str, magic: bytes, tmp_path: Path) -> None:
     strange = tmp_path / "a $x_$ 語.wav"  # no formula, though it looks like a broken one
     soundfile.write(strange, 0.1 * np.sin(np.arange(8000)), 16000)
@@ -303,6 +304,7 @@ class _Hidden:
             raise ModuleNotFoundError(f"No module named {name!r}", name="matplotlib")
 
 
+@pytest.mark.slow
 def test_neither_a_display_nor_pyplot_is_needed_and_settings_stay() -> None:
     script = f"""
 import sys

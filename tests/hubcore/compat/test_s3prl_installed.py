@@ -43,6 +43,7 @@ def run_frontends(settings: list[dict[str, object]], folder: Path) -> subprocess
     return subprocess.run(command, capture_output=True, text=True, cwd=folder, check=False)
 
 
+@pytest.mark.slow
 def test_a_frontend_that_calls_s3prl_as_espnet_does(tmp_path: Path) -> None:
     ofa = {"upstream": OFA, "extra_conf": {"frame_period_ms": 40}}
     nominal = {"upstream": TINY, "extra_conf": {"frames": "s3prl"}}

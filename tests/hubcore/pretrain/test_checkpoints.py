@@ -161,6 +161,7 @@ def test_a_full_disk_leaves_the_one_before(tmp_path: Path, monkeypatch: pytest.M
     assert found is not None and found.update in (1, 2)
 
 
+@pytest.mark.slow
 def test_a_run_on_a_full_disk_stops_and_goes_on_later(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     recipe = read_recipe(str(lab.recipe()))
     pretrain(recipe, lab.folder / "undisturbed")

@@ -91,6 +91,7 @@ def test_the_live_line_shows_what_there_is() -> None:
     assert text == "loss 2.500, accuracy 0.500, perplexity 80.2, alpha 0.250, 41.0 ms a frame, lr 5.00e-04"
 
 
+@pytest.mark.slow
 def test_the_curves_of_a_run_and_of_several(lab: Lab) -> None:
     for out in ("one", "two"):
         assert run(*lab.arguments(out=out)).exit_code == 0

@@ -20,6 +20,8 @@ from hubcore.pretrain.metrics import read_rows
 from tests.hubcore.pretrain.conftest import RECIPE, Lab
 from tests.paths import SPEECH
 
+pytestmark = pytest.mark.slow
+
 REAL = """\
 upstream: wav2vec2
 model:

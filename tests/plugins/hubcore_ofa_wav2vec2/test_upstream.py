@@ -111,6 +111,7 @@ def test_lambda_0_is_wav2vec2_with_the_same_weights(model: OfaWav2Vec2Upstream) 
 
 
 @torch.no_grad()
+@pytest.mark.slow
 def test_every_utterance_gives_the_floor_of_its_mixed_alpha(model: OfaWav2Vec2Upstream, speech: list[Tensor]) -> None:
     assert len(speech) == 40
     periods = []

@@ -14,6 +14,7 @@ LOUDNESS = (0.1, 1.0, 0.01, 0.3)
 
 
 @torch.inference_mode()
+@pytest.mark.slow
 def test_full_size_base() -> None:
     torch.manual_seed(3)
     model = Wav2Vec2Upstream(CONFIGS["base"]).eval()

@@ -71,6 +71,7 @@ def test_stopping_early_equals_fairseqs_layer_option() -> None:
             assert (state[0] - reference[f"fairseq_layer1/u{index}/x"]).abs().max() <= TOLERANCE
 
 
+@pytest.mark.slow
 def test_no_original_library_is_needed() -> None:
     script = f"""
 import sys

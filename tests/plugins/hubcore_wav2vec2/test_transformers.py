@@ -13,6 +13,8 @@ from safetensors.torch import load_file, save_file
 from hubcore_wav2vec2 import Wav2Vec2Upstream
 from tests.gold import gold_wavs, relative_error
 
+pytestmark = pytest.mark.slow
+
 with warnings.catch_warnings():  # what transformers' own imports warn about is not ours to mend
     warnings.simplefilter("ignore")
     transformers = pytest.importorskip("transformers", reason="the test extra installs transformers")

@@ -68,6 +68,7 @@ def test_the_same_again_gives_the_same_bytes(tmp_path: Path, speech: Manifest, m
     assert contents(tmp_path / "a") == contents(tmp_path / "b")
 
 
+@pytest.mark.slow
 def test_several_processes_find_the_same(tmp_path: Path, speech: Manifest, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hubcore_ofa_wav2vec2.segments.finders._CHUNK", 4)
     segment_corpus([speech], tmp_path / "a", PeakFinder())

@@ -174,6 +174,7 @@ def test_a_path_that_leads_elsewhere_is_refused(tmp_path: Path, path: str) -> No
         segments[path]
 
 
+@pytest.mark.slow
 def test_they_go_to_other_processes(tmp_path: Path) -> None:
     put(tmp_path, "a", *segments_of(2, 4))
     segments = open_segments(tmp_path)
