@@ -65,10 +65,8 @@ def prepare(recipe: Recipe) -> Prepared:
         PluginError: the objective's package is broken.
         ExtractionError: a manifest cannot be read.
     """
-    cls = find_objective(recipe.upstream)
-    model_config, named = _model_config(recipe, cls)
-    config = build(cls.config_class, recipe.objective, prefix="objective", where=recipe.source)
-    data = recipe.data
+    recipe, cls, model_config, config = resolve(recipe)
+    data, named = recipe.data, recipe.model["config"]
     if not data.train:
         raise OptionError(
             f"{recipe.source('data.train')}: data.train is empty. It names the manifests to learn from.",
@@ -100,13 +98,8 @@ def prepare(recipe: Recipe) -> Prepared:
         what = "%d utterances have fewer than %d samples (data.min_samples) and are left out: %s%s"
         _log.warning(what, count, data.min_samples, ", ".join(names), more)
     upstream = _upstream_class(cls)
-    resolved = dataclasses.replace(
-        recipe,
-        model={"config": recipe.model["config"], **plain_values(model_config)},
-        objective=plain_values(config),
-    )
     return Prepared(
-        resolved,
+        recipe,
         cls,
         upstream.__name__,
         model_config,
@@ -118,7 +111,14 @@ def prepare(recipe: Recipe) -> Prepared:
     )
 
 
-def _model_config(recipe: Recipe, cls: type[Objective]) -> tuple[Any, str]:
+def resolve(recipe: Recipe) -> tuple[Recipe, type[Objective], Any, Any]:
+    """The recipe with all options of model and objective filled in, the objective's class, and the configs of both.
+
+    Raises:
+        OptionError: an option is unknown or impossible.
+        PluginError: the objective's package is broken.
+    """
+    cls = find_objective(recipe.upstream)
     values = dict(recipe.model)
     name = values.pop("config", None)
     if name not in cls.model_configs:
@@ -127,7 +127,10 @@ def _model_config(recipe: Recipe, cls: type[Objective]) -> tuple[Any, str]:
             "other fields of model change it."
         )
     named = cls.model_configs[name]
-    return build(type(named), values, prefix="model", where=recipe.source, start=named), name
+    model_config = build(type(named), values, prefix="model", where=recipe.source, start=named)
+    config = build(cls.config_class, recipe.objective, prefix="objective", where=recipe.source)
+    model = {"config": name, **plain_values(model_config)}
+    return dataclasses.replace(recipe, model=model, objective=plain_values(config)), cls, model_config, config
 
 
 def _upstream_class(cls: type[Objective]) -> type[Any]:

@@ -18,8 +18,8 @@ import yaml
 from hubcore.checkpoints.runs import CARD, MODEL
 from hubcore.errors import CheckpointError, OptionError
 from hubcore.files import write_whole
-from hubcore.pretrain.prepare import Prepared
-from hubcore.pretrain.recipe import Recipe, read_yaml
+from hubcore.pretrain.prepare import Prepared, resolve
+from hubcore.pretrain.recipe import Recipe, read_recipe
 from hubcore.text import printable
 from hubcore.version import VERSION
 
@@ -100,8 +100,9 @@ def check_same_recipe(run: Path, recipe: Recipe) -> list[str]:
     Raises:
         OptionError: they differ in what decides the result.
     """
-    old = {key: value for key, value in read_yaml(run / RECIPE).items() if key != "made_with"}
-    before, now = _flat(old), _flat(recipe.plain())
+    # Options that came with a later version of hubcore have their defaults in the old recipe too.
+    old, *_ = resolve(read_recipe(str((run / RECIPE).absolute())))
+    before, now = _flat(old.plain()), _flat(recipe.plain())
     changed = {
         key: f"{key} was {before.get(key, 'not set')!r} and is {now.get(key, 'not set')!r}"
         for key in {**before, **now}

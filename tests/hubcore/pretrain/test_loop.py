@@ -303,6 +303,17 @@ def test_another_recipe_does_not_go_on_with_a_run(lab: Lab) -> None:
     assert [path.name for path in (lab.folder / "run/checkpoints").iterdir()] == ["update_00000012"]
 
 
+def test_a_run_from_before_an_option_existed_has_its_default(lab: Lab) -> None:
+    go(lab, "optimization.max_updates=4")
+    path = lab.folder / "run/recipe.yaml"
+    values = yaml.safe_load(path.read_text())
+    del values["objective"]["skip"], values["model"]["dropout"]
+    path.write_text(yaml.safe_dump(values))
+    with pytest.raises(OptionError, match="objective.skip was False and is True"):
+        go(lab, "objective.skip=true")
+    assert go(lab).status == "finished"
+
+
 def test_other_data_do_not_go_on_with_a_run(lab: Lab) -> None:
     go(lab, "optimization.max_updates=4")
     lab.train.write_text("\n".join(lab.train.read_text().splitlines()[:-1]) + "\n")
