@@ -309,7 +309,7 @@ def test_a_run_from_before_an_option_existed_has_its_default(lab: Lab) -> None:
     values = yaml.safe_load(path.read_text())
     del values["objective"]["skip"], values["model"]["dropout"]
     path.write_text(yaml.safe_dump(values))
-    with pytest.raises(OptionError, match="objective.skip was False and is True"):
+    with pytest.raises(OptionError, match=r"objective.skip was False and is True"):
         go(lab, "objective.skip=true")
     assert go(lab).status == "finished"
 
