@@ -8,13 +8,16 @@ import os
 import platform
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from hubcore.cli.table import format_table
-from hubcore.doctor.diagnosis import TIMEOUT, Finding, Plugin, diagnose, odd_checkpoints, third_parties
+from hubcore.doctor import PluginReport, diagnose
+from hubcore.doctor.installed import third_parties
+from hubcore.doctor.process import TIMEOUT
 from hubcore.errors import nearest_names
+from hubcore.findings import Finding
 from hubcore.text import printable
 from hubcore.version import VERSION
 
@@ -56,26 +59,28 @@ def command(as_json: bool, weights: bool, timeout: float) -> None:
     diagnosis = diagnose(registry, timeout=timeout)
     findings += diagnosis.findings
     if weights:
+        from hubcore.doctor.odd_weights import odd_checkpoints
+
         findings += odd_checkpoints(registry)
-    unavailable = [entry for entry in registry.entries if entry.unavailable]
+    unavailable = [_unavailable_row(entry, registry) for entry in registry.entries if entry.unavailable]
+    plugins = [_plugin_row(report, findings) for report in diagnosis.plugins]
     rows.append(("upstreams", f"{len(registry.entries)} names, {len(unavailable)} unavailable"))
-    broken = any(not finding.warning for finding in findings)
     if as_json:
-        data = {
-            "environment": dict(rows),
-            "plugins": [_plugin_row(plugin, findings) for plugin in diagnosis.plugins],
-            "unavailable": [_unavailable_row(entry, registry) for entry in unavailable],
-            "findings": [finding.to_dict() for finding in findings],
-        }
+        found = [_finding_row(finding) for finding in findings]
+        data = {"environment": dict(rows), "plugins": plugins, "unavailable": unavailable, "findings": found}
         click.echo(json.dumps(data, indent=2))
     else:
         click.echo(format_table(["what", "value"], rows))
-        _print_tables(diagnosis.plugins, unavailable, findings, registry)
+        if plugins:
+            table = [[*(row | {"seconds": f"{row['seconds']:.2f}"}).values()] for row in plugins]
+            click.echo("\n" + format_table(["plugin", "version", "brings", "import, s", "state"], table, right=["import, s"]))
+        if unavailable:
+            click.echo("\n" + format_table(["unavailable", "from", "why"], [[*row.values()] for row in unavailable]))
         _print_findings("problems", [finding for finding in findings if not finding.warning])
         _print_findings("warnings", [finding for finding in findings if finding.warning])
         if not findings:
             click.echo("\nno problem found")
-    if broken:
+    if any(not finding.warning for finding in findings):
         click.get_current_context().exit(1)
 
 
@@ -87,59 +92,65 @@ def _environment() -> tuple[list[tuple[str, str]], list[Finding]]:
         ("hubcore", f"{VERSION}, {Path(__file__).parents[1]}"),
         ("python", f"{platform.python_version()}, {platform.platform(terse=True)}"),
     ]
-    problems = []
+    problems: list[Finding] = []
     for package in _PACKAGES:
         try:
             rows.append((package, importlib.metadata.version(package)))
         except importlib.metadata.PackageNotFoundError:
             rows.append((package, "missing"))
-            problems.append(f"{package} is not installed. hubcore needs it. Run pip install {package}.")
+            problems.append(Finding(f"{package} is not installed. hubcore needs it.", f"Run pip install {package}."))
     try:
         import soundfile
 
         rows.append(("libsndfile", soundfile.__libsndfile_version__))
     except (ImportError, OSError) as error:
-        problems.append(f"libsndfile cannot be loaded ({error}). No audio file can be read. Reinstall soundfile.")
+        what = f"libsndfile cannot be loaded ({error}). No audio file can be read."
+        problems.append(Finding(what, "Reinstall soundfile."))
     cache = cache_dir()
     writable = _writable(cache)
     rows.append(("cache", f"{cache}{'' if writable else ', not writable'}"))
     if not writable:
-        problems.append(f"the cache folder {cache} cannot be written. Set HUBCORE_CACHE to one that can.")
+        problems.append(Finding(f"the cache folder {cache} cannot be written.", "Set HUBCORE_CACHE to one that can."))
     rows.append(("offline", "yes" if is_offline() else "no"))
-    return rows, [Finding("", what) for what in problems]
-
-
-def _print_tables(
-    plugins: Sequence[Plugin], unavailable: Sequence[Entry], findings: Sequence[Finding], registry: Registry
-) -> None:
-    if plugins:
-        table = [list((_plugin_row(plugin, findings) | {"seconds": f"{plugin.seconds:.2f}"}).values()) for plugin in plugins]
-        click.echo("\n" + format_table(["plugin", "version", "brings", "import, s", "state"], table, right=["import, s"]))
-    if unavailable:
-        rows = [_unavailable_row(entry, registry) for entry in unavailable]
-        click.echo("\n" + format_table(["unavailable", "from", "why"], [list(row.values()) for row in rows]))
+    return rows, problems
 
 
 def _print_findings(title: str, findings: Sequence[Finding]) -> None:
     if findings:
         click.echo(f"\n{title}:")
-        for finding in findings:
-            click.echo(printable(str(finding)))
+    for finding in findings:
+        name = f"{finding.owner} {finding.version}".rstrip()
+        lines = [f"- {name}: {finding.text}" if name else f"- {finding.text}"]
+        lines += [f"    entry point: {finding.entry_point}"] if finding.entry_point else []
+        lines += [f"    file: {finding.place}"] if finding.file else []
+        click.echo(printable("\n".join([*lines, *(f"    {line}" for line in finding.traceback)])))
 
 
-def _plugin_row(plugin: Plugin, findings: Sequence[Finding]) -> dict[str, object]:
-    own = [finding for finding in findings if finding.owner == plugin.distribution]
+def _finding_row(finding: Finding) -> dict[str, object]:
+    return {
+        "owner": finding.owner,
+        "what": finding.text,
+        "version": finding.version,
+        "entry_point": finding.entry_point,
+        "file": finding.place,
+        "traceback": finding.traceback,
+        "warning": finding.warning,
+    }
+
+
+def _plugin_row(report: PluginReport, findings: Sequence[Finding]) -> dict[str, Any]:
+    own = [finding for finding in findings if finding.owner == report.distribution]
     state = "broken" if any(not finding.warning for finding in own) else "odd" if own else "ok"
     return {
-        "distribution": plugin.distribution,
-        "version": plugin.version,
-        "brings": plugin.brings,
-        "seconds": round(plugin.seconds, 2),
+        "distribution": report.distribution,
+        "version": report.version,
+        "brings": report.brings,
+        "seconds": round(report.seconds, 2),
         "state": state,
     }
 
 
-def _unavailable_row(entry: Entry, registry: Registry) -> dict[str, object]:
+def _unavailable_row(entry: Entry, registry: Registry) -> dict[str, str]:
     """Why a name cannot run here, and where it says so; with the family that was perhaps meant."""
     why = str(entry.unavailable)
     if entry.family is None and entry.card is not None:

@@ -51,30 +51,31 @@ def new(name: str, folder: Path) -> None:
     metavar="[NAME/]CHECK=REASON",
     help="A check that an upstream need not pass, and why; for all upstreams, or for NAME alone.",
 )
+@click.option("--conformance/--no-conformance", default=True, help="Whether to load checkpoints and run the conformance kit.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
-def check(distribution: str, exempt: tuple[str, ...], as_json: bool) -> None:
+def check(distribution: str, exempt: tuple[str, ...], conformance: bool, as_json: bool) -> None:
     """Examine the installed distribution DIST: entry points, cards, classes, conformance, hooks.
 
     Nothing is downloaded. Exits 1 if something is wrong.
     """
     from hubcore.cli.table import format_table
-    from hubcore.doctor import check_in_process
+    from hubcore.doctor import check_plugin
 
     pairs = [text.partition("=") for text in exempt]
     for (name, equals, reason), text in zip(pairs, exempt, strict=True):
         if not (name and equals and reason):
             raise click.BadParameter(f"{text!r} is not CHECK=REASON", param_hint="--exempt")
-    report = check_in_process(distribution, {name: reason for name, _, reason in pairs})
+    report = check_plugin(distribution, {name: reason for name, _, reason in pairs}, conformance=conformance)
     if as_json:
         click.echo(json.dumps(report.to_dict(), indent=2))
     else:
         rows = [(step.what, step.name, step.result, step.detail) for step in report.steps]
         click.echo(format_table(["checked", "name", "result", "detail"], rows))
         skipped = sum(step.result == "not checked" for step in report.steps)
-        count = len(report.findings)
         for number, finding in enumerate(report.findings, start=1):
-            place = f"{finding.file}, line {finding.line}" if finding.line else finding.file or report.distribution
-            click.echo(f"\n{number}. {place}\n   {finding.cause}\n   {finding.remedy}")
+            kind = " (warning)" if finding.warning else ""
+            click.echo(f"\n{number}. {finding.place or report.distribution}{kind}\n   {finding.what}\n   {finding.fix}")
+        count = sum(not finding.warning for finding in report.findings)
         verdict = f"{count} finding{'s' * (count > 1)}" if count else "nothing is wrong"
         click.echo(f"\n{report.distribution} {report.version}: {verdict}; {skipped} not checked")
     if not report.ok:

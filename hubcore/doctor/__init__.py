@@ -1,9 +1,12 @@
-"""Whether an installed distribution is a plugin that works: `check_plugin` and the report that it gives. Imports no torch."""
+"""Whether what is installed works: `diagnose` looks at everything, `check_plugin` closely at one plugin. Imports no torch.
+
+Metadata and cards are read here (`installed`). A plugin's code runs in a process of its own (`process` starts it,
+`examination` is what runs there), so that nothing that it does can reach this one.
+"""
 
 from __future__ import annotations
 
-from hubcore.doctor.distribution import check_plugin
-from hubcore.doctor.process import check_in_process
-from hubcore.doctor.report import Finding, PluginReport, Step
+from hubcore.doctor.diagnosis import Diagnosis, check_plugin, diagnose
+from hubcore.doctor.report import PluginReport, Step
 
-__all__ = ["Finding", "PluginReport", "Step", "check_in_process", "check_plugin"]
+__all__ = ["Diagnosis", "PluginReport", "Step", "check_plugin", "diagnose"]

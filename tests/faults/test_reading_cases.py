@@ -308,12 +308,8 @@ def unsafe_calls(text: str) -> Iterator[tuple[int, str]]:
 
 
 STARTS_PROCESSES = {
-    ("hubcore/doctor/diagnosis.py", "subprocess"),
-    ("hubcore/doctor/diagnosis.py", "subprocess.Popen"),
-    ("hubcore/doctor/distribution.py", "subprocess"),
-    ("hubcore/doctor/distribution.py", "subprocess.run"),
     ("hubcore/doctor/process.py", "subprocess"),
-    ("hubcore/doctor/process.py", "subprocess.run"),
+    ("hubcore/doctor/process.py", "subprocess.Popen"),
     ("hubcore/pretrain/provenance.py", "subprocess"),
     ("hubcore/pretrain/provenance.py", "subprocess.run"),
     ("plugins/hubcore_ofa_wav2vec2/bundled/make_prompts.py", "subprocess"),

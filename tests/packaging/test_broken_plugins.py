@@ -173,7 +173,7 @@ def test_doctor_prints_each_finding_with_its_place(everything: Path, tmp_path: P
     wanted = (
         "problems:\n"
         "- broken-import-error 1.0: broken_import_error.upstream cannot be imported: ModuleNotFoundError: No module named "
-        "'nothing_of_this_name'. Update or mend that distribution; nothing else is harmed.\n"
+        "'nothing_of_this_name'. Fix or update that distribution; nothing else is harmed.\n"
         "    entry point: import_error = broken_import_error.upstream:X (hubcore.upstreams)\n"
         f"    file: {file}, line 3\n"
         "    Traceback (most recent call last):\n"

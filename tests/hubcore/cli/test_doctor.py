@@ -16,8 +16,8 @@ from click.testing import CliRunner, Result
 
 from hubcore import hub
 from hubcore.cli import main
-from hubcore.doctor import diagnosis
-from hubcore.doctor.diagnosis import Finding, diagnose, third_parties
+from hubcore.doctor import diagnose, process
+from hubcore.doctor.installed import third_parties
 from hubcore.registry.names import current_registry
 from tests.conftest import Installer
 
@@ -38,14 +38,14 @@ def family(install: Installer, name: str, code: str, **more: Any) -> Path:
 
 
 def whats(timeout: float = 20.0) -> list[str]:
-    return [finding.what for finding in diagnose(current_registry(), timeout=timeout).findings]
+    return [finding.text for finding in diagnose(current_registry(), timeout=timeout).findings]
 
 
 # What it prints -------------------------------------------------------------------------------------------------------
 
 
 def test_without_plugins_no_process_is_started(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(diagnosis, "_run", lambda job: pytest.fail("a process was started"))
+    monkeypatch.setattr(process, "_run", lambda job: pytest.fail("a process was started"))
     result = call()
     assert result.exit_code == 0 and "no problem found" in result.stdout
     assert "examining" not in result.output and "import, s" not in result.output
@@ -107,11 +107,6 @@ def test_the_timeout_must_be_possible() -> None:
     assert call("--timeout", "0").exit_code == 2
 
 
-def test_a_finding_without_anything_else_is_one_line() -> None:
-    assert str(Finding("", "what")) == "- what"
-    assert str(Finding("acme", "what", "1.0", file="f", traceback=("x",))) == "- acme 1.0: what\n    file: f\n    x"
-
-
 # Checkpoints that nobody can mean -------------------------------------------------------------------------------------
 
 
@@ -162,8 +157,7 @@ def test_what_stands_behind_an_entry_point_that_ends_the_process_is_examined_too
 def test_a_plugin_that_turns_the_watchdog_off_is_ended_from_outside(
     install: Installer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(diagnosis, "TORCH_SECONDS", 0.5)
-    monkeypatch.setattr(diagnosis, "_GRACE", 0.5)
+    monkeypatch.setattr(process, "_GRACE", 0.5)
     family(install, "stubborn", "import faulthandler, time\nfaulthandler.cancel_dump_traceback_later()\ntime.sleep(60)\n")
     began = time.monotonic()
     (what,) = whats(timeout=0.5)
@@ -223,7 +217,7 @@ def test_a_class_that_needs_weights_is_not_built(install: Installer) -> None:
         "class X(UpstreamBase):\n"
         "    def __init__(self):\n        raise RuntimeError('built')\n"
         "    @classmethod\n    def from_file(cls, path, *, config=None):\n        raise RuntimeError('read')\n"
-        "    def forward(self, wavs): ...\n"
+        "    def forward(self, wavs, lengths=None, *, layers=None): ...\n"
     )
     card = "version: 1\nupstreams:\n  heavy: {upstream: heavy_family, license: MIT, sources: [{uri: 'https://example.org/x.pt'}]}\n"
     install(

@@ -216,7 +216,7 @@ add(
     {UPSTREAMS: {"missing_module": "broken_missing_module.upstraem:X"}},
     {"upstream.py": GOOD},
     "ModuleNotFoundError: No module named 'broken_missing_module.upstraem'",
-    file="broken_missing_module-1.0.dist-info/entry_points.txt",
+    file="broken_missing_module-1.0.dist-info/entry_points.txt, line 2",
     loads=("missing_module", PluginError, "upstraem"),
 )
 family(
@@ -254,21 +254,21 @@ add(
 family(
     "no_forward",
     "class X:\n    sample_rate = 16000\n",
-    "broken_no_forward.upstream:X has no forward, so it is no upstream",
-    file="broken_no_forward/upstream.py",
+    "broken_no_forward.upstream:X has no forward. So it is no upstream",
+    file="broken_no_forward/upstream.py, line 1",
 )
 family(
     "lacks_attributes",
     "class X:\n    sample_rate = 16000\n\n    def forward(self, wavs): ...\n",
     "broken_lacks_attributes.upstream:X lacks num_layers, layer_names, hidden_sizes, frame_stride,",
-    file="broken_lacks_attributes/upstream.py",
+    file="broken_lacks_attributes/upstream.py, line 1",
 )
 family(
     "wrong_attributes",
     GOOD + "    def __init__(self, config):\n        super().__init__(config)\n        self.sample_rate = '16k'\n"
     "        self.hidden_sizes = (1, 2, 3)\n",
-    "breaks the contract: sample_rate is '16k', not a positive int; hidden_sizes is (1, 2, 3), not a tuple of ints, one",
-    file="broken_wrong_attributes/upstream.py",
+    "'wrong_attributes' fails the check attributes: sample_rate is '16k', expected an int of at least 1.",
+    file="broken_wrong_attributes/upstream.py, line 4",
 )
 family(
     "constructor_raises",
