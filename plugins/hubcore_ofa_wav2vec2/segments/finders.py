@@ -1,18 +1,19 @@
 """The two ways to find segments, with one interface: `PeakFinder` and `ClusterFinder`.
 
 A finder is tuned once for a corpus, on a sample of it that a seed chooses, and what it was tuned to is kept beside the
-segments: a run that goes on, or a second manifest, is segmented by the same rule. Shapes: `T` samples or frames, `D` dim.
+segments: a run that is resumed, or a second manifest, is segmented by the same rule. Shapes: `T` samples or frames, `D` dim.
 """
 
 from __future__ import annotations
 
+import abc
 import hashlib
 import itertools
 import multiprocessing
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from safetensors.torch import save
@@ -33,6 +34,7 @@ from hubcore_ofa_wav2vec2.segments.peaks import Candidates, choose, find_candida
 CODEBOOK = "codebook.safetensors"
 """The file with the cluster centres, beside the segments."""
 
+_OF_FEATURES = ("upstream", "checkpoint_sha256", "config_sha256", "options")
 _PEAK_SAMPLE = 2_000_000
 """Frames that a threshold is tuned on, 11 hours."""
 _CLUSTER_SAMPLE = 50_000
@@ -49,7 +51,7 @@ class Task(NamedTuple):
     path: str
     """Its path below the manifest's root."""
     file: Path
-    """Path of the file."""
+    """Where the file is."""
     samples: int
     """Its samples at 16 kHz, as the manifest says."""
 
@@ -58,26 +60,50 @@ Found = tuple[Task, Tensor | str]
 """A task with its boundaries `(N,)`, or with why there are none."""
 
 
-class Finder(Protocol):
-    """A way to find segments."""
+class Finder(abc.ABC):
+    """A way to find segments, with one number that decides how many.
 
+    Args:
+        given: that number; tuned to the corpus if None.
+    """
+
+    parameter: ClassVar[str]
+    """The number's name."""
+
+    def __init__(self, given: float | None) -> None:
+        require(given is None or given >= 0, self.parameter, "0 or more, or None to have it tuned", given)
+        self.given, self.value = given, given
+
+    @abc.abstractmethod
     def settings(self) -> dict[str, Any]:
-        """Settings as plain values; two finders with the same settings and tuning find the same segments."""
+        """Settings asked for, as plain values; two finders with the same settings and tuning find the same segments."""
 
+    @abc.abstractmethod
     def tune(self, tasks: Sequence[Task], mean_alpha: float, seed: int) -> None:
-        """Finds the threshold or penalty at which these utterances have `mean_alpha` segments a frame."""
+        """Finds the number at which these utterances have `mean_alpha` segments a frame."""
 
-    def tuning(self) -> dict[str, float]:
-        """Tuned values, by name."""
-
-    def files(self) -> Mapping[str, bytes]:
-        """Further files to be kept beside the segments, by name."""
-
-    def restore(self, tuning: Mapping[str, float], folder: Path) -> None:
-        """Takes over what an earlier run was tuned to."""
-
+    @abc.abstractmethod
     def find(self, tasks: Sequence[Task]) -> Iterator[Found]:
         """The boundaries of each utterance, or why there are none."""
+
+    def tuning(self) -> dict[str, float]:
+        """The number that is used, by name."""
+        return {self.parameter: self.tuned}
+
+    @property
+    def tuned(self) -> float:
+        """The number that is used."""
+        if self.value is None:
+            raise OptionError(f"the {self.parameter} is not known yet.", fix="Call tune or restore.")
+        return self.value
+
+    def files(self) -> Mapping[str, bytes]:
+        """Further files to keep beside the segments, by name."""
+        return {}
+
+    def restore(self, tuning: Mapping[str, float], folder: Path) -> None:  # noqa: ARG002 - for those that keep files
+        """Takes over what an earlier run was tuned to."""
+        self.value = tuning[self.parameter]
 
 
 def load_task(task: Task) -> Tensor:
@@ -122,7 +148,7 @@ def draw_sample(tasks: Iterable[Task], frames: int, seed: int) -> list[Task]:
     return chosen
 
 
-class PeakFinder:
+class PeakFinder(Finder):
     """Boundaries at peaks of the spectral transition; see `peaks`.
 
     Args:
@@ -130,43 +156,31 @@ class PeakFinder:
         workers: processes to compute in; 1 is this one.
     """
 
+    parameter = "threshold"
+
     def __init__(self, threshold: float | None = None, workers: int = 1) -> None:
-        require(threshold is None or threshold >= 0, "threshold", "0 or more, or None to have it tuned", threshold)
+        super().__init__(threshold)
         require(workers >= 1, "workers", "at least 1, which is this process", workers)
-        self._given, self._threshold, self._workers = threshold, threshold, workers
+        self._workers = workers
         self._known: dict[str, Candidates | str] = {}  # of the sample, so that it is not computed twice
 
     def settings(self) -> dict[str, Any]:
-        """Settings as plain values."""
-        return {"method": "peaks", "threshold": self._given}
+        """Settings asked for."""
+        return {"method": "peaks", "threshold": self.given}
 
     def tune(self, tasks: Sequence[Task], mean_alpha: float, seed: int) -> None:
         """Finds the threshold."""
-        if self._given is not None:
-            return
-        self._known = {task.path: found for task, found in self._candidates(draw_sample(tasks, _PEAK_SAMPLE, seed))}
-        usable = [found for found in self._known.values() if isinstance(found, Candidates)]
-        self._threshold = tune_threshold(usable, mean_alpha)
-
-    def tuning(self) -> dict[str, float]:
-        """The threshold."""
-        return {"threshold": _tuned(self._threshold)}
-
-    def files(self) -> Mapping[str, bytes]:
-        """Nothing."""
-        return {}
-
-    def restore(self, tuning: Mapping[str, float], folder: Path) -> None:  # noqa: ARG002 - the interface's signature
-        """Takes the threshold over."""
-        self._threshold = tuning["threshold"]
+        if self.given is None:
+            self._known = {task.path: found for task, found in self._candidates(draw_sample(tasks, _PEAK_SAMPLE, seed))}
+            usable = [found for found in self._known.values() if isinstance(found, Candidates)]
+            self.value = tune_threshold(usable, mean_alpha)
 
     def find(self, tasks: Sequence[Task]) -> Iterator[Found]:
         """The boundaries of each utterance."""
-        threshold = _tuned(self._threshold)
         known = [(task, self._known[task.path]) for task in tasks if task.path in self._known]
         new = [task for task in tasks if task.path not in self._known]
         for task, found in itertools.chain(known, self._candidates(new)):
-            yield task, choose(found, threshold) if isinstance(found, Candidates) else found
+            yield task, choose(found, self.tuned) if isinstance(found, Candidates) else found
 
     def _candidates(self, tasks: Sequence[Task]) -> Iterator[tuple[Task, Candidates | str]]:
         chunks = [tasks[start : start + _CHUNK] for start in range(0, len(tasks), _CHUNK)]
@@ -184,7 +198,7 @@ class PeakFinder:
             pool.shutdown(cancel_futures=True)
 
 
-class ClusterFinder:
+class ClusterFinder(Finder):
     """Boundaries between runs of frames of like clusters of a hidden layer; see `kmeans`.
 
     Args:
@@ -195,29 +209,24 @@ class ClusterFinder:
         name: what to call the upstream in the settings.
     """
 
+    parameter = "penalty"
+
     def __init__(
         self, upstream: Upstream, *, layer: int = -1, clusters: int = 100, penalty: float | None = None, name: str | None = None
     ) -> None:
+        super().__init__(penalty)
         if upstream.sample_rate != SAMPLE_RATE:
             what = f"{name or type(upstream).__name__} takes {upstream.sample_rate} Hz. Segments are of {SAMPLE_RATE} Hz audio."
             raise OptionError(what, fix="Choose another upstream.")
-        require(penalty is None or penalty >= 0, "penalty", "0 or more, or None to have it tuned", penalty)
         self._made = settings_for(upstream, layer, "float32", name, "npy")
-        self._upstream, self._clusters, self._given, self._penalty = upstream, clusters, penalty, penalty
+        self._upstream, self._clusters = upstream, clusters
         self._codebook: Codebook | None = None
 
     def settings(self) -> dict[str, Any]:
-        """Settings as plain values, with the weights that compute the features."""
-        return {
-            "method": "kmeans",
-            "penalty": self._given,
-            "clusters": self._clusters,
-            "upstream": self._made.upstream,
-            "checkpoint_sha256": self._made.checkpoint_sha256,
-            "config_sha256": self._made.config_sha256,
-            "options": dict(self._made.options),
-            "layer": self._made.layers[0],
-        }
+        """Settings asked for, and the weights that the features come from."""
+        made = {key: value for key, value in self._made.in_row().items() if key in _OF_FEATURES}
+        layer = self._made.layers[0]
+        return {"method": "kmeans", "penalty": self.given, "clusters": self._clusters, "layer": layer, **made}
 
     def tune(self, tasks: Sequence[Task], mean_alpha: float, seed: int) -> None:
         """Finds the clusters and the penalty."""
@@ -227,36 +236,31 @@ class ClusterFinder:
             what = "no utterance of the sample could be used to find clusters in."
             raise OptionError(what, fix="Check that the audio is where the manifest says.")
         book = self._codebook = Codebook.fit(torch.cat(features), self._clusters, seed)
-        if self._given is not None:
+        if self.given is not None:
             return
         distances = [book.distances(each) for each in features]
-        rest = draw_sample(tasks, _PENALTY_SAMPLE, seed)[len(sample) :]  # the same draw goes on
+        rest = draw_sample(tasks, _PENALTY_SAMPLE, seed)[len(sample) :]  # the rest of the same draw
         distances += [book.distances(found) for _, found in self._features(rest) if isinstance(found, Tensor)]
-        self._penalty = tune_penalty(distances, mean_alpha)
+        self.value = tune_penalty(distances, mean_alpha)
 
-    def tuning(self) -> dict[str, float]:
-        """The penalty."""
-        return {"penalty": _tuned(self._penalty)}
+    def find(self, tasks: Sequence[Task]) -> Iterator[Found]:
+        """The boundaries of each utterance."""
+        book = self._fitted()
+        for task, found in self._features(tasks):
+            yield task, found if isinstance(found, str) else best_boundaries([book.distances(found)], self.tuned)[0]
 
     def files(self) -> Mapping[str, bytes]:
         """The cluster centres."""
-        book = self._fitted()
-        return {CODEBOOK: save({"mean": book.mean, "deviation": book.deviation, "centres": book.centres})}
+        return {CODEBOOK: save(vars(self._fitted()))}
 
     def restore(self, tuning: Mapping[str, float], folder: Path) -> None:
         """Takes penalty and centres over."""
+        super().restore(tuning, folder)
         with SafetensorsFile(folder / CODEBOOK) as file:
             if sorted(file.names) != ["centres", "deviation", "mean"]:
                 what = f"{printable(file.path)} holds {', '.join(file.names)}. It is not the codebook of these segments."
                 raise ExtractionError(what, fix="Segment into another folder.")
             self._codebook = Codebook(**file.read_many(file.refs))
-        self._penalty = tuning["penalty"]
-
-    def find(self, tasks: Sequence[Task]) -> Iterator[Found]:
-        """The boundaries of each utterance."""
-        book, penalty = self._fitted(), _tuned(self._penalty)
-        for task, found in self._features(tasks):
-            yield task, found if isinstance(found, str) else best_boundaries([book.distances(found)], penalty)[0]
 
     def _fitted(self) -> Codebook:
         if self._codebook is None:
@@ -319,9 +323,3 @@ def _chunk_of_candidates(tasks: Sequence[Task]) -> list[Candidates | str]:
         except AudioError as error:
             found.append(str(error))
     return found
-
-
-def _tuned(value: float | None) -> float:
-    if value is None:
-        raise OptionError("the threshold or penalty is not known yet.", fix="Call tune or restore.")
-    return value

@@ -53,10 +53,8 @@ class Codebook:
             OptionError: fewer frames than clusters.
         """
         if not 1 <= clusters <= len(features):
-            raise OptionError(
-                f"{clusters} clusters cannot be found in {len(features)} frames. Each needs a frame at least, some hundreds "
-                "to mean anything. Lower --clusters, or give more audio."
-            )
+            what = f"{clusters} clusters cannot be found in {len(features)} frames. Some hundreds each are usual."
+            raise OptionError(what, fix="Lower --clusters, or give more audio.")
         features = features.float()
         mean = features.mean(0)
         deviation = features.std(0, correction=0)
@@ -95,10 +93,7 @@ def tune_penalty(distances: Sequence[Distances], mean_alpha: float) -> float:
         [2, 4]
     """
     if not distances:
-        raise OptionError(
-            "there is no utterance to tune the penalty on. It is chosen so that the corpus has a given number of segments. See "
-            "what failed, or pass --penalty."
-        )
+        raise OptionError("there is no utterance to tune the penalty on.", fix="See what failed, or pass --penalty.")
     frames = sum(len(each) for each in distances)
     by_length = sorted(distances, key=len)
 

@@ -118,10 +118,7 @@ def tune_threshold(found: Sequence[Candidates], mean_alpha: float) -> float:
         (1.0, [5, 7, 10])
     """
     if not found:
-        raise OptionError(
-            "there is no utterance to tune the threshold on. It is chosen so that the corpus has a given number of segments. "
-            "See what failed, or pass a threshold."
-        )
+        raise OptionError("there is no utterance to tune the threshold on.", fix="See what failed, or pass a threshold.")
     frames = sum(each.frames for each in found)
     wanted = round(mean_alpha * frames) - len(found)  # the end of an utterance is a boundary whatever the threshold
     scores = np.sort(np.concatenate([each.scores for each in found]))[::-1]
