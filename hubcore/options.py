@@ -227,6 +227,17 @@ def is_based(cls: type[Any]) -> bool:
     return any(map(_is_base, cls.__mro__))
 
 
+def reads_files(cls: type[Any]) -> bool:
+    """True if a class reads checkpoints; a signal transform has no loader of its own.
+
+    Example:
+        >>> from hubcore_fbank import FbankUpstream
+        >>> reads_files(FbankUpstream)
+        False
+    """
+    return not own_methods(cls).isdisjoint(("from_file", "from_checkpoint"))
+
+
 def own_methods(cls: type[Any]) -> set[str]:
     """Names that a class or one of its bases below `UpstreamBase` defines."""
     bases = itertools.takewhile(lambda base: not _is_base(base), (base for base in cls.__mro__ if base is not object))

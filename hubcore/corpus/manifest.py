@@ -156,7 +156,7 @@ _STRIPPED = "ends with white space, which fairseq strips"
 
 
 def why_not_a_name(path: str) -> str | None:
-    r"""Why a path cannot stand in a manifest, as a phrase; None if it can.
+    r"""Says in a phrase why a path cannot stand in a manifest; None if it can.
 
     Example:
         >>> why_not_a_name("a.wav"), why_not_a_name("a\tb.wav")
@@ -174,7 +174,7 @@ def why_not_a_name(path: str) -> str | None:
 
 
 def why_not_below(relative: str) -> str | None:
-    """Why a path is none below a root, as a phrase; None if it is one.
+    """Says in a phrase why a path is not one below a root; None if it is.
 
     Example:
         >>> why_not_below("a/b.wav"), why_not_below("../b.wav")

@@ -25,12 +25,12 @@ from hubcore.errors import (
 )
 from hubcore.files import write_whole
 from hubcore.loading import import_class
-from hubcore.options import parse
+from hubcore.options import parse, reads_files
 from hubcore.registry.names import Family, current_registry
 from hubcore.sources.resolve import fetch, find_checkpoint
 from hubcore.sources.stamps import hash_file
 from hubcore.text import error_text
-from hubcore.tools.verify import fixed_clip, reads_files
+from hubcore.tools.verify import fixed_clip
 
 _SUFFIX = ".safetensors"
 

@@ -18,6 +18,7 @@ from torch import Tensor
 from hubcore.card import Card, Source
 from hubcore.errors import HubcoreError, OfflineError
 from hubcore.loading import build_upstream, import_class
+from hubcore.options import reads_files
 from hubcore.protocol import Upstream, UpstreamOutput
 from hubcore.registry.names import Entry
 from hubcore.sources.folders import is_offline
@@ -29,7 +30,6 @@ from hubcore.sources.stamps import hash_file
 from hubcore.testing.compare import BATCH_TOLERANCE, evaluating
 from hubcore.testing.inputs import speech_like
 from hubcore.text import error_text
-from hubcore.upstream import UpstreamBase
 
 CLIP_SECONDS = 3
 MATES_SECONDS = (1, 5)
@@ -154,18 +154,6 @@ def verify_entry(entry: Entry, name: str | None = None) -> Verification:
     if found.problems and found.verdict == "ok":
         found.verdict = "failed"
     return found
-
-
-def reads_files(cls: type[Any]) -> bool:
-    """True if a class reads checkpoints; a signal transform has no loader of its own.
-
-    Example:
-        >>> from hubcore_fbank import FbankUpstream
-        >>> reads_files(FbankUpstream)
-        False
-    """
-    own = [base for base in cls.__mro__ if base is not UpstreamBase]
-    return any(loader in vars(base) for base in own for loader in ("from_file", "from_checkpoint"))
 
 
 def _state(source: Source, card: Card) -> LinkState:

@@ -188,7 +188,7 @@ def name_of(path: str) -> str:
 
 
 def what_is_wrong(alpha: Tensor, boundaries: Tensor, samples: int | None = None, *, strict: bool = True) -> str | None:
-    """Why these are not the segments of an utterance, as a phrase; None if they are. See `Segments.read`.
+    """Says in a phrase why these are not the segments of an utterance; None if they are. See `Segments.read`.
 
     Example:
         >>> what_is_wrong(torch.tensor([0.5, 0.5, 1.0]), torch.tensor([2, 2, 3]))
