@@ -19,6 +19,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+import reprlib
 import types
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -114,7 +115,7 @@ def require(holds: bool, name: str, wanted: str, value: object) -> None:
 
 
 def _must_be(name: str, wanted: str, value: object) -> OptionError:
-    return OptionError(f"{name} must be {wanted}, but is {value!r:.80} instead.")
+    return OptionError(f"{name} must be {wanted}, but is {reprlib.repr(value)} instead.")
 
 
 def build(cls: type[Record], values: object, *, prefix: str, where: Where, start: Record | None = None) -> Record:
@@ -196,8 +197,10 @@ def _convert(value: Any, hint: Any, key: str, where: Where | None) -> Any:
     """`value` as `hint`, or `_WRONG`; without `where` it comes from Python, where text is no number and no item a list."""
     origin, arguments = get_origin(hint), get_args(hint)
     if origin is Annotated:
-        found = _convert(value, arguments[0], key, where)
         limits = [limit for limit in arguments[1:] if isinstance(limit, Between)]
+        if isinstance(value, list | tuple) and not all(tuple(value) in limit for limit in limits):
+            return _WRONG  # before a list without end is looked at
+        found = _convert(value, arguments[0], key, where)
         return found if found is not _WRONG and all(found in limit for limit in limits) else _WRONG
     if origin in (Union, types.UnionType):
         options = (_convert(value, argument, key, where) for argument in arguments)

@@ -18,7 +18,7 @@ to the encoder's own config.
 
 from __future__ import annotations
 
-import json
+import re
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -35,10 +35,14 @@ from hubcore.checkpoints.formats.plain import plain
 from hubcore.checkpoints.formats.safetensors_file import SafetensorsFile
 from hubcore.checkpoints.formats.torch_file import TorchFile
 from hubcore.checkpoints.runs import newest_model
-from hubcore.errors import CheckpointError, CheckpointLayoutError
+from hubcore.errors import CheckpointError, CheckpointLayoutError, HubcoreError
+from hubcore.files import parse_json, read_small
+from hubcore.text import error_text, printable
 
+_SHARD = re.compile(r"[\w.-]{1,200}\.(?:safetensors|bin)", re.ASCII)
 _HF_WEIGHTS = ("model.safetensors", "pytorch_model.bin")
-_MAX_JSON_BYTES = 64 << 20
+_MAX_CONFIG, _MAX_INDEX = 1 << 20, 16 << 20
+"""Bytes; configs have a few thousand, the index of the largest models about a million."""
 NATIVE, HUGGING_FACE, ESPNET, PLAIN = "hubcore safetensors", "Hugging Face", "ESPnet", "state dict"
 """Layouts by name; `Checkpoint.layout` is one of these, or starts with "fairseq" or "s3prl", or is a family's own."""
 
@@ -139,8 +143,15 @@ def open_checkpoint(path: str | Path, layouts: Iterable[Layout] = ()) -> Checkpo
         'hubcore safetensors'
     """
     path = Path(path)
-    if path.is_dir():
-        return _open_folder(path)
+    try:
+        return _open_folder(path) if path.is_dir() else _open_file(path, layouts)
+    except HubcoreError:
+        raise
+    except Exception as error:  # whatever a file provokes, RecursionError and MemoryError included, is the file's fault
+        raise CheckpointError(f"{printable(path)} cannot be read: {error_text(error)}. Fetch it again.") from error
+
+
+def _open_file(path: Path, layouts: Iterable[Layout]) -> Checkpoint:
     if not path.exists():
         raise CheckpointError(f"{path} does not exist. Check the spelling, or fetch it with `hubcore fetch NAME`.")
     if not path.is_file():
@@ -272,6 +283,14 @@ def _inside(tree: object, key: str) -> object:
 def _with_config_beside(path: Path, checkpoint: Checkpoint) -> Checkpoint:
     """The same checkpoint with the `config.json` or ESPnet's `config.yaml` that lies beside its file, if there is one."""
     folder = path if path.is_dir() else path.parent
+    try:
+        return _with_config_of(folder, checkpoint)
+    except BaseException:
+        checkpoint.close()
+        raise
+
+
+def _with_config_of(folder: Path, checkpoint: Checkpoint) -> Checkpoint:
     if not (folder / "config.json").is_file():
         return _with_espnet_config(folder / "config.yaml", checkpoint)
     checkpoint.layout = HUGGING_FACE
@@ -288,9 +307,9 @@ def _with_espnet_config(path: Path, checkpoint: Checkpoint) -> Checkpoint:
     """The same checkpoint with an ESPnet config, if that is what the YAML file beside it is."""
     if not path.is_file():
         return checkpoint
-    _check_size(path)
+    text = _read_beside(path, _MAX_CONFIG)
     try:
-        about = yaml.safe_load(path.read_bytes())
+        about = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} is not valid YAML ({error}). Fetch the checkpoint again.") from error
     if isinstance(about, dict) and isinstance(about.get("encoder_conf"), dict):
@@ -324,17 +343,19 @@ def _open_folder(folder: Path) -> Checkpoint:
 
 def _open_shards(folder: Path, index: Path) -> Checkpoint:
     """A Hugging Face checkpoint in several files, named by an index."""
-    where = _json_file(index).get("weight_map")
+    where = _json_file(index, _MAX_INDEX).get("weight_map")
     if not isinstance(where, dict) or not all(isinstance(name, str) for name in where.values()):
         raise CheckpointError(f"{index} has no weight_map of names to files. Fetch the folder again.")
-    bad = [name for name in where.values() if Path(name).name != name]
+    bad = [name for name in set(where.values()) if not _SHARD.fullmatch(name) or not (folder / name).is_file()]
     if bad:
-        raise CheckpointError(f"{index} names the file {bad[0]!r}. Shards must lie in the folder itself. Do not use this file.")
+        raise CheckpointError(
+            f"{index} names the file {bad[0][:200]!r}. A shard is a .safetensors or .bin file beside it. Fetch it again."
+        )
     resources = ExitStack()
     shards: dict[str, Checkpoint] = {}
     try:
         for name in sorted(set(where.values())):
-            shards[name] = open_checkpoint(folder / name)
+            shards[name] = _open_file(folder / name, ())
             resources.callback(shards[name].close)
     except BaseException:
         resources.close()
@@ -351,20 +372,21 @@ def _open_shards(folder: Path, index: Path) -> Checkpoint:
     return _with_config_beside(folder, Checkpoint(folder, PLAIN, {}, {}, tensors, read, resources))
 
 
-def _check_size(path: Path) -> None:
-    if path.stat().st_size > _MAX_JSON_BYTES:
-        raise CheckpointError(f"{path} has {path.stat().st_size} bytes. A config has a few thousand. Fetch it again.")
+def _json_file(path: Path, limit: int = _MAX_CONFIG) -> dict[str, Any]:
+    return _json_object(_read_beside(path, limit), path)
 
 
-def _json_file(path: Path) -> dict[str, Any]:
-    _check_size(path)
-    return _json_object(path.read_bytes(), path)
+def _read_beside(path: Path, limit: int) -> bytes:
+    try:
+        return read_small(path, limit)
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path} cannot be used: {error}. Fetch the checkpoint again.") from error
 
 
 def _json_object(text: str | bytes, path: Path) -> dict[str, Any]:
     try:
-        data = json.loads(text)
-    except (ValueError, RecursionError) as error:
+        data = parse_json(text)
+    except ValueError as error:
         raise CheckpointError(f"{path} is not valid JSON ({error}). Fetch the checkpoint again.") from error
     if not isinstance(data, dict):
         raise CheckpointError(f"{path} holds a {type(data).__name__}. A config is a JSON object. Fetch the checkpoint again.")

@@ -10,7 +10,6 @@ A checkpoint is renamed into its place once all of it is on the disk, and `state
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import Any
 
 from hubcore.card import Card
 from hubcore.errors import CheckpointError, RegistryError
+from hubcore.files import parse_json, read_small
 from hubcore.text import printable
 
 MODEL = "model.safetensors"
@@ -25,7 +25,7 @@ OPTIMIZER = "optimizer.safetensors"
 STATE = "state.json"
 CARD = "card.yaml"
 _NAME = re.compile(r"update_(\d{8,})")
-_MAX_STATE = 64 << 20
+_MAX_STATE = 16 << 20
 
 
 def run_checkpoints(run: Path) -> list[tuple[int, Path]]:
@@ -50,12 +50,12 @@ def read_state(checkpoint: Path) -> dict[str, Any]:
     """
     path = checkpoint / STATE
     try:
-        if path.stat().st_size > _MAX_STATE:
-            raise CheckpointError(f"{printable(path)} is far too large. It is no state of a run. Delete that checkpoint.")
-        state = json.loads(path.read_bytes())
+        state = parse_json(read_small(path, _MAX_STATE))
         files: Mapping[str, Any] = state["files"]
+        if not files.keys() <= {MODEL, OPTIMIZER}:
+            raise ValueError("it names files that are not of a checkpoint")
         sizes = {name: (int(about["size"]), (checkpoint / name).stat().st_size) for name, about in files.items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, ArithmeticError) as error:
         raise CheckpointError(
             f"{printable(checkpoint)} is not a whole checkpoint ({type(error).__name__}: {error}). It is not used. Delete it."
         ) from error

@@ -144,8 +144,14 @@ class Reader(Generic[Config, Model]):
         config = replace(self.read_config(checkpoint, config, notes), **(changes or {}))
         if self.fit is not None:
             config = self.fit(config, frozenset(known))
-        with torch.device("meta"):  # no memory until the weights come
-            model = self.build(config)
+        blocks = {int(number) for name in known for number in re.findall(r"\bblocks\.([0-9]{1,9})\.", name)}
+        if getattr(config, "num_layers", 0) > len(blocks) > 0:
+            raise _too_few_blocks(checkpoint, config.num_layers, len(blocks))
+        try:
+            with torch.device("meta"):  # no memory until the weights come
+                model = self.build(config)
+        except (RuntimeError, ValueError, TypeError, ArithmeticError) as error:  # sizes whose product no tensor can have
+            raise _senseless_config(self, checkpoint, error) from error
         weights = model.state_dict()
         for name in known.keys() & weights.keys():
             if weights[name].is_floating_point() and checkpoint.tensors[known[name][0]].dtype not in _FLOATS:
@@ -212,7 +218,7 @@ class Reader(Generic[Config, Model]):
             config = self.config_class(**values)
         except CheckpointLayoutError as error:
             raise CheckpointLayoutError(f"{checkpoint.path} cannot be loaded as {self.family}: {error}") from error
-        except (TypeError, ValueError, KeyError, SyntaxError, RecursionError, OverflowError, AttributeError) as error:
+        except Exception as error:  # whatever values a config has
             raise _senseless_config(self, checkpoint, error) from error
         wrong = _differences(asked, config) if asked is not None else []
         if wrong:
@@ -349,6 +355,13 @@ def _not_floating(checkpoint: Checkpoint, name: str) -> CheckpointLayoutError:
     return CheckpointLayoutError(
         f"{checkpoint.path} holds {name} as {kind}. Weights must be float16, bfloat16, float32 or float64. A quantised "
         "checkpoint cannot be used: take the original one."
+    )
+
+
+def _too_few_blocks(checkpoint: Checkpoint, wanted: int, there: int) -> MissingWeightsError:
+    return MissingWeightsError(
+        f"{checkpoint.path} lacks weights: its config says {wanted} blocks, but it holds {there}. The file may be cut, "
+        "stripped, or of another architecture."
     )
 
 

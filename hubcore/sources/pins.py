@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from hubcore.errors import ChecksumError
-from hubcore.files import write_whole
+from hubcore.files import parse_json, read_small, write_whole
 from hubcore.sources.folders import cache_dir, read_only_caches
 
 _log = logging.getLogger("hubcore.checkpoints")
@@ -54,11 +54,11 @@ def read_pin(uri: str, folder: Path | None = None) -> Pin | None:
 def parse_pin(path: Path) -> Pin | None:
     """The pin in a file; None if there is none or it is damaged."""
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = parse_json(read_small(path, 1 << 16))
         pin = Pin(str(record["uri"]), str(record["sha256"]), int(record["size"]), str(record["recorded"]))
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:
         _log.warning("the pin %s is damaged (%s) and was ignored; the next download records a new one", path, error)
         return None
     return pin if _SHA256.fullmatch(pin.sha256) else None

@@ -8,7 +8,7 @@ import logging
 import os
 from pathlib import Path
 
-from hubcore.files import write_whole
+from hubcore.files import parse_json, read_small, write_whole
 from hubcore.sources.folders import cache_dir, read_only_caches
 
 _log = logging.getLogger("hubcore.checkpoints")
@@ -84,7 +84,7 @@ def read_stamp(path: Path) -> str | None:
 def stamp_record(stamp: Path) -> dict[str, object]:
     """The contents of a stamp; empty if there is none or it is damaged."""
     try:
-        record = json.loads(stamp.read_text(encoding="utf-8"))
+        record = parse_json(read_small(stamp, 1 << 16))
     except (OSError, ValueError):
         return {}
     return record if isinstance(record, dict) else {}

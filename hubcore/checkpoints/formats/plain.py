@@ -120,6 +120,7 @@ class _Plainer:
             if type(values) in (list, tuple):
                 return [self.value(item, depth) for item in values]
         if record.module.startswith("pathlib") and record.name.endswith("Path"):
+            self._spend(sum(1 + len(part) for part in record.args if type(part) is str))
             return _path(record)
         if dotted in _NUMPY_SCALARS:
             number = _numpy_scalar(record)

@@ -64,6 +64,14 @@ class StorageRef:
         return self.numel * self.dtype.itemsize
 
 
+_LIMIT = 1 << 48
+
+
+def _too_many(shape: tuple[int, ...]) -> bool:
+    """Whether sizes beside a 0 multiply to what torch cannot count."""
+    return math.prod(size for size in shape if type(size) is int and size) >= 1 << 62
+
+
 @dataclass(frozen=True, slots=True)
 class TensorRef:
     """A tensor that a checkpoint names: a strided window on a storage, not read yet.
@@ -91,6 +99,8 @@ class TensorRef:
                 f"the tensor in storage {self.storage.key!r} has {len(self.shape)} sizes and {len(self.stride)} strides"
             )
         numbers = (self.offset, *self.shape, *self.stride)
+        if any(type(number) is int and number >= _LIMIT for number in numbers) or (0 in self.shape and _too_many(self.shape)):
+            raise unsafe(f"the tensor in storage {self.storage.key!r} has a size, stride or offset that is too large to count")
         if any(type(number) is not int or number < 0 for number in numbers):
             raise unsafe(f"the tensor in storage {self.storage.key!r} has a size, stride or offset that is no count")
         if self.dtype is not self.storage.dtype and self.storage.dtype is not torch.uint8:

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hubcore.errors import DownloadError
-from hubcore.files import sync, write_whole
+from hubcore.files import parse_json, read_small, sync, write_whole
 from hubcore.sources.pins import address_key
 
 _STRONG_AFTER = 60.0
@@ -172,7 +172,7 @@ def open_part(folder: Path, url: str, *, shared: bool) -> Iterator[Part]:
 
 def _read_sidecar(path: Path) -> Remote | None:
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = parse_json(read_small(path, 1 << 16))
         remote = Remote(record["url"], record["validator"], record["total"])
     except (OSError, ValueError, KeyError, TypeError):
         return None

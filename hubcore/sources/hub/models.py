@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import re
 from pathlib import Path
 
 from hubcore.errors import DownloadError, OfflineError
+from hubcore.files import parse_json, read_small
 from hubcore.hookspecs import Expectation
 from hubcore.sources.hub.hugging_face import AbsentFileError, HubFile, hub_file
 
@@ -51,10 +51,12 @@ def hub_model(model: HubFile, expected: Expectation, offline: bool) -> Path:
 def _shards(index: Path) -> list[str]:
     """The files that an index of shards names, all beside it."""
     try:
-        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        names = sorted(set(parse_json(read_small(index, 16 << 20))["weight_map"].values()))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DownloadError(f"{index} is not an index of shards ({error}).", "Use another repository.") from error
     for name in names:
         if not isinstance(name, str) or not _SHARD.fullmatch(name):
-            raise DownloadError(f"{index} names the shard {name!r}, which is no file beside it.", "Do not use that repository.")
+            raise DownloadError(
+                f"{index} names the shard {str(name)[:200]!r}, which is no file beside it.", "Do not use that repository."
+            )
     return names

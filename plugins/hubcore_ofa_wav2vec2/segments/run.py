@@ -18,6 +18,7 @@ from hubcore.corpus import Manifest
 from hubcore.corpus.files import write_together
 from hubcore.errors import CheckpointError, ExtractionError, OptionError
 from hubcore.extract.finished import exclusive
+from hubcore.files import parse_json, read_small
 from hubcore.text import printable
 from hubcore.version import VERSION
 from hubcore_ofa_wav2vec2.segments.finders import Finder, Task
@@ -217,7 +218,7 @@ def _settle(out: Path, finder: Finder, tasks: Sequence[Task], common: dict[str, 
 
 def _read_settings(file: Path) -> tuple[dict[str, Any], dict[str, float]]:
     try:
-        about = json.loads(file.read_bytes())
+        about = parse_json(read_small(file, 16 << 20))
         settings, tuning = about["settings"], about["tuning"]
         if about["version"] != 1 or not isinstance(settings, dict) or not all(type(tuning[name]) is float for name in tuning):
             raise ValueError("it is of another version or kind")
