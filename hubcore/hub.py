@@ -48,7 +48,7 @@ def list() -> builtins.list[str]:
 
 
 def info(name: str) -> UpstreamInfo:
-    """Everything known about a name: class, file and line, config, sources, licence, paper, whether it is here already.
+    """Everything known about a name: class, file and line, config, sources, licence, paper, the cached file.
 
     Raises:
         UnknownUpstreamError: no such name.

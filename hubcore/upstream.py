@@ -144,7 +144,7 @@ class UpstreamBase(nn.Module):
 
     @classmethod
     def from_file(cls: type[AnyUpstream], path: str | Path, *, config: Any = None) -> AnyUpstream:
-        """`from_checkpoint` for a file that is here already. A family with weights writes this one, with its own options."""
+        """`from_checkpoint` for a local file. A family with weights writes this one, with its own options."""
         raise OptionError(
             f"{cls.__name__} computes its features without weights. There is no checkpoint to load. "
             f"Use {cls.__name__}.from_config(name), the names being {', '.join(cls.configs)}."

@@ -38,8 +38,8 @@ def download(url: str, cache_dir: Path, offline: bool, promise: Expectation, wat
         cache_dir: the cache to write to; read-only caches are looked into as well.
         offline: whether the network is forbidden.
         promise: the SHA-256 and the size that the file must have, as far as they are known.
-        watcher: called with the bytes that are here and the bytes there will be (None if unknown); what it raises ends the
-            download and leaves the part for the next one.
+        watcher: called with the bytes received and the bytes the file will have (None if unknown); an error from it ends
+            the download and leaves the part for the next one.
 
     Raises:
         OfflineError: it is not there and `offline` is set.
