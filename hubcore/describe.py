@@ -53,7 +53,7 @@ class UpstreamInfo:
     shape: UpstreamShape | None
     """Layers, widths, frame stride and sample rate, where the config tells them without weights."""
     cached: str | None
-    """The local file of its checkpoint, if it is here."""
+    """The local file of its checkpoint, if it is cached."""
     card: Card | None
     """The registry's record."""
 

@@ -15,7 +15,7 @@ HubcoreError
 │   ├── ChecksumError           bytes were obtained, but they are not the published ones
 │   └── OfflineError            offline mode forbids the download
 ├── AudioError                  a waveform or an audio file cannot be used
-├── ExtractionError             a bulk extraction cannot start or go on
+├── ExtractionError             a bulk extraction cannot start or continue
 └── PluginError                 a third-party plugin is broken
     └── BrokenFetchError        its hubcore_fetch failed (also a DownloadError)
 ```
@@ -142,7 +142,7 @@ class ChecksumError(DownloadError):
 
 
 class OfflineError(DownloadError):
-    """A file is not here and offline mode forbids the download."""
+    """A file is not cached and offline mode forbids the download."""
 
 
 class AudioError(HubcoreError, ValueError):
@@ -150,7 +150,7 @@ class AudioError(HubcoreError, ValueError):
 
 
 class ExtractionError(HubcoreError):
-    """A bulk extraction cannot start or cannot go on."""
+    """A bulk extraction cannot start or cannot continue."""
 
 
 class PluginError(HubcoreError):

@@ -42,7 +42,7 @@ def write_whole(
         path: the file to make or replace; its folder must exist.
         durable: wait until it is on the disk. Without, a power cut (not a killed process) may leave an empty file.
         folder: give a new folder instead of a new file; a folder with something in it is never replaced.
-        replace: take the place of a file that is there already.
+        replace: replace an existing file.
 
     Raises:
         FileExistsError: something is there and `replace` is False, even if it appeared in the meantime.

@@ -199,7 +199,7 @@ def option_problem(cls: type[Any], card: Card, *, with_weights: bool) -> str | N
 
 @contextlib.contextmanager
 def naming_the_card(card: Card | None, options: Mapping[str, Any]) -> Iterator[None]:
-    """An `OptionError` from here on also says which of the options came from the card, which the user may not know."""
+    """Adds to an `OptionError` raised inside which of the options the card has set, since the user may not know."""
     try:
         yield
     except OptionError as error:

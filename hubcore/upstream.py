@@ -186,8 +186,8 @@ class UpstreamBase(nn.Module):
     def default_layers(self) -> tuple[int, ...] | None:
         """The layers that a call without `layers=` returns; all of them if None.
 
-        A card or a caller sets them with the option `layers`. `layer_names`, `hidden_sizes` and `num_layers` go on
-        describing the whole model, so that an index means the same layer everywhere; `output.layers` says which came.
+        A card or a caller sets them with the option `layers`. `layer_names`, `hidden_sizes` and `num_layers` still
+        describe the whole model, so that an index means the same layer everywhere; `output.layers` says which were returned.
 
         Example:
             >>> from hubcore import hub

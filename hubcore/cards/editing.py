@@ -98,7 +98,7 @@ def remove_card(name: str, folder: Path | None = None) -> Path:
 
 
 def pin_cards(path: Path, facts: Facts, out: Path | None = None) -> int:
-    """Writes digests and sizes into the sources of a registry file that lack them; a value that is there stays.
+    """Writes digests and sizes into the sources of a registry file that lack them; existing values stay.
 
     Args:
         path: the registry file.
@@ -109,7 +109,7 @@ def pin_cards(path: Path, facts: Facts, out: Path | None = None) -> int:
         How many values were added; without any, nothing is written.
 
     Raises:
-        RegistryError: a record is wrong, `path` has comments that would be lost, or the file cannot be written.
+        RegistryError: a record is wrong, `path` has comments, which rewriting would lose, or the file cannot be written.
     """
     text = check_rewritable(path) if out is None else path.read_text(encoding="utf-8-sig")
     cards, broken = parse_registry(text.encode(), path)
@@ -125,7 +125,7 @@ def pin_cards(path: Path, facts: Facts, out: Path | None = None) -> int:
 
 
 def check_rewritable(path: Path) -> str:
-    """The text of a registry file that can be written anew without losing a comment.
+    """The text of a registry file that can be rewritten without losing a comment.
 
     Raises:
         RegistryError: it has comments, or cannot be read.
@@ -134,7 +134,7 @@ def check_rewritable(path: Path) -> str:
     text = path.read_text(encoding="utf-8-sig")
     comment = _COMMENT.search(text.removeprefix(HEADER))
     if comment:
-        what = "this file has comments, which would be lost if it was written anew."
+        what = "this file has comments, which rewriting it would lose."
         raise RegistryError(what, "Write to another file with --out.", str(path))
     return text
 
@@ -165,7 +165,7 @@ def write_cards(path: Path, cards: Sequence[Card], header: str = "", *, replacin
     except OSError as error:
         what = f"it cannot be written ({error})."
         if isinstance(error, FileExistsError) and path.is_file():
-            what = "this card is there already. Use --replace, or another name."
+            what = "this card exists already. Use --replace, or another name."
         raise RegistryError(what, "Nothing was written.", str(path)) from error
 
 

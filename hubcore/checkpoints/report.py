@@ -1,4 +1,4 @@
-"""`LoadReport`: what became of every tensor of a checkpoint."""
+"""`LoadReport`: which tensors of a checkpoint were used, ignored and converted."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ Example:
 @click.argument("name")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 def command(name: str, as_json: bool) -> None:
-    """Show what NAME is: class, file and line, config, sources, licence, paper, whether it is here, and its options."""
+    """Show what NAME is: class, file and line, config, sources, licence, paper, whether it is cached, and its options."""
     from hubcore import hub
 
     info = hub.info(name)

@@ -32,7 +32,7 @@ def command() -> None:
 def new(name: str, folder: Path) -> None:
     """Write a complete package hubcore-NAME: a small working upstream, its cards, its tests.
 
-    Nothing that is there is ever overwritten.
+    Existing files are never overwritten.
     """
     from hubcore.scaffold import new_plugin
 

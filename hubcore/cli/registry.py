@@ -169,9 +169,9 @@ def schema(out: TextIO) -> None:
 @click.option("--fetch", is_flag=True, help="Download the files that are not here.")
 @click.option("--out", "-o", type=click.Path(dir_okay=False, path_type=Path), metavar="F", help="Write there, not to FILE.")
 def pin(file: Path, names: tuple[str, ...], fetch: bool, out: Path | None) -> None:
-    """Write SHA-256 and size into the cards of FILE that lack them, from the files that are here.
+    """Write SHA-256 and size into the cards of FILE that lack them, from the cached files.
 
-    The file is written anew, so one that has comments needs --out. Only NAMEs are pinned if any are given.
+    The file is rewritten, so one that has comments needs --out. Only NAMEs are pinned if any are given.
     """
     from hubcore.cards.editing import check_rewritable, pin_cards
     from hubcore.errors import UnknownUpstreamError

@@ -67,7 +67,7 @@ def _all_cards(registry: Registry) -> list[tuple[str, Entry]]:
 
 
 def _verified(entries: list[tuple[str, Entry]]) -> list[Verification]:
-    """One result for each entry; each is told on standard error as it comes, since a run over all of them takes hours."""
+    """One result for each entry; each is printed to standard error at once, since a run over all of them takes hours."""
     from hubcore.tools.verify import verify_entry
 
     results: list[Verification] = []

@@ -1,7 +1,7 @@
 """`build_manifest`: the audio files below a folder, measured in parallel and split in two by seed and name.
 
-The same folder gives the same manifests, whatever the order of the file system and the number of workers. What cannot be
-used is told, file by file, and harms no other.
+The same folder gives the same manifests, whatever the order of the file system and the number of workers. Files that cannot be
+used are listed with the reason, and change nothing for the others.
 """
 
 from __future__ import annotations

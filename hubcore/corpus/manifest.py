@@ -118,7 +118,7 @@ def write_manifest(manifest: Manifest, path: str | os.PathLike[str]) -> None:
     r"""Writes a manifest, whole or not at all.
 
     Raises:
-        ExtractionError: the file cannot be written, or a path cannot be told in this format.
+        ExtractionError: the file cannot be written, or a path cannot be written in this format.
 
     Example:
         >>> import tempfile
@@ -134,7 +134,7 @@ def manifest_text(manifest: Manifest) -> str:
     r"""Text of a manifest's file.
 
     Raises:
-        ExtractionError: a path cannot be told in this format.
+        ExtractionError: a path cannot be written in this format.
 
     Example:
         >>> manifest_text(Manifest(Path("/corpus"), ()))

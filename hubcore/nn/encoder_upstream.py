@@ -165,7 +165,7 @@ class SpeechEncoderUpstream(EncoderUpstream):
         attention_dropout: float | None = None,
         activation_dropout: float | None = None,
     ) -> AnySpeechEncoder:
-        """See `UpstreamBase.from_checkpoint`, for a file that is here already; the dropouts replace the file's."""
+        """See `UpstreamBase.from_checkpoint`, for a local file; the dropouts replace the file's."""
         changes = {"dropout": dropout, "attention_dropout": attention_dropout, "activation_dropout": activation_dropout}
         loaded = cls.reader.read(path, named_config(cls, config), changes=changes, device=device, dtype=dtype)
         upstream = cls(loaded.config, loaded.model)

@@ -85,7 +85,7 @@ def group_norm(x: Tensor, counts: Sequence[int], norm: nn.GroupNorm) -> Tensor:
 
 
 def run_recurrent(net: nn.RNNBase, x: Tensor, counts: Sequence[int]) -> Tensor:
-    """The outputs of an LSTM, GRU or RNN that starts anew for each utterance, `(N, D)` to `(N, D')`.
+    """The outputs of an LSTM, GRU or RNN that starts again for each utterance, `(N, D)` to `(N, D')`.
 
     Example:
         >>> run_recurrent(nn.LSTM(4, 8, bidirectional=True), torch.zeros(5, 4), [2, 3]).shape

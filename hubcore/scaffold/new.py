@@ -34,7 +34,7 @@ def new_plugin(name: str, folder: str | Path = ".") -> Path:
         folder: where to make it; it must exist.
 
     Raises:
-        OptionError: the name cannot be one, or is taken; the message says by what. Or the folder is there already.
+        OptionError: the name cannot be one, or is taken; the message says by what. Or the folder exists already.
 
     Example:
         >>> import tempfile
@@ -49,7 +49,7 @@ def new_plugin(name: str, folder: str | Path = ".") -> Path:
     if not folder.is_dir():
         raise OptionError(f"{folder} is no folder. The plugin is made inside a folder that exists. Make it, or name another.")
     if target.exists() or target.is_symlink():
-        raise OptionError(f"{target} is there already. Nothing in it was changed. Choose another name or --dir, or move it.")
+        raise OptionError(f"{target} exists already. Nothing in it was changed. Choose another name or --dir, or move it.")
     words = {
         "name": name,
         "package": package,

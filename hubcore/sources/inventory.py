@@ -31,7 +31,7 @@ class CacheItem:
     names: tuple[str, ...]
     """Cards that use it."""
     uris: tuple[str, ...]
-    """Addresses that it came from, as far as they are recorded."""
+    """Addresses that it was downloaded from, as far as they are recorded."""
     writable: bool
     """True if it may be removed: it is not in a read-only cache."""
 

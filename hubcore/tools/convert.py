@@ -81,10 +81,10 @@ def convert(
             tried; each refuses what is not its own.
         config: a named config, for a file that has none; one that has its own is checked against it.
         options: further options of the class, each as `name=value`, which the class types.
-        force: whether a file that is there may be replaced.
+        force: whether an existing file may be replaced.
 
     Raises:
-        OptionError: `out` cannot be written, or is there already.
+        OptionError: `out` cannot be written, or exists already.
         CheckpointError: the source cannot be read, or the copy is not equal. Nothing is left behind then.
         UnknownUpstreamError: no such family.
         DownloadError: the source cannot be obtained.
@@ -111,12 +111,12 @@ def check_target(out: Path, force: bool, suffix: str = _SUFFIX) -> None:
     """Refuses a target before the source is read for nothing; without a suffix it is a folder, which must be new.
 
     Raises:
-        OptionError: it cannot be written, or is there already.
+        OptionError: it cannot be written, or exists already.
     """
     if suffix and out.suffix != suffix:
         raise OptionError(f"{out} does not end in {suffix}. That is what is written. Give it that ending.")
     if not suffix and os.path.lexists(out):
-        raise OptionError(f"{out} is there already. Nothing was changed. Choose the name of a new folder.")
+        raise OptionError(f"{out} exists already. Nothing was changed. Choose the name of a new folder.")
     if out.is_dir() or not out.parent.is_dir():
         reason = "it is a folder" if out.is_dir() else f"there is no folder {out.parent}"
         raise OptionError(f"{out} cannot be written: {reason}. It must be a file in a folder that exists. Choose another name.")
@@ -125,7 +125,7 @@ def check_target(out: Path, force: bool, suffix: str = _SUFFIX) -> None:
 
 
 def _occupied(out: Path) -> OptionError:
-    return OptionError(f"{out} is there already. Nothing was changed. Choose another name, or replace it with --force.")
+    return OptionError(f"{out} exists already. Nothing was changed. Choose another name, or replace it with --force.")
 
 
 def _family(name: str) -> Family:

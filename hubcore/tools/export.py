@@ -57,7 +57,7 @@ def export(source: str | os.PathLike[str], out: str | os.PathLike[str], *, forma
         source: a run of `hubcore pretrain`, or whatever `resolve` takes.
         out: the new file; a new folder for "hf".
         format: "fairseq" (a `.pt` file with `cfg` and `model`), "hf" (a folder with `config.json`), or "safetensors".
-        force: whether a file that is there may be replaced; a folder never is.
+        force: whether an existing file may be replaced; a folder never is.
 
     Raises:
         OptionError: `out` cannot be written, or there is no such format.

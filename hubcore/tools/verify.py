@@ -191,7 +191,7 @@ def _check_file(found: Verification, card: Card) -> None:
 
 
 def _giver(card: Card, path: Path, links: Sequence[LinkState]) -> Source | None:
-    """The source that a file came from; of several that share it, one that was here before, else one that answers."""
+    """The source that a file came from; of several that share it, one that was cached before, else one that answers."""
     sharing = [(link, source) for link, source in zip(links, card.sources, strict=True) if find_cached(source, card) == path]
     sharing.sort(key=lambda pair: (not pair[0].cached, pair[0].reachable is False))
     return sharing[0][1] if sharing else None

@@ -116,7 +116,7 @@ class OfaWav2Vec2Model(SpeechEncoder):
             layers: hidden states to return, 0 to L.
             lambd: see `hubcore_ofa_wav2vec2.lambd.check_lambd`; ignored by a model without mixing, whose alpha fires as it is.
             frames_per_output: a mean period in frames, from which each utterance's lambda is found instead.
-            tail: what becomes of the mass left at the end, see `hubcore_ofa_wav2vec2.cif.fire`.
+            tail: what happens to the mass left at the end, see `hubcore_ofa_wav2vec2.cif.fire`.
         """
         features, frames = self.extract(wavs)
         alpha = self.alpha_predictor(features, frames)

@@ -76,7 +76,7 @@ class OfaWav2Vec2Upstream(EncoderUpstream):
             model: what runs.
             lambd: the lambda of a call that passes none: 0 is 20 ms a frame, 1 about 90 ms; 0.5 if None.
             frame_period_ms: the mean frame period of each utterance instead, in milliseconds.
-            tail: what becomes of alpha left at the end: "drop", as the original, or "keep" as one more frame from 0.5 on.
+            tail: what happens to alpha left at the end: "drop", as the original, or "keep" as one more frame from 0.5 on.
 
         Raises:
             OptionError: both of lambd and frame_period_ms, or an impossible value.
@@ -165,7 +165,7 @@ class OfaWav2Vec2Upstream(EncoderUpstream):
         attention_dropout: float | None = None,
         activation_dropout: float | None = None,
     ) -> AnyOfaWav2Vec2:
-        """See `UpstreamBase.from_checkpoint`, for a file that is here already.
+        """See `UpstreamBase.from_checkpoint`, for a local file.
 
         Lambda, frame period and tail are the constructor's; the dropouts replace the file's.
         """

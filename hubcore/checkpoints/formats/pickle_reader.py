@@ -29,7 +29,7 @@ MAX_INT_BYTES = 32
 
 
 class TruncatedPickleError(CheckpointError):
-    """A pickle goes on after the bytes at hand."""
+    """A pickle needs more bytes than were read so far."""
 
 
 PersistentLoad = Callable[[object], object]

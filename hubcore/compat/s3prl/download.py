@@ -43,7 +43,7 @@ def urls_to_filepaths(*urls: str, refresh: bool = False) -> str | list[str]:
 
     Args:
         urls: `https://...` or `hf://org/repo/file`.
-        refresh: whether they are downloaded anew, see `forget`.
+        refresh: whether they are downloaded again, see `forget`.
 
     Raises:
         DownloadError: one cannot be obtained.
@@ -56,7 +56,7 @@ def urls_to_filepaths(*urls: str, refresh: bool = False) -> str | list[str]:
 
 
 def forget(source: str | Card) -> None:
-    """Removes what was downloaded for a card or an address, pins included, so that the next use downloads it anew.
+    """Removes what was downloaded for a card or an address, pins included, so that the next use downloads it again.
 
     Nothing is removed that another process fetched within the last minute: of the processes of one training run that all
     ask for a fresh file, one downloads it and the others use that. A path is left alone, and so is an `hf://` address that
@@ -75,7 +75,7 @@ def forget(source: str | Card) -> None:
         return
     if is_offline():
         raise OfflineError(
-            f"refresh=True asks for {target} to be downloaded anew, but offline mode is on. What is in the cache was kept. "
+            f"refresh=True asks for {target} to be downloaded again, but offline mode is on. The cached file was kept. "
             "Leave refresh out, or unset HUBCORE_OFFLINE and HF_HUB_OFFLINE."
         )
     written = [item.path.stat().st_mtime for item in cache_items() if matches(item, target)]

@@ -49,7 +49,7 @@ def load(name: str, ckpt: str | os.PathLike[str] | None, refresh: bool, conf: Ma
     Args:
         name: the name.
         ckpt: a path or an address; needed by the `custom` loaders, optional elsewhere. s3prl ignores it elsewhere.
-        refresh: whether what was downloaded before is downloaded anew.
+        refresh: whether cached files are downloaded again.
         conf: options of the model. `legacy` and `fairseq`, which choose the code that opens a checkpoint in s3prl, are taken
             and mean nothing, since every layout is read here.
 

@@ -72,7 +72,7 @@ def install(*, force: bool = False) -> None:
 
 
 def uninstall() -> None:
-    """Undoes `install`: `s3prl` is again what it was before. What was imported from it goes on working.
+    """Undoes `install`: `s3prl` is again what it was before. Objects imported from it keep working.
 
     Example:
         >>> from hubcore.compat import s3prl as compat

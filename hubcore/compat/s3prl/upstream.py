@@ -41,7 +41,7 @@ class S3PRLUpstream(nn.Module):
         name: a name of `available_names()`; the same as for `hubcore.hub.load`.
         path_or_url: your own checkpoint: a path, `https://...` or `hf://org/repo[@revision][/file]`. s3prl ignores it for
             names with a checkpoint of their own; here it is used.
-        refresh: whether the checkpoint is downloaded anew.
+        refresh: whether the checkpoint is downloaded again.
         normalize: whether each hidden state is layer-normed, without trained scale.
         extra_conf: options of the upstream, such as `{"lambd": 0.3}`; an unknown one is an error. `frames` may stand here
             too, and wins, for recipes that only pass this dictionary on.
@@ -169,7 +169,7 @@ class S3PRLUpstream(nn.Module):
 
 
 def _randomize(upstream: Any) -> None:
-    """Replaces the weights by those of a new model of the same config, and forgets where the old ones came from."""
+    """Replaces the weights by those of a new model of the same config, and forgets the origin of the old ones."""
     if not getattr(upstream, "state_dict", dict)():
         return
     config, build = getattr(upstream, "config", None), getattr(type(upstream), "from_config", None)

@@ -56,7 +56,7 @@ def strong_validator(etag: str | None, last_modified: str | None, date: str | No
 
 
 class Part:
-    """One partial file, open for appending: what is there of the same URL, or a new one."""
+    """One partial file, open for appending: the existing one of the same URL, or a new one."""
 
     def __init__(self, path: Path, url: str, *, shared: bool) -> None:
         self.path = path
@@ -121,7 +121,7 @@ class Part:
         return digest.hexdigest()
 
     def move_to(self, target: Path) -> None:
-        """Flushes it to the disk and renames it to `target`, replacing what is there.
+        """Flushes it to the disk and renames it to `target`, replacing an existing file.
 
         Raises:
             DownloadError: another process took or removed it.

@@ -30,7 +30,7 @@ SLOWEST = 1024.0
 RATE_WINDOW = 30.0
 _TRIES = 5
 _PROGRESS = 1 << 14
-"""Bytes that an attempt must add for the count of tries to begin anew."""
+"""Bytes that an attempt must add for the count of tries to start again."""
 _MOST_TRIES = 200
 _REDIRECTS = 5
 _RETRIED = (408, 425, 429, 500, 502, 503, 504)
@@ -46,7 +46,7 @@ _PAGES = (
 )
 
 Watcher = Callable[[int, int | None], None]
-"""Called with the bytes that are here and the bytes the file will have, None if unknown."""
+"""Called with the bytes received so far and the bytes the file will have, None if unknown."""
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ python -m hubcore_ofa_wav2vec2.bundled.make_prompts DEST asterisk-core-sounds-*-
 
 A source is a Debian package, or a folder that one was unpacked into. Needs PyAV (`pip install av`), since libsndfile reads
 no raw G.722, and for packages `dpkg-deb`. The result is `DEST/<language>/<name>.flac` and `DEST/ATTRIBUTION.md`. The
-packages' `silence/` and empty files are left out. What is there already is not decoded again.
+packages' `silence/` and empty files are left out. Existing files are not decoded again.
 """
 
 from __future__ import annotations

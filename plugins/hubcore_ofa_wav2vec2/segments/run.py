@@ -231,7 +231,7 @@ def _read_settings(file: Path) -> tuple[dict[str, Any], dict[str, float]]:
 
 
 def _done(out: Path, tasks: Sequence[Task]) -> dict[str, tuple[int, int]]:
-    """Frames and segments of each utterance that is there and whole."""
+    """Frames and segments of each utterance whose files exist and are whole."""
     segments = Segments(out / "alpha", out / "boundaries", exact=True)
     done: dict[str, tuple[int, int]] = {}
     for task in tasks:

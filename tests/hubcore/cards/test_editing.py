@@ -42,7 +42,7 @@ def test_each_card_has_a_file_of_its_own(tmp_path: Path) -> None:
 def test_only_replace_replaces(tmp_path: Path) -> None:
     path = add_card(tmp_path, NEW)
     other = dataclasses.replace(NEW, license="other")
-    with pytest.raises(RegistryError, match=r"m\.yaml: this card is there already\. Use --replace"):
+    with pytest.raises(RegistryError, match=r"m\.yaml: this card exists already\. Use --replace"):
         add_card(tmp_path, other)
     assert said(path) == {"m": NEW}
     add_card(tmp_path, other, replacing=True)

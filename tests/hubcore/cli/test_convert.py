@@ -131,7 +131,7 @@ def test_a_name_and_an_address(out: Path) -> None:
 def test_an_existing_file_is_kept_without_force(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out.write_bytes(b"precious")
     result = call(TINY, out)
-    assert result.exit_code == 2 and "is there already. Nothing was changed." in result.output
+    assert result.exit_code == 2 and "exists already. Nothing was changed." in result.output
     assert out.read_bytes() == b"precious" and left(out) == ["mine.safetensors"]
     assert call(TINY, out, "--force").exit_code == 0
     assert out.stat().st_size > 1_000_000 and left(out) == ["mine.safetensors"]
@@ -146,7 +146,7 @@ def test_a_file_that_appears_meanwhile_is_kept_too(out: Path, monkeypatch: pytes
 
     monkeypatch.setattr(module, "check_equal", slow)
     result = call(TINY, out)
-    assert result.exit_code == 2 and "is there already" in result.output
+    assert result.exit_code == 2 and "exists already" in result.output
     assert out.read_bytes() == b"precious" and left(out) == ["mine.safetensors"]
 
 

@@ -203,7 +203,7 @@ def test_what_is_there_is_left_alone(kind: str, tmp_path: Path) -> None:
         target.symlink_to(tmp_path / "nowhere")
     before = contents(tmp_path)
     result = call("acoustic", "--dir", tmp_path)
-    assert result.exit_code == 2 and f"{target} is there already. Nothing in it was changed." in result.stderr
+    assert result.exit_code == 2 and f"{target} exists already. Nothing in it was changed." in result.stderr
     assert contents(tmp_path) == before and [path.name for path in tmp_path.iterdir()] == ["hubcore-acoustic"]
 
 

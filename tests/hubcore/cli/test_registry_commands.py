@@ -159,7 +159,7 @@ def test_what_cannot_be_used_is_refused_and_nothing_is_written(arguments: tuple[
 
 def test_a_name_that_is_there_needs_replace() -> None:
     added("mine", "-u", "fbank", "--config", "fbank", "--license", "none needed")
-    assert "mine.yaml: this card is there already. Use --replace" in refused("mine", "-u", "fbank")
+    assert "mine.yaml: this card exists already. Use --replace" in refused("mine", "-u", "fbank")
     added("mine", "-u", "fbank", "--config", "mfcc", "--replace")
     assert card_of("mine").config == "mfcc" and card_of("mine").license == "unknown"
 

@@ -510,7 +510,7 @@ def test_refresh_of_a_card_downloads_anew(
         assert S3PRLUpstream("my_alias", refresh=True).num_layers == 4  # fetched a moment ago
         age(tmp_path / "hf")
         monkeypatch.setenv("HUBCORE_OFFLINE", "1")
-        with pytest.raises(OfflineError, match="What is in the cache was kept"):
+        with pytest.raises(OfflineError, match="The cached file was kept"):
             S3PRLUpstream("my_alias", refresh=True)
         assert S3PRLUpstream("my_alias").num_layers == 4
         monkeypatch.delenv("HUBCORE_OFFLINE")

@@ -189,7 +189,7 @@ def test_nothing_is_left_or_replaced_by_a_failure(
 ) -> None:
     path, _ = trained
     (tmp_path / "there.pt").write_text("mine")
-    with pytest.raises(OptionError, match="is there already"):
+    with pytest.raises(OptionError, match="exists already"):
         export(path, tmp_path / "there.pt", format="fairseq")
     assert (tmp_path / "there.pt").read_text() == "mine"
     with pytest.raises(OptionError, match="does not end in"):
