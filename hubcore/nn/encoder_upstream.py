@@ -5,7 +5,7 @@ Shapes: `B` batch, `T` samples, `F` frames, `N` packed frames of all utterances,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, TypeVar
 
@@ -64,8 +64,6 @@ class EncoderUpstream(UpstreamBase):
 
     build_model: Callable[..., nn.Module]
     """Makes the model of a config, with fresh weights."""
-    clip_times: ClassVar[bool] = True
-    """True if the times of frames stop at the ends of the utterance; if not, they reach into its mirror image or padding."""
 
     def __init__(self, config: EncoderConfig, model: nn.Module | None = None) -> None:
         """An upstream with fresh weights, or around a `model` that was built elsewhere from the same config."""
@@ -99,41 +97,35 @@ class EncoderUpstream(UpstreamBase):
         rows = self.check_input(wavs, lengths)
         chosen = self.check_layers(layers)
         states, counts = self.model(rows, chosen)
-        return self.padded_output(states, counts, chosen, [len(row) for row in rows])
+        padded = [pad_packed(state, counts) for state in states]  # (B, F, D) each
+        return self.timed_output(padded, counts, chosen, [len(row) for row in rows])
 
-    def padded_output(
-        self,
-        states: Sequence[Tensor],
-        counts: Sequence[int],
-        layers: Sequence[int],
-        samples: Sequence[int],
-        extras: Mapping[str, Any] | None = None,
+    def timed_output(
+        self, states: Sequence[Tensor], counts: Sequence[int], layers: Sequence[int], samples: Sequence[int] | None = None
     ) -> UpstreamOutput:
-        """The output for packed hidden states `(N, D)`, with the times of frames at a constant stride.
+        """The output for hidden states `(B, F, D)`, with the times of frames at a constant stride.
 
         Args:
             states: hidden states of the layers `layers`.
             counts: frames of each utterance.
             layers: indices into `layer_names`.
-            samples: samples of each utterance.
-            extras: tensors that only this family gives.
+            samples: samples of each utterance, at whose ends times stop; if None they reach as far as the frames do.
         """
         if self.frame_stride is None:
             raise OptionError(f"{type(self).__name__} has no constant frame stride. Its forward must say when each frame was.")
-        padded = [pad_packed(state, counts) for state in states]  # (B, F, D) each
-        frames = torch.tensor(counts, dtype=torch.int64, device=padded[0].device)
+        frames = torch.tensor(counts, dtype=torch.int64, device=states[0].device)
         times = regular_frame_times(
             frames,
-            padded[0].shape[1],
+            states[0].shape[1],
             stride=self.frame_stride,
             span=self.receptive_field,
             sample_rate=self.sample_rate,
             offset=self.config.first_sample,
         )
-        if self.clip_times:
+        if samples is not None:
             ends = torch.tensor(samples, dtype=times.dtype, device=times.device) / self.sample_rate
             times = times.clamp(min=0).minimum(ends[:, None, None])
-        return self.make_output(padded, frames, layers, times, extras)
+        return self.make_output(states, frames, layers, times)
 
 
 class SpeechEncoderUpstream(EncoderUpstream):

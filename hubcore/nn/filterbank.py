@@ -46,14 +46,18 @@ class Filterbank(nn.Module):
 
     def forward(self, wavs: Sequence[Tensor], layers: Sequence[int] = (0,)) -> tuple[list[Tensor], list[int]]:
         """Packed features `(N, D)`, once for each of `layers` (there is only 0), and the frames of each utterance."""
+        rows = self.features(wavs)
+        packed = rows[0] if len(rows) == 1 else torch.cat(rows)
+        return [packed for _ in layers], [len(frames) for frames in rows]
+
+    def features(self, wavs: Sequence[Tensor]) -> list[Tensor]:
+        """The features of each waveform, `(F, D)`."""
         dtype, device = wavs[0].dtype, wavs[0].device.type
         # Autocast would take the mel product to half precision, where quiet energies underflow to 0.
         with torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext():
             if dtype.itemsize < 4:
                 wavs = [wav.float() for wav in wavs]
-            features = [self.over_time(frames) for frames in self.frame_features(wavs)]
-        packed = (features[0] if len(features) == 1 else torch.cat(features)).to(dtype)
-        return [packed for _ in layers], [len(rows) for rows in features]
+            return [self.over_time(frames).to(dtype) for frames in self.frame_features(wavs)]
 
     def frame_features(self, wavs: Sequence[Tensor]) -> list[Tensor]:
         """Steps that need single frames only, all but derivatives and CMVN: `(F, base_dim)` for each waveform."""

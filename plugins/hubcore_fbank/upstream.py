@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
+
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from hubcore.nn.encoder_upstream import EncoderUpstream
 from hubcore.nn.filterbank import Filterbank
+from hubcore.protocol import UpstreamOutput
 from hubcore_fbank.config import CONFIGS, FbankConfig
 
 
@@ -36,6 +40,20 @@ class FbankUpstream(EncoderUpstream):
     config_class: ClassVar[type[FbankConfig]] = FbankConfig
     configs: ClassVar[Mapping[str, FbankConfig]] = CONFIGS
     build_model = Filterbank
-    clip_times = False
     config: FbankConfig
     model: Filterbank
+
+    def forward(
+        self,
+        wavs: Sequence[Tensor] | Tensor,
+        lengths: Tensor | Sequence[int] | None = None,
+        *,
+        layers: Sequence[int] | None = None,
+    ) -> UpstreamOutput:
+        """The features of a batch of waveforms; see `hubcore.Upstream.forward`. There is only layer 0 (or -1)."""
+        rows = self.check_input(wavs, lengths)
+        chosen = self.check_layers(layers)
+        features = self.model.features(rows)
+        # Padded without being packed first: one copy less, none for a single utterance.
+        state = pad_sequence(features, batch_first=True) if len(features) > 1 else features[0][None]  # (B, F, D)
+        return self.timed_output([state for _ in chosen], [len(frames) for frames in features], chosen)
