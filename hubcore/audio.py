@@ -319,7 +319,7 @@ def shortage(file: BinaryIO) -> str | None:
         >>> import io
         >>> header = b"RIFF" + (36 + 100).to_bytes(4, "little") + b"WAVEfmt " + (16).to_bytes(4, "little") + bytes(16)
         >>> shortage(io.BytesIO(header + b"data" + (100).to_bytes(4, "little") + bytes(60)))
-        'its header promises 100 bytes of samples, 60 are there'
+        'its header promises 100 bytes of samples, but it has 60'
     """
     size = file.seek(0, os.SEEK_END)
     file.seek(0)
@@ -333,7 +333,7 @@ def shortage(file: BinaryIO) -> str | None:
     there = max(0, size - start)
     if promised <= there:
         return None
-    return f"its header promises {promised} bytes of samples, {there} are there"
+    return f"its header promises {promised} bytes of samples, but it has {there}"
 
 
 def _data_span(file: BinaryIO, head: bytes) -> tuple[int, int] | None:

@@ -88,7 +88,7 @@ def newest_model(run: Path) -> Path | None:
         else:
             return path / MODEL
     if found:
-        raise CheckpointError(f"{printable(run)} is a run without a whole checkpoint: {reason} Go on with the run to make one.")
+        raise CheckpointError(f"{printable(run)} is a run without a whole checkpoint: {reason} Resume the run to make one.")
     return None
 
 

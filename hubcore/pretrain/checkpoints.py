@@ -157,7 +157,7 @@ def newest_checkpoint(run: Path) -> Found | None:
     if found:
         raise CheckpointError(
             f"all {len(found)} checkpoints of {printable(run)} are damaged. There is nothing to resume from. Choose another "
-            "folder to start afresh, or bring back a copy."
+            "folder to start again, or restore a copy."
         )
     return None
 

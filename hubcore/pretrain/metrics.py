@@ -138,7 +138,7 @@ class RowFile:
         self._file = open(path, "ab")  # noqa: SIM115 - open as long as the run
         if self._file.tell() < size:
             self._file.close()
-            raise OSError(f"{path} has fewer than the {size} bytes that the checkpoint knows of")
+            raise OSError(f"{path} has fewer than the {size} bytes that the checkpoint records")
         self._file.truncate(size)
         self._file.seek(size)
 

@@ -51,8 +51,8 @@ class DataSection:
     def __post_init__(self) -> None:
         if self.max_samples is not None and self.max_samples < self.min_samples:
             raise OptionError(
-                f"max_samples is {self.max_samples}, below min_samples, {self.min_samples}. Longer utterances are cropped to "
-                "the one, shorter ones left out below the other. Raise max_samples."
+                f"max_samples is {self.max_samples}, below min_samples, {self.min_samples}, so that no utterance could be "
+                "used. Raise max_samples."
             )
 
 

@@ -47,7 +47,7 @@ def new_plugin(name: str, folder: str | Path = ".") -> Path:
     folder = Path(folder)
     target = folder / distribution
     if not folder.is_dir():
-        raise OptionError(f"{folder} is no folder. The plugin is made inside a folder that exists. Make it, or name another.")
+        raise OptionError(f"{folder} is not a folder. The plugin is made inside an existing folder. Make it, or name another.")
     if target.exists() or target.is_symlink():
         raise OptionError(f"{target} exists already. Nothing in it was changed. Choose another name or --dir, or move it.")
     words = {

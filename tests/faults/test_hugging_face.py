@@ -444,7 +444,7 @@ def test_shards_are_fetched_and_their_names_checked(lab: HubLab) -> None:
     assert sorted(path.name for path in folder.glob("model-*")) == ["model-1.safetensors", "model-2.safetensors"]
     index["weight_map"]["b"] = "../../x.bin"
     lab.hub.add("org/bad", {**files, "model.safetensors.index.json": json.dumps(index).encode()})
-    with pytest.raises(DownloadError, match="no file beside it"):
+    with pytest.raises(DownloadError, match="not a file beside it"):
         sources.resolve("hf://org/bad")
     lab.hub.add("org/none", {"config.json": b"{}"})
     with pytest.raises(DownloadError, match=r"none of model\.safetensors"):

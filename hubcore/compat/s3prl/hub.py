@@ -78,8 +78,7 @@ def load(name: str, ckpt: str | os.PathLike[str] | None, refresh: bool, conf: Ma
         raise UnknownUpstreamError(str(name), options(), "S3PRLUpstream.available_names() has every name.")
     if ckpt is None and (name in custom or name in _cards_without_sources()):
         raise OptionError(
-            f"{name!r} came without a checkpoint. It loads the one that it is given. Pass path_or_url= to S3PRLUpstream, "
-            "ckpt= to a hub function."
+            f"{name!r} needs a checkpoint, and none was given. Pass path_or_url= to S3PRLUpstream, ckpt= to a hub function."
         )
     if name in custom:
         family, is_repository = custom[name]

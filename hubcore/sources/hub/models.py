@@ -57,6 +57,6 @@ def _shards(index: Path) -> list[str]:
     for name in names:
         if not isinstance(name, str) or not _SHARD.fullmatch(name):
             raise DownloadError(
-                f"{index} names the shard {str(name)[:200]!r}, which is no file beside it.", "Do not use that repository."
+                f"{index} names the shard {str(name)[:200]!r}, which is not a file beside it.", "Do not use that repository."
             )
     return names

@@ -124,7 +124,7 @@ def test_a_checkpoint_of_another_shape_is_refused(install: Installer, tmp_path: 
 
     tensors = load_file(bundled)
     save_file({name: value for name, value in tensors.items() if "out.bias" not in name}, tmp_path / "cut.safetensors")
-    with pytest.raises(CheckpointLayoutError, match="Pass config="):
+    with pytest.raises(CheckpointLayoutError, match="pass config="):
         package.AcousticUpstream.from_checkpoint(tmp_path / "cut.safetensors")
     with pytest.raises(MissingWeightsError, match=r"lacks the weight blocks\.0\.out\.bias"):
         package.AcousticUpstream.from_checkpoint(tmp_path / "cut.safetensors", config="tiny")
@@ -209,9 +209,9 @@ def test_what_is_there_is_left_alone(kind: str, tmp_path: Path) -> None:
 
 def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
     result = call("acoustic", "--dir", tmp_path / "nowhere")
-    assert result.exit_code == 2 and "is no folder" in result.stderr
+    assert result.exit_code == 2 and "is not a folder" in result.stderr
     assert not (tmp_path / "nowhere").exists()
-    assert "~nobody_has_this_name is no folder" in call("acoustic", "--dir", "~nobody_has_this_name").stderr
+    assert "~nobody_has_this_name is not a folder" in call("acoustic", "--dir", "~nobody_has_this_name").stderr
 
 
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()], ids=["disk", "interrupt"])
