@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from hubcore.checkpoints.values import demand, read_options, to_int
+from hubcore.checkpoints.foreign_options import demand, read_options, to_int
 
 if TYPE_CHECKING:
     from hubcore.checkpoints.layouts import Checkpoint

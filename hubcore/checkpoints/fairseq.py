@@ -6,7 +6,7 @@ import ast
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from hubcore.checkpoints.values import demand, note_defaults, read_options, to_bool, to_int, write_options
+from hubcore.checkpoints.foreign_options import demand, note_defaults, read_options, to_bool, to_int, write_options
 
 if TYPE_CHECKING:
     from hubcore.checkpoints.layouts import Checkpoint

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from hubcore.checkpoints.values import demand, note_defaults, read_options, to_bool, to_int, write_options
+from hubcore.checkpoints.foreign_options import demand, note_defaults, read_options, to_bool, to_int, write_options
 from hubcore.errors import CheckpointLayoutError
 
 if TYPE_CHECKING:

@@ -11,11 +11,11 @@ from hubcore.card import Card
 from hubcore.errors import DownloadError
 from hubcore.sources.folders import cache_dir, read_only_caches
 from hubcore.sources.hub.cache import blob_of, hf_cache_dir, orphans, remove, why_wrong
+from hubcore.sources.locks import is_locked, last_written
 from hubcore.sources.pins import all_pins, forget_pin, pin_path
 from hubcore.sources.schemes import scheme_of
 from hubcore.sources.stamps import stamp_path, stamp_record
 from hubcore.sources.store import all_stored, is_intact, unusable
-from hubcore.sources.turns import is_locked, last_written
 
 
 @dataclasses.dataclass(frozen=True)

@@ -16,10 +16,10 @@ from hubcore.card import Card, Source
 from hubcore.errors import CheckpointError, ChecksumError, DownloadError, OfflineError, UnknownUpstreamError
 from hubcore.hookspecs import Expectation
 from hubcore.sources.folders import cache_dir, is_offline
+from hubcore.sources.locks import taking_turns
 from hubcore.sources.pins import changed_since_pinned, read_pin, record_pin
 from hubcore.sources.schemes import scheme_of
 from hubcore.sources.stamps import file_sha256
-from hubcore.sources.turns import taking_turns
 
 _log = logging.getLogger("hubcore.checkpoints")
 _SUFFIXES = (".pt", ".pth", ".ckpt", ".bin", ".safetensors", ".th", ".tar")

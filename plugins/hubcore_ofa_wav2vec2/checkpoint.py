@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from hubcore.checkpoints import Checkpoint, Name, Reader, encoder_values
+from hubcore.checkpoints.foreign_options import to_bool
 from hubcore.checkpoints.names import SWAP_TAPS
-from hubcore.checkpoints.values import to_bool
 from hubcore.errors import CheckpointLayoutError
 from hubcore_ofa_wav2vec2.config import OfaWav2Vec2Config
 from hubcore_ofa_wav2vec2.model import OfaWav2Vec2Model, build_model

@@ -23,8 +23,8 @@ from hubcore.registry.reading import read_registry
 from hubcore.sources import resolve as sources
 from hubcore.sources import stamps
 from hubcore.sources.hub.cache import hf_cache_dir
+from hubcore.sources.locks import taking_turns
 from hubcore.sources.pins import pin_path, read_pin, record_pin
-from hubcore.sources.turns import taking_turns
 from tests.faults.cases import Case, Cases
 from tests.faults.http_server import BODY, SHA256, Answer
 from tests.faults.lab import Lab, a_lab

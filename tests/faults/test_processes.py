@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from hubcore.sources.turns import taking_turns
+from hubcore.sources.locks import taking_turns
 from tests.faults.cases import Case, Cases
 from tests.faults.http_server import BODY, SHA256, Answer, wait_until
 from tests.faults.lab import Lab, a_lab
@@ -227,7 +227,7 @@ def test_a_holder_that_hangs_is_not_waited_for_for_ever(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     with a_lab(tmp_path, monkeypatch, caplog) as lab:
-        monkeypatch.setattr("hubcore.sources.turns.PATIENCE", 0.2)
+        monkeypatch.setattr("hubcore.sources.locks.PATIENCE", 0.2)
         url = lab.server.answers(Answer())
         with taking_turns(url, lab.cache) as alone:
             assert alone and lab.get(url) == BODY and lab.files() == KEPT

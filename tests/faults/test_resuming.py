@@ -224,7 +224,7 @@ def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptu
 def test_without_a_lock_a_part_is_neither_resumed_nor_left(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     url = lab.server.answers(Answer(cut=THIRD), Answer(cut=THIRD), Answer())
     shared = lab.leave_part(url, OTHER[:1000])
-    monkeypatch.setattr("hubcore.sources.turns.is_locked", lambda *_: False)
+    monkeypatch.setattr("hubcore.sources.locks.is_locked", lambda *_: False)
     assert lab.get(url) == BODY and lab.server.ranges == [None, f"bytes={THIRD}-", f"bytes={2 * THIRD}-"]
     assert lab.parts() == [shared]
     monkeypatch.setattr(transfer, "_TRIES", 1)
