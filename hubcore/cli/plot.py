@@ -98,16 +98,12 @@ def _plot_recording(file: str, name: str, target: Path, checkpoint: str | None, 
 def _check(target: Path) -> None:
     """Checks the name and folder of a picture to be written."""
     if target.suffix.lower() not in _METADATA:
-        raise OptionError(
-            f"the picture {printable(target)} has an ending that cannot be drawn. The formats are {', '.join(_METADATA)}. "
-            "Give it one of those endings."
-        )
+        what = f"the picture {printable(target)} has an ending that cannot be drawn."
+        raise OptionError(what, fix=f"The formats are {', '.join(_METADATA)}.")
     if target.is_dir() or not target.parent.is_dir():
         reason = "it is a folder" if target.is_dir() else f"there is no folder {printable(target.parent)}"
-        raise OptionError(
-            f"the picture {printable(target)} cannot be written: {reason}. A picture is one file in a folder that exists. "
-            "Choose another name, or make the folder."
-        )
+        what = f"the picture {printable(target)} cannot be written: {reason}."
+        raise OptionError(what, fix="Choose another name, or make the folder.")
 
 
 def _write(draw: Callable[[], Any], target: Path, style: Mapping[str, Any]) -> None:
@@ -122,7 +118,5 @@ def _write(draw: Callable[[], Any], target: Path, style: Mapping[str, Any]) -> N
         with write_whole(target) as temporary:
             temporary.write_bytes(buffer.getvalue())
     except OSError as error:
-        raise OptionError(
-            f"the picture {printable(target)} cannot be written: {error.strerror or error}. Nothing was changed there. "
-            "Choose a folder that can be written, or make room."
-        ) from error
+        what = f"the picture {printable(target)} cannot be written: {error.strerror or error}. Nothing was changed there."
+        raise OptionError(what, fix="Choose a folder that can be written, or make room.") from error

@@ -111,27 +111,20 @@ def settings_for(
         240
     """
     if dtype not in DTYPES:
-        raise OptionError(f"dtype is {dtype!r}. Features are stored as {' or '.join(DTYPES)}. Choose one of these.")
+        raise OptionError(f"dtype is {dtype!r}.", fix=f"Features are stored as {' or '.join(DTYPES)}.")
     # Without parameters there is no dropout to speak of, and fresh modules are in train mode.
     if isinstance(upstream, nn.Module) and upstream.training and next(upstream.parameters(), None) is not None:
-        raise ExtractionError(
-            "the upstream is in train mode. Its dropout would make every run's features different.",
-            fix="Call upstream.eval() first.",
-        )
+        what = "the upstream is in train mode. Its dropout would make every run's features different."
+        raise ExtractionError(what, fix="Call upstream.eval() first.")
     choice = choose_layers(layers, upstream.layer_names)
     widths = [upstream.hidden_sizes[index] for index in choice.indices]
     if len(set(widths)) > 1:
-        raise ExtractionError(
-            f"the layers {','.join(map(str, choice.indices))} have the widths {', '.join(map(str, widths))}, and one array "
-            "has one width.",
-            fix="Extract them one by one, each into its own folder: layers=0, ...",
-        )
-    if name is None:
-        name = upstream.card.name if upstream.card else type(upstream).__name__
+        what = f"the layers {','.join(map(str, choice.indices))} have the widths {', '.join(map(str, widths))}."
+        raise ExtractionError(what, fix="Extract them one by one, each into its own folder: layers=0, ...")
     options = dict(getattr(upstream, "options", {}))
     options.pop("layers", None)  # a default that the layers named here replace
     return Settings(
-        upstream=name,
+        upstream=name or (upstream.card.name if upstream.card else type(upstream).__name__),
         checkpoint_sha256=checkpoint_sha256(upstream),
         layers=choice.indices,
         stacked=choice.stacked,
