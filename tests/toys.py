@@ -6,6 +6,7 @@ Shapes: `B` batch, `T` samples, `F` frames, `D` dim.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -84,3 +85,59 @@ class ToyUpstream(UpstreamBase):
         hidden = [pad_packed(torch.cat([layers[k] for layers in states]), counts) for k in chosen]
         times = regular_frame_times(lengths, max(counts), stride=STRIDE, span=KERNEL, sample_rate=self.sample_rate)
         return self.make_output(hidden, lengths, chosen, times)
+
+
+class Energies(UpstreamBase):
+    """A signal transform without weights: something of each window, times 1, 10, 100 ... in the layers."""
+
+    def __init__(
+        self,
+        layer_names: Sequence[str] = ("energy",),
+        hidden_sizes: Sequence[int] = (1,),
+        *,
+        stride: int = STRIDE,
+        min_samples: int | None = None,
+    ) -> None:
+        super().__init__(
+            layer_names=tuple(layer_names),
+            hidden_sizes=tuple(hidden_sizes),
+            frame_stride=stride,
+            receptive_field=stride,
+            min_samples=min_samples,
+        )
+        self.stride = stride
+
+    def forward(
+        self,
+        wavs: Sequence[Tensor] | Tensor,
+        lengths: Tensor | Sequence[int] | None = None,
+        *,
+        layers: Sequence[int] | None = None,
+    ) -> UpstreamOutput:
+        rows = self.check_input(wavs, lengths)
+        chosen = self.check_layers(layers)
+        frames = [self.energies(row.unfold(0, self.stride, self.stride)) for row in rows]
+        counts = torch.tensor([len(f) for f in frames], device=rows[0].device)
+        state = pad_packed(torch.cat(frames), counts.tolist())
+        times = regular_frame_times(counts, state.shape[1], stride=self.stride, span=self.stride, sample_rate=self.sample_rate)
+        return self.make_output([state * 10**layer for layer in chosen], counts, chosen, times)
+
+    def energies(self, windows: Tensor) -> Tensor:
+        """(F, stride) -> (F, D)."""
+        return windows.square().mean(dim=1, keepdim=True)
+
+
+class WrappedEnergies:
+    """An upstream that inherits nothing and is no module."""
+
+    sample_rate = 16000
+    num_layers = 0
+    layer_names = ("energy",)
+    hidden_sizes = (1,)
+    frame_stride = receptive_field = min_samples = STRIDE
+    card = None
+
+    def forward(self, wavs: Any, lengths: Any = None, *, layers: Any = None) -> UpstreamOutput:
+        return Energies()(wavs, lengths, layers=layers)
+
+    __call__ = forward

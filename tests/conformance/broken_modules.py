@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from hubcore import UpstreamBase, UpstreamOutput
-from hubcore.ragged import pad_packed, regular_frame_times
+from hubcore import UpstreamOutput
 from tests.conformance.breaking import Edited, breaks
-from tests.toys import STRIDE, WIDTH, ToyUpstream
+from tests.toys import WIDTH, Energies, ToyUpstream
 
 
 def scaled(output: UpstreamOutput, factor: Any) -> UpstreamOutput:
@@ -149,31 +147,6 @@ class RootOfZero(WithWeight):
 class MultipliedByZero(WithWeight):
     def frames(self, row: Tensor) -> Tensor:
         return super().frames(row) + 0 * self.more
-
-
-class Energies(UpstreamBase):
-    """A signal transform without weights."""
-
-    def __init__(self) -> None:
-        super().__init__(layer_names=("energy",), hidden_sizes=(1,), frame_stride=STRIDE, receptive_field=STRIDE)
-
-    def forward(
-        self,
-        wavs: Sequence[Tensor] | Tensor,
-        lengths: Tensor | Sequence[int] | None = None,
-        *,
-        layers: Sequence[int] | None = None,
-    ) -> UpstreamOutput:
-        rows = self.check_input(wavs, lengths)
-        chosen = self.check_layers(layers)
-        frames = [self.energies(row.unfold(0, STRIDE, STRIDE)) for row in rows]
-        counts = torch.tensor([len(f) for f in frames], device=rows[0].device)
-        state = pad_packed(torch.cat(frames), counts.tolist())
-        times = regular_frame_times(counts, state.shape[1], stride=STRIDE, span=STRIDE, sample_rate=self.sample_rate)
-        return self.make_output([state for _ in chosen], counts, chosen, times)
-
-    def energies(self, windows: Tensor) -> Tensor:
-        return windows.square().mean(dim=1, keepdim=True)
 
 
 @breaks("gradients_arrive", "the output is cut off from the waveforms")

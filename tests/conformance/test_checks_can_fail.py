@@ -13,7 +13,7 @@ from hubcore import Featurizer
 from hubcore.testing import CHECKS, check_upstream
 from tests.conformance import broken_arguments, broken_batches, broken_modules, broken_outputs
 from tests.conformance.breaking import BROKEN
-from tests.toys import STRIDE, ToyUpstream
+from tests.toys import Energies, ToyUpstream, WrappedEnergies
 
 # Importing these fills BROKEN.
 SOURCES = (broken_arguments, broken_batches, broken_modules, broken_outputs)
@@ -31,34 +31,9 @@ def test_check_turns_red(check: str, make: Callable[[], Any], words: str) -> Non
 
 
 @pytest.mark.parametrize("name", CHECKS)
-def test_toy_passes(name: str) -> None:
-    CHECKS[name](ToyUpstream())
-
-
-@pytest.mark.parametrize("name", CHECKS)
-def test_upstream_without_weights_passes(name: str) -> None:
-    CHECKS[name](broken_modules.Energies())
-
-
-class WrappedEnergies:
-    """An upstream that inherits nothing and is no module."""
-
-    sample_rate = 16000
-    num_layers = 0
-    layer_names = ("energy",)
-    hidden_sizes = (1,)
-    frame_stride = receptive_field = min_samples = STRIDE
-    card = None
-
-    def forward(self, wavs: Any, lengths: Any = None, *, layers: Any = None) -> Any:
-        return broken_modules.Energies()(wavs, lengths, layers=layers)
-
-    __call__ = forward
-
-
-@pytest.mark.parametrize("name", CHECKS)
-def test_upstream_that_inherits_nothing_passes(name: str) -> None:
-    CHECKS[name](WrappedEnergies())
+@pytest.mark.parametrize("make", [ToyUpstream, Energies, WrappedEnergies])
+def test_a_good_upstream_passes(name: str, make: Callable[[], Any]) -> None:
+    CHECKS[name](make())
 
 
 class WithTwoConvolutions(ToyUpstream):

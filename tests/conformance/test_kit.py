@@ -18,11 +18,11 @@ from hubcore.errors import OptionError
 from hubcore.testing import CHECKS, check_upstream, parametrize_with_checks, speech_like
 from hubcore.testing.exemptions import Exemptions
 from tests.conformance.broken_batches import PaddedMoments
-from tests.conformance.broken_modules import Energies, MultipliedByZero, UnusedWeight
+from tests.conformance.broken_modules import MultipliedByZero, UnusedWeight
 from tests.conformance.broken_outputs import FillsPadding
 from tests.paths import REPOSITORY
 from tests.running import python
-from tests.toys import ToyUpstream
+from tests.toys import Energies, ToyUpstream
 
 PAGE = (REPOSITORY / "docs/conformance.md").read_text(encoding="utf-8")
 

@@ -23,44 +23,32 @@ import torch
 from torch import Tensor
 
 import hubcore
-from hubcore import Card, UpstreamBase, UpstreamOutput
+from hubcore import Card, UpstreamOutput
 from hubcore.audio import load_audio
 from hubcore.checkpoints.report import LoadReport
 from hubcore.errors import AudioError, ExtractionError, OptionError
 from hubcore.extract import ROW_KEYS, Finished, NpyWriter, Summary, extract
 from hubcore.extract import writers as writers_module
-from hubcore.ragged import pad_packed, regular_frame_times
+from tests.toys import Energies
 
 DATA = Path(__file__).parents[2] / "data"
 
 
-class ToyUpstream(UpstreamBase):
+class ToyUpstream(Energies):
     """Three layers of width 2: mean and peak of each 10 ms, times 1, 10 and 100."""
 
     def __init__(self, widths: Sequence[int] = (2, 2, 2), scale: float = 1.0) -> None:
-        super().__init__(
-            layer_names=("one", "ten", "hundred"), hidden_sizes=widths, frame_stride=160, receptive_field=160, min_samples=400
-        )
+        super().__init__(("one", "ten", "hundred"), widths, stride=160, min_samples=400)
         self.scale = scale
         self.calls: list[tuple[int, tuple[int, ...]]] = []
         self.card = Card(name="toy_card", upstream="toy", license="none needed", note="an untrained toy")
 
-    def forward(
-        self,
-        wavs: Sequence[Tensor] | Tensor,
-        lengths: Tensor | Sequence[int] | None = None,
-        *,
-        layers: Sequence[int] | None = None,
-    ) -> UpstreamOutput:
-        rows = self.check_input(wavs, lengths)
-        chosen = self.check_layers(layers)
-        self.calls.append((len(rows), chosen))
-        frames = [row[: len(row) // 160 * 160].view(-1, 160) for row in rows]
-        counts = torch.tensor([len(frame) for frame in frames])
-        packed = torch.cat([torch.stack([f.mean(1), f.abs().amax(1)], dim=1) for f in frames]) * self.scale
-        state = pad_packed(packed, counts.tolist())
-        times = regular_frame_times(counts, state.shape[1], stride=160, span=160, sample_rate=16000)
-        return self.make_output([state * 10**layer for layer in chosen], counts, chosen, times)
+    def forward(self, wavs: Any, lengths: Any = None, *, layers: Any = None) -> UpstreamOutput:
+        self.calls.append((len(wavs), self.check_layers(layers)))
+        return super().forward(wavs, lengths, layers=layers)
+
+    def energies(self, windows: Tensor) -> Tensor:
+        return torch.stack([windows.mean(1), windows.abs().amax(1)], dim=1) * self.scale
 
 
 def toy(**options: Any) -> ToyUpstream:
