@@ -44,6 +44,6 @@ def python(
     return done
 
 
-def imported(script: str) -> set[str]:
-    """The modules that a fresh interpreter has imported when `script` has run."""
-    return set(python("-c", f"{script}\nimport sys; print('\\n', *sys.modules, sep='\\n')").stdout.splitlines())
+def imported(script: str, site: Path | None = None) -> set[str]:
+    """The modules that a fresh interpreter has imported when `script` has run; what that prints is among them, by lines."""
+    return set(python("-c", f"{script}\nimport sys; print('\\n', *sys.modules, sep='\\n')", site=site).stdout.splitlines())

@@ -9,16 +9,15 @@ import time
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
 
 from hubcore import hub
-from hubcore.cli import main
 from hubcore.errors import DuplicateUpstreamError, PluginError, UnavailableUpstreamError, UnknownUpstreamError
 from hubcore.hooks import current_hooks
 from hubcore.registry import names as registry
 from hubcore.registry.names import build_registry, current_registry
 from tests.conftest import Installer
 from tests.faults.cases import Case, Cases
+from tests.running import command
 
 cases = Cases()
 pytest_generate_tests = cases.generate
@@ -115,7 +114,7 @@ def case_binary_entry_points(install: Installer, folder: Path, patch: pytest.Mon
     plugin(install, "good")
     root = install("garbled", entry_points=b"\xff\xfe\x00binary")
     assert "its metadata cannot be read (UnicodeDecodeError" in reported(root)[0]
-    assert "garbled" in CliRunner().invoke(main, ["doctor"]).output
+    assert "garbled" in command("doctor").output
 
 
 @cases("an `entry_points.txt` of some other distribution that is malformed", STEPPED_OVER)
@@ -187,7 +186,7 @@ cases.tested_by(
     "listing_imports_nothing",
     "listing the names",
     "imports no plugin and no torch",
-    "tests/hubcore/test_hub.py::test_listing_imports_neither_torch_nor_a_plugin",
+    "tests/test_import_budget.py::test_it_imports_none_of_these",
 )
 
 

@@ -10,10 +10,8 @@ from typing import Any
 
 import pytest
 import torch
-from click.testing import CliRunner
 
 from hubcore import Featurizer, UpstreamBase, hub
-from hubcore.cli import main
 from hubcore.errors import OptionError
 from hubcore.extract import extract
 from hubcore.registry.names import current_registry
@@ -21,6 +19,7 @@ from hubcore.testing import check_upstream
 from hubcore.tools.verify import verify_entry
 from tests.conftest import Installer
 from tests.paths import SPEECH
+from tests.running import command
 
 WAVS = [torch.linspace(-0.1, 0.1, 8000).sin(), torch.linspace(0, 40, 4000).sin() * 0.1]
 SOURCES = {"wav2vec2": "wav2vec2_tiny_prompts", "ofa_wav2vec2": "ofa_wav2vec2_tiny_prompts"}
@@ -121,7 +120,7 @@ def test_a_featurizer_sums_the_default_layers(write: Write) -> None:
 def test_an_extraction_writes_the_default_layers_and_records_them_once(write: Write, tmp_path: Path) -> None:
     write("wav2vec2", "      layers: [3, 1]\n")
     clip = sorted(SPEECH.glob("*.flac"))[0]
-    assert CliRunner().invoke(main, ["extract", str(clip), "-u", "mine", "-o", str(tmp_path / "a")]).exit_code == 0
+    assert command("extract", str(clip), "-u", "mine", "-o", str(tmp_path / "a")).exit_code == 0
     row = json.loads((tmp_path / "a/manifest.jsonl").read_text().splitlines()[0])
     assert row["layers"] == [3, 1] and row["shape"][0] == 2 and row["options"] == {}
     everything = extract([clip], hub.load("mine"), tmp_path / "b").rows[0]

@@ -7,13 +7,12 @@ import re
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
 
 from hubcore import hub
-from hubcore.cli import main
 from hubcore.describe import locate
 from hubcore.registry.names import Family, current_registry
 from tests.conftest import CardWriter, Installer
+from tests.running import command
 
 IMPLEMENTATION = "import torch\n\n\nclass Model:\n    pass\n"
 """The class begins in line 4."""
@@ -103,7 +102,7 @@ def test_a_config_that_the_family_does_not_have_is_said(cards: CardWriter) -> No
 def test_a_plugin_that_breaks_does_not_end_info(install: Installer, cards: CardWriter, text: str) -> None:
     family_of(install, f"{text}\n", "acme.impl:Model")
     cards("mine: {upstream: acme, config: base, license: x}")
-    result = CliRunner().invoke(main, ["info", "mine"])
+    result = command("info", "mine")
     assert result.exit_code == 0, result.output
     assert "base (its plugin could not be asked: " in result.output and "impl.py:4" in result.output
     assert "-O NAME=VALUE" not in result.output
@@ -121,11 +120,9 @@ def test_a_family_need_not_have_named_configs(install: Installer, cards: CardWri
 
 def test_the_options_of_the_class_are_listed_with_the_defaults_of_card_and_config(cards: CardWriter) -> None:
     cards("mine: {upstream: fbank, config: mfcc, license: x, options: {num_ceps: 7}}")
-    text = CliRunner().invoke(main, ["info", "mine"]).stdout
+    text = command("info", "mine").stdout
     assert "options, as -O NAME=VALUE or hub.load('mine', NAME=VALUE):" in text
-    found = {
-        row["name"]: row for row in json.loads(CliRunner().invoke(main, ["info", "mine", "--json"]).stdout)["class_options"]
-    }
+    found = {row["name"]: row for row in json.loads(command("info", "mine", "--json").stdout)["class_options"]}
     assert found["num_mel_bins"] == {
         "name": "num_mel_bins",
         "type": "a whole number from 1 to 65,536",
@@ -139,5 +136,5 @@ def test_the_options_of_the_class_are_listed_with_the_defaults_of_card_and_confi
     ("name", "option"), [("ofa_wav2vec2_tiny_prompts", "lambd"), ("wav2vec2", "dropout"), ("fbank", "cmvn")]
 )
 def test_each_family_lists_its_own_options(name: str, option: str) -> None:
-    text = CliRunner().invoke(main, ["info", name]).stdout
+    text = command("info", name).stdout
     assert re.search(rf"^{option} +[a-z]", text, re.MULTILINE)

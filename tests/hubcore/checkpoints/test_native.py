@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from hubcore import UpstreamBase
 from hubcore.checkpoints import native, write_native
 from hubcore.errors import CheckpointError, OptionError
+from tests.running import python
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,8 +61,7 @@ def test_a_full_disk_leaves_what_was_there_and_nothing_else(tmp_path: Path) -> N
     pytest.importorskip("resource")
     path = tmp_path / "a.safetensors"
     path.write_text("mine")
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[3]), *sys.path])}
-    done = subprocess.run([sys.executable, "-c", FULL, path], capture_output=True, text=True, env=environment, check=False)
+    done = python("-c", FULL, path)
     assert done.stderr == "" and f"{path} could not be written (" in done.stdout
     assert os.listdir(tmp_path) == ["a.safetensors"] and path.read_text() == "mine"
 

@@ -7,6 +7,7 @@ import os
 import struct
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,6 @@ import click
 import numpy as np
 import pytest
 import soundfile
-from click.testing import CliRunner, Result
 
 import hubcore
 from hubcore import hooks, hub
@@ -24,6 +24,7 @@ from hubcore.errors import DownloadError
 from hubcore.extract import ROW_KEYS, NpyWriter, find_writer, run
 from hubcore.findings import Finding
 from hubcore.registry.names import Registry, current_registry
+from tests.running import command, python
 
 DATA = Path(__file__).parents[2] / "data"
 CALL = [sys.executable, "-c", "from hubcore.cli import main; main(prog_name='hubcore')"]
@@ -37,17 +38,10 @@ def own_registry_only(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HUBCORE_OFFLINE", "1")
 
 
-def call(*arguments: str | Path) -> Result:
-    return CliRunner().invoke(main, [str(argument) for argument in arguments], prog_name="hubcore")
+call = command
 
 
-def process(*arguments: str | Path, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    environment = {
-        **os.environ,
-        "OMP_NUM_THREADS": "1",
-        "PYTHONPATH": os.pathsep.join(filter(None, map(os.path.abspath, sys.path))),
-    }
-    return subprocess.run([*CALL, *map(str, arguments)], capture_output=True, text=True, cwd=cwd, env=environment, timeout=120)
+process = partial(python, *CALL[1:], code=None)
 
 
 @pytest.fixture

@@ -7,29 +7,28 @@ import hashlib
 import json
 import os
 import warnings
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from click.testing import CliRunner, Result
 from safetensors.torch import save_file
 
 from hubcore import UpstreamBase, hub
 from hubcore.checkpoints import open_checkpoint
-from hubcore.cli import main
 from hubcore.registry.names import current_registry
 from hubcore.tools import convert as module
 from hubcore_ofa_wav2vec2 import OfaWav2Vec2Upstream
 from hubcore_wav2vec2 import Wav2Vec2Upstream
 from tests.gold import WAV2VEC2_FILES, gold_wavs
 from tests.paths import GOLD
+from tests.running import command
 
 TINY = "wav2vec2_tiny_prompts"
 
 
-def call(*arguments: str | Path) -> Result:
-    return CliRunner().invoke(main, ["convert", *map(str, arguments)], prog_name="hubcore")
+call = partial(command, "convert")
 
 
 @pytest.fixture

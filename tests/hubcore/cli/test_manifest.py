@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner, Result
 
-from hubcore.cli import main
 from tests.paths import SPEECH
+from tests.running import command
 
-
-def call(*arguments: str | Path) -> Result:
-    return CliRunner().invoke(main, ["manifest", *map(str, arguments)], prog_name="hubcore")
+call = partial(command, "manifest")
 
 
 def test_lists_of_real_speech(tmp_path: Path) -> None:

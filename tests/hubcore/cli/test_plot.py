@@ -5,9 +5,9 @@ from __future__ import annotations
 import importlib
 import itertools
 import os
-import subprocess
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +15,15 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from click.testing import CliRunner, Result
 
 from hubcore import hub
 from hubcore.audio import load_audio
-from hubcore.cli import main
 from hubcore.errors import AudioError, HubcoreError
 from hubcore.panels import Heatmap, Row, Spans, Steps
 from hubcore.tools import plotting
 from hubcore.tools.plotting import Look, draw, look_at
-from tests.paths import REPOSITORY, SPEECH
+from tests.paths import SPEECH
+from tests.running import command, python
 
 CLIP = SPEECH / "en_1.flac"
 TINY = "ofa_wav2vec2_tiny_prompts"
@@ -34,8 +33,7 @@ COMPARED = [word for lambd in LAMBDAS for word in ("-O", f"lambd={lambd}")]
 NOTE = "small demonstration model"
 
 
-def call(*arguments: str | Path) -> Result:
-    return CliRunner().invoke(main, ["plot", *map(str, arguments)], prog_name="hubcore")
+call = partial(command, "plot")
 
 
 @pytest.fixture(scope="module")
@@ -315,9 +313,5 @@ from hubcore.tools.plotting import draw, look_at
 draw(look_at({str(CLIP)!r}, hub.load("fbank")))
 print("matplotlib.pyplot" in sys.modules, dict(matplotlib.rcParams) == before)
 """
-    environment = {k: v for k, v in os.environ.items() if k not in ("DISPLAY", "WAYLAND_DISPLAY")} | {
-        "MPLBACKEND": "TkAgg",
-        "PYTHONPATH": os.pathsep.join(filter(None, map(os.path.abspath, sys.path))),
-    }
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environment, cwd=REPOSITORY)
-    assert done.stdout.split() == ["False", "True"], done.stderr
+    done = python("-c", script, MPLBACKEND="TkAgg", DISPLAY="", WAYLAND_DISPLAY="")
+    assert done.stdout.split() == ["False", "True"]

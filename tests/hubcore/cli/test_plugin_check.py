@@ -5,18 +5,18 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner, Result
 
-from hubcore.cli import main
 from hubcore.doctor import PluginReport, check_plugin
 from hubcore.doctor.installed import find_plugin
 from hubcore.errors import OptionError
 from hubcore.findings import Finding
 from hubcore.scaffold import new_plugin
 from tests.conftest import Installer
+from tests.running import command
 
 GOOD = """
 import torch
@@ -78,8 +78,7 @@ def with_cards(install: Installer, cards: str, module: str = GOOD, *, conformanc
     return checked(install, FAMILY + CARDS, files, conformance=conformance)
 
 
-def call(*arguments: str) -> Result:
-    return CliRunner().invoke(main, ["plugin", "check", *arguments], prog_name="hubcore")
+call = partial(command, "plugin", "check")
 
 
 def step_of(report: PluginReport, what: str, name: str) -> tuple[str, str]:

@@ -5,25 +5,24 @@ from __future__ import annotations
 import importlib
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from string import Template
 
 import pytest
 import yaml
-from click.testing import CliRunner, Result
 
 from hubcore import hub
-from hubcore.cli import main
 from hubcore.errors import OptionError
 from hubcore.registry.reading import read_registry
 from hubcore.scaffold import new, new_plugin
 from tests.conftest import Installer
+from tests.running import command
 
 SHORTEST, LONGEST = "a", "a_name_24_characters_xyz"
 
 
-def call(*arguments: str | Path) -> Result:
-    return CliRunner().invoke(main, ["plugin", "new", *map(str, arguments)], prog_name="hubcore")
+call = partial(command, "plugin", "new")
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -247,9 +246,3 @@ def test_a_folder_that_appears_meanwhile_is_not_replaced(tmp_path: Path, monkeyp
     with pytest.raises(OptionError, match="could not be made"):
         new_plugin("acoustic", tmp_path)
     assert contents(tmp_path) == {"hubcore-acoustic/theirs": b"theirs"}
-
-
-def test_writing_one_imports_no_torch(tmp_path: Path) -> None:
-    made = f"from hubcore.scaffold import new_plugin; new_plugin('acoustic', {str(tmp_path)!r})"
-    script = f"import sys; {made}; assert 'torch' not in sys.modules"
-    subprocess.run([sys.executable, "-c", script], check=True)

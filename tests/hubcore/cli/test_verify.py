@@ -6,16 +6,15 @@ import dataclasses
 import hashlib
 import json
 import socket
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
 import torch
-from click.testing import CliRunner, Result
 
 from hubcore import hub
 from hubcore.card import Card, Source
-from hubcore.cli import main
 from hubcore.findings import Finding
 from hubcore.protocol import Upstream, UpstreamOutput
 from hubcore.registry.names import Entry, Registry, current_registry
@@ -26,6 +25,7 @@ from hubcore.tools.verify import compare_in_batch, fixed_clip, shape_problems, v
 from tests.faults.http_server import Answer
 from tests.faults.lab import Lab, a_lab
 from tests.faults.test_hugging_face import HubLab, a_hub_lab
+from tests.running import command
 
 TINY = "wav2vec2_tiny_prompts"
 BODY = sources.resolve(TINY).read_bytes()
@@ -40,8 +40,7 @@ def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptu
         yield made
 
 
-def call(*arguments: str) -> Result:
-    return CliRunner().invoke(main, ["verify", *arguments], prog_name="hubcore")
+call = partial(command, "verify")
 
 
 def entry(*given: Source, name: str = "a_card", config: str | None = "tiny", **options: Any) -> Entry:

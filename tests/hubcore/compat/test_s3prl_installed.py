@@ -17,6 +17,7 @@ from hubcore.compat import s3prl as compat
 from hubcore.errors import PluginError
 from tests.gold import gold_file
 from tests.paths import REPOSITORY
+from tests.running import python
 
 TINY, OFA = "wav2vec2_tiny_prompts", "ofa_wav2vec2_tiny_prompts"
 GOLD = {"upstream": "wav2vec2", "path_or_url": str(gold_file("fairseq_tiny_w2v2_groupnorm.pt"))}
@@ -39,8 +40,7 @@ def _not_installed() -> Iterator[None]:
 def run_frontends(settings: list[dict[str, object]], folder: Path) -> subprocess.CompletedProcess[str]:
     """Runs the frontend's file, unmodified, in a fresh interpreter in which only `install()` was called."""
     script = RUN.format(script=str(Path(__file__).with_name("espnet_frontend.py")))
-    command = [sys.executable, "-W", "error", "-c", script, json.dumps(settings)]
-    return subprocess.run(command, capture_output=True, text=True, cwd=folder, check=False)
+    return python("-W", "error", "-c", script, json.dumps(settings), cwd=folder, code=None)
 
 
 @pytest.mark.slow

@@ -7,17 +7,14 @@ from pathlib import Path
 
 import pytest
 import yaml
-from click.testing import CliRunner, Result
 
-from hubcore.cli import main
 from hubcore.pretrain.curves import read_curves
 from hubcore.pretrain.metrics import describe_row, run_figures
 from hubcore_ofa_wav2vec2.pretrain.objective import FIGURES
 from tests.hubcore.pretrain.conftest import Lab
+from tests.running import command
 
-
-def run(*arguments: str) -> Result:
-    return CliRunner().invoke(main, list(arguments))
+run = command
 
 
 def test_a_run_from_the_command_line(lab: Lab) -> None:

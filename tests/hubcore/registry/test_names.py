@@ -7,10 +7,8 @@ import time
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
 
 from hubcore import hub
-from hubcore.cli import main
 from hubcore.errors import (
     DuplicateUpstreamError,
     OptionError,
@@ -22,6 +20,7 @@ from hubcore.errors import (
 from hubcore.registry.names import build_registry, current_registry, own_registry_file, user_files
 from hubcore.registry.reading import read_registry
 from tests.conftest import CardWriter, Installer
+from tests.running import command
 
 TINY = "wav2vec2_tiny_prompts"
 
@@ -357,7 +356,7 @@ def test_a_users_card_may_override_another_on_purpose(cards: CardWriter) -> None
     assert hub.load(f"hubcore:{TINY}").card.file == str(own_registry_file())
     assert TINY not in current_registry().duplicates() and current_registry().problems == []
     assert {TINY, f"hubcore:{TINY}", f"user:{TINY}"} < set(hub.list())
-    rows = {row["name"]: row for row in json.loads(CliRunner().invoke(main, ["list", "--json"]).stdout)}
+    rows = {row["name"]: row for row in json.loads(command("list", "--json").stdout)}
     assert rows[TINY]["from"] == "user" and f"overridden by {path}, line 3" in rows[f"hubcore:{TINY}"]["note"]
 
 
@@ -392,5 +391,5 @@ def test_a_distribution_with_very_many_names_is_listed_in_seconds(install: Insta
     points = "\n".join(f"family{k} = big_mod:X{k} [all]" for k in range(50_000))
     install("big", entry_points=f"[hubcore.upstreams]\n{points}\n", files={"big_mod.py": ""})
     begin = time.perf_counter()
-    assert CliRunner().invoke(main, ["list"]).stdout.count("\nfamily") == 50_000
+    assert command("list").stdout.count("\nfamily") == 50_000
     assert time.perf_counter() - begin < 20  # below 2 on an idle core; a quadratic listing takes minutes

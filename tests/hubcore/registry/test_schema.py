@@ -11,16 +11,15 @@ from typing import Any
 import jsonschema
 import pytest
 import yaml
-from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hubcore.card import Card, Source
-from hubcore.cli import main
 from hubcore.errors import RegistryError
 from hubcore.registry import reading as registry_file
 from hubcore.registry.names import own_registry_file
 from hubcore.registry.reading import SCHEMA, read_registry
+from tests.running import command
 
 VALIDATOR = jsonschema.Draft7Validator(json.loads(SCHEMA.read_text(encoding="utf-8")))
 
@@ -222,9 +221,9 @@ def test_every_field_has_a_title_and_a_description() -> None:
 
 
 def test_the_command_prints_or_writes_it(tmp_path: Path) -> None:
-    result = CliRunner().invoke(main, ["registry", "schema"])
+    result = command("registry", "schema")
     assert result.exit_code == 0 and json.loads(result.stdout) == VALIDATOR.schema
-    result = CliRunner().invoke(main, ["registry", "schema", "--out", str(tmp_path / "s.json")])
+    result = command("registry", "schema", "--out", str(tmp_path / "s.json"))
     assert result.exit_code == 0 and (tmp_path / "s.json").read_bytes() == SCHEMA.read_bytes()
 
 

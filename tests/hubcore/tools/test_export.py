@@ -10,12 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from click.testing import CliRunner
 
 from hubcore import hub
 from hubcore.checkpoints import Names, open_checkpoint
 from hubcore.checkpoints.native import write_native
-from hubcore.cli import main
 from hubcore.errors import CheckpointError, CheckpointLayoutError, OptionError
 from hubcore.pretrain.objective import Batch
 from hubcore.tools.export import export
@@ -25,6 +23,7 @@ from hubcore_wav2vec2 import CONFIGS
 from hubcore_wav2vec2.export import to_transformers
 from hubcore_wav2vec2.pretrain import Draws, Wav2Vec2Objective, Wav2Vec2Pretraining, draw_masks, draw_negatives
 from tests.gold import gold_file, gold_wavs
+from tests.running import command
 
 HEADS: dict[str, Any] = {"final_dim": 24, "codebook_dim": 32, "codebook_entries": 20}
 
@@ -206,14 +205,14 @@ def test_nothing_is_left_or_replaced_by_a_failure(
 
 
 def test_features_without_weights_have_nothing_to_export(tmp_path: Path) -> None:
-    result = CliRunner().invoke(main, ["export", "fbank", str(tmp_path / "out.pt"), "--format", "fairseq"])
+    result = command("export", "fbank", str(tmp_path / "out.pt"), "--format", "fairseq")
     assert result.exit_code == 2 and "hubcore: error:" in result.output
 
 
 def test_the_command_says_what_it_wrote(trained: tuple[Path, Wav2Vec2Pretraining], tmp_path: Path) -> None:
     path, _ = trained
-    result = CliRunner().invoke(main, ["export", str(path), str(tmp_path / "out.pt"), "-f", "fairseq"])
+    result = command("export", str(path), str(tmp_path / "out.pt"), "-f", "fairseq")
     assert result.exit_code == 0, result.output
     assert "wav2vec2, with heads of pre-training" in result.output and "5 hidden states" in result.output
-    result = CliRunner().invoke(main, ["export", str(path), str(tmp_path / "hf"), "-f", "hf", "--json"])
+    result = command("export", str(path), str(tmp_path / "hf"), "-f", "hf", "--json")
     assert json.loads(result.output)["heads"] is True

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from itertools import permutations
 from pathlib import Path
 
@@ -19,7 +17,8 @@ from hubcore.sources.resolve import resolve
 from hubcore_hubert import CONFIGS, HubertUpstream
 from hubcore_wav2vec2 import Wav2Vec2Upstream
 from tests.gold import gold_arrays, gold_wavs, relative_error
-from tests.paths import DATA, REPOSITORY
+from tests.paths import DATA
+from tests.running import python
 
 TOLERANCE = 2e-5
 FILES = {
@@ -107,8 +106,7 @@ def test_the_pickled_dictionary_of_fairseq_needs_no_fairseq() -> None:
         "from hubcore import hub\n"
         f"print(hub.load('hubert', checkpoint={str(DATA / 'gold/upstreams/hubert_tiny.fairseq.pt')!r}).num_layers)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=REPOSITORY, check=False)
-    assert (done.returncode, done.stdout.strip()) == (0, "2"), done.stderr
+    assert python("-c", code).stdout.strip() == "2"
 
 
 @pytest.mark.parametrize("name", CONFIGS)

@@ -7,18 +7,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
 
 from hubcore import hub
 from hubcore.audio import load_audio
-from hubcore.cli import main
 from tests.paths import SPEECH
+from tests.running import command
 
 NAME = "ofa_wav2vec2_tiny_prompts"
 
 
 def extract(out: Path, *options: str) -> tuple[int, str]:
-    result = CliRunner().invoke(main, ["extract", str(SPEECH), "-u", NAME, "-o", str(out), "--layers", "last", *options])
+    result = command("extract", str(SPEECH), "-u", NAME, "-o", str(out), "--layers", "last", *options)
     return result.exit_code, result.output
 
 
@@ -52,7 +51,7 @@ def test_another_lambda_needs_another_folder(tmp_path: Path) -> None:
 
 
 def test_lambda_for_an_upstream_without_one_is_an_error(tmp_path: Path) -> None:
-    result = CliRunner().invoke(main, ["extract", str(SPEECH), "-u", "fbank", "-O", "lambd=0.5", "-o", str(tmp_path / "out")])
+    result = command("extract", str(SPEECH), "-u", "fbank", "-O", "lambd=0.5", "-o", str(tmp_path / "out"))
     assert result.exit_code == 2
     assert "no option called 'lambd'" in result.output
     assert not (tmp_path / "out").exists()

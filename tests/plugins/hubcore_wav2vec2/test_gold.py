@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-
 import pytest
 import torch
 
 from hubcore import hub
 from hubcore_wav2vec2 import Wav2Vec2Upstream
 from tests.gold import WAV2VEC2_FILES, gold_arrays, gold_file, gold_wavs, relative_error
-from tests.paths import REPOSITORY
+from tests.running import python
 
 TOLERANCE = 2e-5  # fp32 against fp64 was measured as 8.5e-6 on values of 1 to 10
 
@@ -83,5 +80,4 @@ for name in {sorted(WAV2VEC2_FILES)!r}:
     hub.load("wav2vec2", checkpoint="tests/data/gold/" + name)([torch.zeros(800)])
 print("loaded", {len(WAV2VEC2_FILES)})
 """
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=REPOSITORY, check=False)
-    assert done.stdout.split() == ["loaded", str(len(WAV2VEC2_FILES))], done.stderr
+    assert python("-c", script).stdout.split() == ["loaded", str(len(WAV2VEC2_FILES))]

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner, Result
 
-from hubcore.cli import main
 from hubcore.corpus import Manifest, ManifestEntry, build_manifest, write_manifest
 from hubcore_ofa_wav2vec2.segments import open_segments
 from tests.paths import GOLD, SPEECH
+from tests.running import command
 
-
-def call(*arguments: str | Path) -> Result:
-    return CliRunner().invoke(main, ["segment", *map(str, arguments)], prog_name="hubcore")
+call = partial(command, "segment")
 
 
 @pytest.fixture
