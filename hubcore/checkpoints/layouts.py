@@ -10,7 +10,7 @@
 | ESPnet | a folder with `config.yaml` and one `.pth` file | that file | `encoder_conf` in `config.yaml` |
 | hubcore | safetensors with a `hubcore` entry in its header | the file | that entry |
 | a run | a folder that `hubcore pretrain` writes | of its newest checkpoint | that one's |
-| state dict | names and tensors only | the file | none: the caller must pass one |
+| state dict | names and tensors, also inside the dictionaries of a training program | the file | none: the caller must pass one |
 
 A family may add layouts of its own (`Layout`). A fine-tuned fairseq file wraps its encoder; its `w2v_args` is followed
 to the encoder's own config.
@@ -212,7 +212,7 @@ def _open_torch(path: Path, layouts: Iterable[Layout]) -> Checkpoint:
     return _with_config_beside(path, checkpoint) if layout == PLAIN else checkpoint
 
 
-def _tensors(state: Mapping[Any, Any], prefix: str = "", depth: int = 4) -> dict[str, TensorRef]:
+def _tensors(state: Mapping[Any, Any], prefix: str = "", depth: int = 6) -> dict[str, TensorRef]:
     """Every tensor of a state dict, those in dictionaries inside it under names with dots."""
     found: dict[str, TensorRef] = {}
     for name, value in state.items():
@@ -246,7 +246,7 @@ def _sniff(
     if isinstance(tree.get("model"), Mapping) and tree.get("args") is not None:
         args = _config(tree["args"])
         return "fairseq, args", *_unwrap(args, args), tree["model"]
-    if tree and any(isinstance(value, TensorRef) for value in tree.values()):
+    if _tensors(tree):  # at the top, or in the dictionaries of a training program, of which one holds the encoder
         return PLAIN, {}, {}, tree
     keys = ", ".join(sorted(str(key) for key in tree)[:12]) or "nothing"
     raise CheckpointLayoutError(

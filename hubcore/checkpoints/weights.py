@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
@@ -172,14 +172,15 @@ class Reader(Generic[Config, Model]):
         Raises:
             CheckpointLayoutError: no encoder of this family, or tensors that have no place in one.
         """
+        tensors = _unwrapped(checkpoint.tensors)
         try:
-            found = (OURS, self.inside) if checkpoint.layout == NATIVE else self.names.find(checkpoint.tensors)
+            found = (OURS, self.inside) if checkpoint.layout == NATIVE else self.names.find(tensors)
         except CheckpointLayoutError as error:
             raise CheckpointLayoutError(f"{checkpoint.path} cannot be read: {error}") from error
         if found is None:
             raise _no_encoder(self, checkpoint)
         system, prefix = found
-        inside = {name[len(prefix) :]: name for name in checkpoint.tensors if name.startswith(prefix)}
+        inside = {name[len(prefix) :]: theirs for name, theirs in tensors.items() if name.startswith(prefix)}
         known = {ours: (inside[theirs], turn) for ours, (theirs, turn) in self.names.read(system, inside).items()}
         # Beside an encoder with a prefix stands whatever somebody built on it; our own files hold nothing unknown anywhere.
         used, whole = {theirs for theirs, _ in known.values()}, checkpoint.tensors if system == OURS else inside.values()
@@ -193,6 +194,7 @@ class Reader(Generic[Config, Model]):
         return known
 
     def _is_head(self, system: str, prefix: str, name: str) -> bool:
+        name = _WRAPPERS.sub("", name)
         return self.names.is_head(system, name if system == OURS else name[len(prefix) :])
 
     def _is_ours(self, checkpoint: Checkpoint) -> bool:
@@ -261,6 +263,17 @@ def _differences(asked: Any, found: Any) -> list[str]:
         return list(asked.differences(found))
     pairs = [(f.name, getattr(asked, f.name), getattr(found, f.name)) for f in dataclasses.fields(asked)]
     return [f"{name} must be {mine}, but is {theirs} instead" for name, mine, theirs in pairs if mine != theirs]
+
+
+_WRAPPERS = re.compile(r"(?<![^.])(?:_orig_mod|module|_fsdp_wrapped_module|_checkpoint_wrapped_module|_forward_module)\.")
+"""Parts of names that torch.compile, data parallelism, FSDP and activation checkpointing put in."""
+
+
+def _unwrapped(names: Iterable[str]) -> dict[str, str]:
+    """Names without what wrappers put in -> the names as they are."""
+    names = list(names)
+    found = {_WRAPPERS.sub("", name): name for name in names}
+    return found if len(found) == len(names) else {name: name for name in names}
 
 
 _FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
