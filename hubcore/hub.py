@@ -15,6 +15,7 @@ from __future__ import annotations
 import builtins
 import importlib
 import os
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -32,6 +33,10 @@ if TYPE_CHECKING:
     from hubcore.protocol import Upstream
 
 __all__ = ["fetch", "info", "list", "load", "refresh"]
+
+
+_REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+(?<!\.pt)(?<!\.pth)(?<!\.ckpt)(?<!\.safetensors)")
+"""`org/model`, as transformers spells it."""
 
 
 def list() -> builtins.list[str]:
@@ -134,6 +139,11 @@ def refresh() -> None:
 def _checked(name: str) -> str:
     if not isinstance(name, str):
         raise OptionError(f"hub.load() takes a name (str), got {type(name).__name__}.", "Example: hub.load('fbank').")
+    if _REPOSITORY.fullmatch(name):
+        raise OptionError(
+            f"{name!r} is not the name of an upstream. A model on the Hugging Face Hub is loaded by its family.",
+            f"Use hub.load(FAMILY, checkpoint='hf://{name}'), such as hub.load('wav2vec2', checkpoint='hf://{name}').",
+        )
     if (os.sep in name and "://" not in name) or name.endswith((".pt", ".pth", ".ckpt", ".safetensors")):
         raise CheckpointError(
             f"{name!r} looks like a file, but hub.load() takes the name of an upstream.",

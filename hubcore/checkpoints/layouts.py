@@ -10,7 +10,7 @@
 | ESPnet | a folder with `config.yaml` and one `.pth` file | that file | `encoder_conf` in `config.yaml` |
 | hubcore | safetensors with a `hubcore` entry in its header | the file | that entry |
 | a run | a folder that `hubcore pretrain` writes | of its newest checkpoint | that one's |
-| state dict | names and tensors, also inside the dictionaries of a training program | the file | none: the caller must pass one |
+| state dict | names and tensors, also in dictionaries of a training program | the file | none: the caller must pass one |
 
 A family may add layouts of its own (`Layout`). A fine-tuned fairseq file wraps its encoder; its `w2v_args` is followed
 to the encoder's own config.
@@ -337,8 +337,16 @@ def _open_folder(folder: Path) -> Checkpoint:
     raise CheckpointLayoutError(
         f"{folder} has no weights that are read here. A Hugging Face folder has config.json and one of "
         f"{', '.join(_HF_WEIGHTS)}; one of ESPnet has config.yaml and one .pth file. Pass the checkpoint file itself, or a "
-        "complete folder."
+        f"complete folder.{_same_name(folder)}"
     )
+
+
+def _same_name(folder: Path) -> str:
+    """A hint where a folder in the working directory is called like an upstream, and so hides it."""
+    from hubcore.registry.names import current_registry
+
+    name = str(folder)
+    return f" An upstream is called {name} too: hub.load({name!r}) loads it." if name in current_registry().names() else ""
 
 
 def _open_shards(folder: Path, index: Path) -> Checkpoint:

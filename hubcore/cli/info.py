@@ -1,9 +1,10 @@
-"""`hubcore info NAME`: which class a name runs, and where to change it."""
+"""`hubcore info NAME`: which class a name runs, and where to change it; `hubcore info FILE`: what a checkpoint holds."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from typing import TYPE_CHECKING
 
 import click
@@ -18,16 +19,23 @@ _COLUMNS = ("name", "type", "default", "meaning")
 _EXAMPLE = """\b
 Example:
   hubcore info wav2vec2_base_960
+  hubcore info mine.safetensors
   hubcore info fbank --json"""
 
 
 @click.command(epilog=_EXAMPLE)
-@click.argument("name")
+@click.argument("name", metavar="NAME|FILE")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 def command(name: str, as_json: bool) -> None:
-    """Show what NAME is: class, file and line, config, sources, licence, paper, whether it is cached, and its options."""
+    """Show what NAME is: class, file and line, config, sources, licence, paper, whether it is cached, and its options.
+
+    For a checkpoint FILE, or the folder of a model or a run: its layout, family, config and parameters, and what is ignored.
+    """
     from hubcore import hub
 
+    if os.sep in name or (os.path.exists(name) and name not in hub.list()):
+        _show_file(name, as_json)
+        return
     info = hub.info(name)
     rows = [(option.name, option.type, option.default, option.doc) for option in _options(info)]
     if as_json:
@@ -38,6 +46,14 @@ def command(name: str, as_json: bool) -> None:
     if rows:
         click.echo(f"\noptions, as -O NAME=VALUE or hub.load({name!r}, NAME=VALUE):\n")
         click.echo(format_table(_COLUMNS, rows))
+
+
+def _show_file(path: str, as_json: bool) -> None:
+    from hubcore.sources.resolve import resolve
+    from hubcore.tools.file_info import describe_file
+
+    found = describe_file(resolve(path))
+    click.echo(json.dumps(dataclasses.asdict(found), indent=2, default=str) if as_json else str(found))
 
 
 def _options(info: UpstreamInfo) -> list[Option]:

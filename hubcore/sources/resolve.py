@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from hubcore.sources.schemes import scheme_of
 from hubcore.sources.stamps import file_sha256
 
 _log = logging.getLogger("hubcore.checkpoints")
+_REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _SUFFIXES = (".pt", ".pth", ".ckpt", ".bin", ".safetensors", ".th", ".tar")
 
 
@@ -59,7 +61,8 @@ def find_checkpoint(source: str | os.PathLike[str]) -> Path | Source | Card:
     if path.exists():
         return path
     if not isinstance(source, str) or text[0] in ".~/" or "/" in text or "\\" in text or path.suffix in _SUFFIXES:
-        raise CheckpointError(f"{path} does not exist.", f"Check the spelling and the working folder, {Path.cwd()}.")
+        hint = f"A model on the Hugging Face Hub is written hf://{text}. " if _REPOSITORY.fullmatch(text) else ""
+        raise CheckpointError(f"{path} does not exist.", f"{hint}Check the spelling and the working folder, {Path.cwd()}.")
     from hubcore.registry.names import current_registry
 
     try:

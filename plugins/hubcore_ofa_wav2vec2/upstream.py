@@ -17,6 +17,7 @@ from typing import Any, ClassVar, Literal, TypeVar, get_args
 import torch
 from torch import Tensor, nn
 
+from hubcore.checkpoints import Reader
 from hubcore.errors import OptionError
 from hubcore.nn.encoder_upstream import EncoderUpstream
 from hubcore.panels import Panel
@@ -56,6 +57,7 @@ class OfaWav2Vec2Upstream(EncoderUpstream):
 
     config_class: ClassVar[type[OfaWav2Vec2Config]] = OfaWav2Vec2Config
     configs: ClassVar[Mapping[str, OfaWav2Vec2Config]] = CONFIGS
+    reader: ClassVar[Reader[OfaWav2Vec2Config, OfaWav2Vec2Model]] = READER
     build_model = staticmethod(build_model)
     config: OfaWav2Vec2Config
     model: OfaWav2Vec2Model
