@@ -61,6 +61,8 @@ class Card:
     """Licence of the weights, `unknown` if it was never stated."""
     config: str | None = None
     """A named config of the family; the checkpoint's own config is checked against it."""
+    parameters: int | None = None
+    """Number of weights of the encoder; None if unknown."""
     aliases: tuple[str, ...] = ()
     """Other names of the same record."""
     sources: tuple[Source, ...] = ()

@@ -89,6 +89,7 @@ class UpstreamInfo:
         card = self.card
         if card is None:
             return
+        yield "parameters", f"{card.parameters:,}" if card.parameters else None
         yield "options", _listed(card.options)
         for source in card.sources:
             yield "source", source.uri

@@ -39,17 +39,20 @@ _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+(?<!\.pt)(?<!\.pth)(?<!\.ck
 """`org/model`, as transformers spells it."""
 
 
-def list() -> builtins.list[str]:
+def list(pattern: str | None = None) -> builtins.list[str]:
     """The sorted names of every upstream known here, aliases included; imports no torch and no plugin.
 
     A name that two distributions claim is followed by both `distribution:name` forms.
 
+    Args:
+        pattern: only names that it matches, `*` standing for any text.
+
     Example:
         >>> from hubcore import hub
-        >>> [name for name in hub.list() if name.startswith("fbank")]
+        >>> hub.list("fbank*")
         ['fbank', 'fbank_no_cmvn']
     """
-    return current_registry().names()
+    return current_registry().names() if pattern is None else current_registry().matching(pattern)
 
 
 def info(name: str) -> UpstreamInfo:

@@ -15,6 +15,16 @@ def printable(text: str | os.PathLike[str]) -> str:
     return os.fspath(text).encode("utf-8", "backslashreplace").decode("utf-8")
 
 
+def plural(count: int, noun: str) -> str:
+    """A count with its noun.
+
+    Example:
+        >>> plural(1, "sample"), plural(20_000, "process"), plural(0, "utterance")
+        ('1 sample', '20000 processes', '0 utterances')
+    """
+    return f"{count} {noun if count == 1 else noun + ('es' if noun.endswith('s') else 's')}"
+
+
 def error_text(error: BaseException) -> str:
     """The class of an exception and its message, on one line; a broken plugin's own exception may not even have one.
 

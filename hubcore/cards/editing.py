@@ -184,6 +184,7 @@ def _record(card: Card) -> dict[str, Any]:
     values = {
         "upstream": card.upstream,
         "config": card.config,
+        "parameters": card.parameters,
         "aliases": [*card.aliases],
         "sources": [dataclasses.asdict(source) for source in card.sources],
         "options": dict(card.options),

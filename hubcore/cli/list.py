@@ -3,52 +3,112 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from itertools import groupby
 from typing import Any
 
 import click
 
 from hubcore.cli.table import format_table
-from hubcore.registry.names import Entry, current_registry
+from hubcore.errors import OptionError, nearest_hint, nearest_names
+from hubcore.registry.names import Entry, Registry, current_registry
+from hubcore.sources.inventory import find_present
+from hubcore.text import format_bytes, plural
 
 _EXAMPLE = """\b
 Example:
   hubcore list
+  hubcore list "wav2vec2_large*"
+  hubcore list --family hubert --cached
   hubcore list --json"""
 
 
 @click.command(epilog=_EXAMPLE)
+@click.argument("patterns", nargs=-1, metavar="[PATTERN]...")
+@click.option("--family", metavar="NAME", help="Only names of this family.")
+@click.option("--cached", is_flag=True, help="Only what is here: cached, bundled, or without weights.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
-def command(as_json: bool) -> None:
-    """List every upstream known here."""
+def command(patterns: tuple[str, ...], family: str | None, cached: bool, as_json: bool) -> None:
+    """List the upstreams known here, or those whose name or alias a PATTERN such as "wav2vec2*" matches.
+
+    Size is that of the file that is here, else the published one. Parameters are those of the encoder.
+    """
     registry = current_registry()
     duplicates = registry.duplicates()
-    rows = [_row(entry, registry.spelling(entry), duplicates.get(entry.name, [])) for entry in registry.entries]
+    entries = _matching(registry, patterns, family)
+    rows = [_row(entry, registry.spelling(entry), duplicates.get(entry.name, [])) for entry in entries]
+    if cached:
+        rows = [row for row in rows if row["cached"] is not False and row["available"]]
+    rows.sort(key=lambda row: (row["family"], row["name"]))
     if as_json:
         click.echo(json.dumps(rows, indent=2))
         return
-    headers = ["name", "family", "class", "available", "note"]
-    table = [[row["name"], row["family"], row["class"], "yes" if row["available"] else "no", row["note"]] for row in rows]
-    click.echo(format_table(headers, table))
+    headers, shown = ["name", "size", "parameters", "cached", "note"], [_cells(row) for row in rows]
+    top, rule, *lines = format_table(headers, shown, right=("size", "parameters"), whole=("name",)).split("\n")
+    below = iter(lines)
+    click.echo(f"{top}\n{rule}")
+    for (name, cls), group in groupby(rows, key=lambda row: (row["family"], row["class"])):
+        click.echo("\n".join([f"{name} ({cls or 'not installed'})", *(next(below) for _ in group)]))
     if registry.problems:
-        count = len(registry.problems)
-        click.echo(f"\n{count} problem{'s' * (count > 1)} found on the way; `hubcore doctor` shows them.", err=True)
+        found = plural(len(registry.problems), "problem")
+        click.echo(f"\n{found} found on the way; `hubcore doctor` shows them.", err=True)
+
+
+def _matching(registry: Registry, patterns: Sequence[str], family: str | None) -> list[Entry]:
+    """The entries that the filters leave.
+
+    Raises:
+        OptionError: a pattern or the family leaves none.
+    """
+    entries = registry.entries
+    if family is not None:
+        families = {entry.card.upstream if entry.card else entry.name for entry in entries}
+        if family not in families:
+            raise OptionError(f"there is no family {family!r}.", nearest_hint(family, families))
+        entries = [entry for entry in entries if family == (entry.card.upstream if entry.card else entry.name)]
+    for pattern in patterns:
+        if not registry.matching(pattern):
+            near = nearest_names(pattern, registry.names())
+            hint = f"The nearest are {', '.join(near)}." if near else "`hubcore list` shows every name."
+            raise OptionError(f"no name matches {pattern!r}.", hint)
+    if patterns:
+        named = {name for pattern in patterns for name in registry.matching(pattern)}
+        entries = [e for e in entries if named & {registry.spelling(e), e.name, *e.aliases}]
+    return entries
 
 
 def _row(entry: Entry, spelling: str, owners: list[str]) -> dict[str, Any]:
+    card = entry.card
     notes = {
         "duplicate: claimed by": " and ".join(owners),
         "overridden by": entry.overridden_by,
         "unavailable:": entry.unavailable,
         "also": ", ".join(entry.aliases),
-        "": entry.card.note if entry.card else None,
+        "": card.note if card else None,
     }
+    present = find_present(card) if card else None
+    published = next((source.size for source in card.sources if source.size), None) if card else None
     return {
         "name": spelling,
         "aliases": list(entry.aliases),
-        "family": entry.card.upstream if entry.card else entry.name,
+        "family": card.upstream if card else entry.name,
         "class": entry.family.target if entry.family else None,
         "from": entry.owner,
         "available": entry.unavailable is None,
+        "cached": present is not None if card and card.sources else None,
+        "size": present[1] if present else published,
+        "parameters": card.parameters if card else None,
         "duplicate_of": owners or None,
         "note": "; ".join(f"{label} {text}".strip() for label, text in notes.items() if text) or None,
     }
+
+
+def _cells(row: dict[str, Any]) -> list[str | None]:
+    size, parameters, cached = row["size"], row["parameters"], row["cached"]
+    return [
+        f"  {row['name']}",
+        format_bytes(size) if size else None,
+        f"{parameters / 1e6:,.1f} M" if parameters else None,
+        None if cached is None else "yes" if cached else "no",
+        row["note"],
+    ]

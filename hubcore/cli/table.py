@@ -15,7 +15,12 @@ _NARROWEST = 8
 
 
 def format_table(
-    headers: Sequence[str], rows: Iterable[Sequence[object]], *, width: int | None = None, right: Iterable[str] = ()
+    headers: Sequence[str],
+    rows: Iterable[Sequence[object]],
+    *,
+    width: int | None = None,
+    right: Iterable[str] = (),
+    whole: Iterable[str] = (),
 ) -> str:
     """Rows below underlined headers, columns aligned; the widest columns are cut where the terminal is too narrow.
 
@@ -24,6 +29,7 @@ def format_table(
         rows: one value per column each; None is shown as `-`.
         width: characters to fit into; the terminal's if None, and unlimited where output is no terminal.
         right: headers of the columns to align right, such as numbers.
+        whole: headers of the columns that are never cut, such as names that somebody will type.
 
     Example:
         >>> print(format_table(["file", "frames"], [["a.wav", 49], ["b.wav", 149]], width=80, right=["frames"]))
@@ -37,8 +43,13 @@ def format_table(
     if width is None and sys.stdout.isatty():
         width = shutil.get_terminal_size().columns
     if width is not None:
-        while sum(sizes) + len(_GAP) * (len(sizes) - 1) > width and max(sizes) > _NARROWEST:
-            sizes[sizes.index(max(sizes))] -= 1
+        kept = set(whole)
+        cut = [i for i, header in enumerate(headers) if header not in kept]
+        while sum(sizes) + len(_GAP) * (len(sizes) - 1) > width and cut:
+            widest = max(cut, key=sizes.__getitem__)
+            if sizes[widest] <= _NARROWEST:
+                break
+            sizes[widest] -= 1
     to_right = set(right)
     table.insert(1, ["-" * size for size in sizes])
     lines = []

@@ -8,6 +8,7 @@ torch.
 
 from __future__ import annotations
 
+import fnmatch
 import functools
 import importlib.metadata
 import importlib.util
@@ -109,6 +110,15 @@ class Registry:
         return sorted(
             plain.union(f"{e.owner}:{name}" for name, found in self._by_name.items() if len(found) > 1 for e in found)
         )
+
+    def matching(self, pattern: str) -> list[str]:
+        """The names that a pattern such as `wav2vec2*` matches.
+
+        Example:
+            >>> current_registry().matching("fbank*")
+            ['fbank', 'fbank_no_cmvn']
+        """
+        return fnmatch.filter(self.names(), pattern)
 
     def find(self, name: str) -> Entry:
         """The entry that a name, an alias or `owner:name` means.

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import itertools
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from hubcore.card import Card
+from hubcore.card import Card, Source
 from hubcore.errors import DownloadError
+from hubcore.hookspecs import Expectation
 from hubcore.sources.folders import cache_dir, read_only_caches
 from hubcore.sources.hub.cache import blob_of, hf_cache_dir, orphans, remove, why_wrong
+from hubcore.sources.hub.models import WEIGHTS
 from hubcore.sources.locks import is_locked, last_written
-from hubcore.sources.pins import all_pins, forget_pin, pin_path
+from hubcore.sources.pins import all_pins, forget_pin, pin_path, read_pin
 from hubcore.sources.schemes import scheme_of
 from hubcore.sources.stamps import stamp_path, stamp_record
-from hubcore.sources.store import all_stored, is_intact, unusable
+from hubcore.sources.store import all_stored, is_intact, stored_path, unusable
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,6 +95,30 @@ def _find(uri: str) -> list[Path]:
         return scheme_of(uri).find(uri)
     except DownloadError:
         return []  # malformed
+
+
+def find_present(card: Card) -> tuple[Path, int] | None:
+    """The first file or folder of a card that is on this machine, and its bytes. It is not read, and no plugin is asked."""
+    for path in itertools.chain.from_iterable(_present(source, card) for source in card.sources):
+        with contextlib.suppress(OSError):
+            files = [file for file in path.iterdir() if file.is_file()] if path.is_dir() else [path]
+            return path, sum(file.stat().st_size for file in files)
+    return None
+
+
+def _present(source: Source, card: Card) -> list[Path]:
+    if "://" not in source.uri:
+        path = Path(card.file or "").parent / source.uri
+        return [path] if path.exists() else []
+    if not scheme_of(source.uri).remote:
+        with contextlib.suppress(DownloadError):
+            return [scheme_of(source.uri).fetch(source.uri, cache_dir(), True, Expectation())]
+        return []
+    pin = None if source.sha256 else read_pin(source.uri)
+    digest = source.sha256 or (pin.sha256 if pin else None)
+    stored = [stored_path(digest, cache) for cache in (cache_dir(), *read_only_caches())] if digest else []
+    folders = [path.parent for name in WEIGHTS for path in _find(f"{source.uri}/{name}")]  # of a whole model on the hub
+    return [*(path for path in stored if path.is_file()), *_find(source.uri), *folders]
 
 
 def _cards() -> list[Card]:

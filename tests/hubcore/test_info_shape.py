@@ -6,9 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from hubcore import hub
 from hubcore.card import UpstreamShape
+from hubcore.loading import import_class
+from hubcore.registry.names import current_registry
 from tests.conftest import CardWriter, Installer
 
 BUNDLED = ["wav2vec2_tiny_prompts", "ofa_wav2vec2_tiny_prompts", "fbank", "mfcc", "mel", "linear", "spectrogram"]
@@ -71,3 +74,17 @@ def test_a_config_of_another_kind_does_not_end_info(cards: CardWriter, install: 
     cards("mine: {upstream: odd, config: base, license: x}")
     info = hub.info("mine")
     assert info.shape is None and "class" in str(info)
+
+
+def test_the_parameters_on_a_card_are_those_of_its_config() -> None:
+    counts: dict[tuple[str, str], int] = {}
+    for entry in current_registry().entries:
+        card = entry.card
+        if card is None or not card.sources or card.config is None or entry.family is None:
+            continue
+        key = (card.upstream, card.config)
+        if key not in counts:
+            with torch.device("meta"):
+                counts[key] = sum(weight.numel() for weight in import_class(entry.family).from_config(card.config).parameters())
+        assert card.parameters == counts[key], card.name
+    assert len(counts) > 8

@@ -12,7 +12,8 @@ from hubcore.hookspecs import Expectation
 from hubcore.sources.hub.hugging_face import AbsentFileError, HubFile, hub_file
 
 _OPTIONAL = ("preprocessor_config.json",)
-_WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
+WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
+"""Files that hold the weights of a whole model, or list them, in the order of preference."""
 _SHARD = re.compile(r"[\w.-]+\.(?:safetensors|bin)", re.ASCII)
 
 
@@ -35,14 +36,14 @@ def hub_model(model: HubFile, expected: Expectation, offline: bool) -> Path:
     config = part("config.json")
     for name in _OPTIONAL:
         optional(name)
-    for name in _WEIGHTS:
+    for name in WEIGHTS:
         weights = optional(name)
         if weights is not None:
             for shard in _shards(weights) if name.endswith(".index.json") else ():
                 part(shard)
             return config.parent
     raise (OfflineError if offline else DownloadError)(
-        f"{model} has none of {', '.join(_WEIGHTS)}{' in the cache' if offline else ''}. An address without a file name must "
+        f"{model} has none of {', '.join(WEIGHTS)}{' in the cache' if offline else ''}. An address without a file name must "
         "be a model of transformers.",
         "Name the file: hf://org/repo/file.",
     )

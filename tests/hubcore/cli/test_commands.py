@@ -9,6 +9,7 @@ import subprocess
 import sys
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import click
@@ -18,12 +19,13 @@ import soundfile
 
 import hubcore
 from hubcore import hooks, hub
-from hubcore.cli import main
+from hubcore.cli import main, table
 from hubcore.cli.group import COMMANDS
 from hubcore.errors import DownloadError
 from hubcore.extract import ROW_KEYS, NpyWriter, find_writer, run
 from hubcore.findings import Finding
 from hubcore.registry.names import Registry, current_registry
+from hubcore.sources.pins import record_pin
 from tests.running import command, python
 
 DATA = Path(__file__).parents[2] / "data"
@@ -91,7 +93,7 @@ def test_version() -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    [["nonsense"], ["--nonsense"], ["extract"], ["extract", "x.wav"], ["info"], ["fetch"], ["list", "extra"],
+    [["nonsense"], ["--nonsense"], ["extract"], ["extract", "x.wav"], ["info"], ["fetch"], ["list", "--extra"],
      ["extract", "x", "-u", "fbank", "-o", "y", "--dtype", "int8"],
      ["extract", "x", "-u", "fbank", "-o", "y", "--batch-seconds", "0"]],
 )  # fmt: skip
@@ -190,12 +192,52 @@ def test_plugins_are_not_asked_for_a_built_in_command(monkeypatch: pytest.Monkey
 # list, info, fetch, doctor --------------------------------------------------------------------------------------------
 
 
-def test_list_shows_name_family_class_and_availability() -> None:
+def test_list_groups_names_by_family_and_says_what_is_here() -> None:
     lines = call("list").output.splitlines()
-    assert lines[0].split() == ["name", "family", "class", "available", "note"]
-    fbank = next(line for line in lines if line.startswith("fbank "))
-    assert fbank.split()[:4] == ["fbank", "fbank", "hubcore_fbank.upstream:FbankUpstream", "yes"]
-    assert [line.split()[0] for line in lines[2:]] == [entry.name for entry in current_registry().entries]
+    assert lines[0].split() == ["name", "size", "parameters", "cached", "note"]
+    assert lines.index("fbank (hubcore_fbank.upstream:FbankUpstream)") < lines.index(next(x for x in lines if " linear " in x))
+    cells = {line.split()[0]: line.split() for line in lines if line.startswith("  ")}
+    assert cells.keys() == {entry.name for entry in current_registry().entries}
+    assert cells["wav2vec2_base_960"][1:6] == ["906.5", "MiB", "94.4", "M", "no"] and cells["fbank"][1:4] == ["-"] * 3
+    assert cells["wav2vec2_tiny_prompts"][5] == "yes"
+
+
+def test_list_never_cuts_a_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    monkeypatch.setattr(table, "sys", SimpleNamespace(stdout=SimpleNamespace(isatty=lambda: True)))
+    lines = call("list").output.splitlines()
+    assert {entry.name for entry in current_registry().entries} == {x.split()[0] for x in lines if x.startswith("  ")}
+    assert any(line.endswith("...") for line in lines)
+
+
+def test_list_filters_by_pattern_by_family_and_by_what_is_here() -> None:
+    def names(*filters: str) -> set[str]:
+        return {row["name"] for row in json.loads(call("list", "--json", *filters).output)}
+
+    assert names("xls_r_*", "wav2vec2") == {"xls_r_300m", "xls_r_1b", "xls_r_2b", "wav2vec2_base_960"}
+    assert names("--family", "fbank", "m*") == {"mel", "mfcc"}
+    assert {"wav2vec2_tiny_prompts", "fbank"} < names("--cached") and "xls_r_2b" not in names("--cached")
+    assert "The nearest are wav2vec2" in call("list", "wav2vec3").output and call("list", "--family", "hubret").exit_code == 2
+
+
+def test_a_cached_file_and_a_whole_model_on_the_hub_are_here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HUBCORE_CACHE", str(tmp_path))
+    snapshot = tmp_path / "hub" / "models--TencentGameMate--chinese-hubert-base"
+    commit = "1" * 40
+    for file, size in (("config.json", 2), ("pytorch_model.bin", 40)):
+        path = snapshot / "snapshots" / commit / file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(bytes(size))
+    (snapshot / "refs").mkdir()
+    (snapshot / "refs" / "main").write_text(commit)
+    pinned = current_registry().find("cvhubert").card.sources[0].uri
+    record_pin(pinned, "a" * 64, 7)
+    (tmp_path / "files").mkdir()
+    (tmp_path / "files" / f"sha256-{'a' * 64}").write_bytes(bytes(7))
+    rows = {row["name"]: row for row in json.loads(call("list", "--json", "--family", "hubert").output)}
+    assert (rows["chinese_hubert_base"]["cached"], rows["chinese_hubert_base"]["size"]) == (True, 42)
+    assert (rows["cvhubert"]["cached"], rows["cvhubert"]["size"]) == (True, 7)
+    assert rows["hubert_base"]["cached"] is False and rows["hubert_base"]["size"] > 10**9
 
 
 def test_list_json_is_the_same_for_programs() -> None:
@@ -215,13 +257,10 @@ def test_list_marks_what_is_unavailable_or_contested(monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("HUBCORE_REGISTRY", str(user))
     result = call("list")
     assert result.exit_code == 0
-    lines = {line.split()[0]: line for line in result.output.splitlines()[2:]}
+    lines = {line.split()[0]: line for line in result.output.splitlines() if line.startswith("  ")}
     assert "duplicate: claimed by hubcore and user" in lines["hubcore:fbank"]
     assert "duplicate: claimed by hubcore and user" in lines["user:fbank"]
-    assert (
-        " no " in lines["whale"]
-        and "unavailable: no distribution that is installed and enabled provides the family 'whale'" in lines["whale"]
-    )
+    assert "unavailable: no distribution that is installed and enabled provides the family 'whale'" in lines["whale"]
     assert "mfcc" in lines
     doctor = call("doctor")
     assert doctor.exit_code == 1

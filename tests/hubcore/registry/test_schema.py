@@ -89,6 +89,7 @@ good_cards = st.fixed_dictionaries(
     {"upstream": filled, "license": filled},
     optional={
         "config": filled,
+        "parameters": st.integers(0, 10**15),
         "sources": st.lists(good_sources, max_size=2),
         "options": st.dictionaries(filled, plain, max_size=3),
         "training_data": filled,
