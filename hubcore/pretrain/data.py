@@ -20,7 +20,7 @@ from torch import Tensor
 
 from hubcore.audio import load_audio
 from hubcore.corpus.manifest import read_manifest
-from hubcore.errors import AudioError, HubcoreError, OptionError
+from hubcore.errors import AudioError, HubcoreError, OptionError, nearest_hint
 from hubcore.pretrain.objective import Batch
 from hubcore.pretrain.seeds import derive_seed
 from hubcore.text import printable
@@ -224,13 +224,14 @@ class BatchReader:
     """Supervision of each utterance, by its key."""
     seed: int = 0
     """Seed of random crops."""
+    exclude: frozenset[str] = frozenset()
+    """Keys of utterances that are left out."""
 
     def load(self, place: Place, indices: Sequence[int]) -> Loaded:
         """One batch; an utterance that cannot be read is left out of it, and reported."""
         read: list[tuple[Utterance, Tensor, Any]] = []
         failed: dict[str, str] = {}
-        for index in indices:
-            item = self.utterances[index]
+        for item in self.named(indices):
             try:
                 wav = load_audio(item.path, self.sample_rate)
                 if len(wav) != item.samples:
@@ -248,6 +249,10 @@ class BatchReader:
         guides = [guide for _, _, guide in read] if self.guidance is not None else None
         batch = Batch(wavs, [item.key for item, _, _ in read], starts, guides)
         return Loaded(batch, 0 if stand_in else sum(map(len, wavs)), failed, stand_in)
+
+    def named(self, indices: Sequence[int]) -> list[Utterance]:
+        """The utterances of a batch, without those that are left out."""
+        return [item for item in map(self.utterances.__getitem__, indices) if item.key not in self.exclude]
 
     def _guide(self, item: Utterance) -> Any:
         """Supervision of an utterance; where it can be compared with the audio's length, it is."""
@@ -310,6 +315,19 @@ def read_ahead(reader: BatchReader, places: Iterator[tuple[Place, tuple[int, ...
         finally:
             for future in ahead:
                 future.cancel()
+
+
+def check_excluded(exclude: Sequence[str], *corpora: Corpus) -> None:
+    """Raises `OptionError` unless each excluded key is of an utterance, and some utterances of each corpus are left."""
+    listed = {item.key for corpus in corpora for item in (*corpus.utterances, *corpus.too_short)}
+    unknown = next((key for key in exclude if key not in listed), None)
+    if unknown is not None:
+        raise OptionError(
+            f"data.exclude names {printable(unknown)}, which no manifest lists. {nearest_hint(unknown, list(listed))}",
+            fix="Write its path as the manifest does.",
+        )
+    if any({item.key for item in corpus.utterances} <= set(exclude) for corpus in corpora):
+        raise OptionError("data.exclude leaves no utterance of a manifest.", fix="Shorten it.")
 
 
 def check_guidance(utterances: Sequence[Utterance], guidance: Mapping[str, Any] | None) -> None:

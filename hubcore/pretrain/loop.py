@@ -31,7 +31,7 @@ from hubcore.pretrain.checkpoints import (
 )
 from hubcore.pretrain.data import Loaded, Place, read_ahead
 from hubcore.pretrain.metrics import Journal, Window, describe_row, rounded, run_figures
-from hubcore.pretrain.monitor import Monitor, why_not_finite, why_scale_collapsed
+from hubcore.pretrain.monitor import Monitor, why_not_finite, why_scale_collapsed, why_too_many_skipped
 from hubcore.pretrain.objective import Objective
 from hubcore.pretrain.prepare import Prepared, prepare
 from hubcore.pretrain.processes import Processes, warn_of_restarts
@@ -111,6 +111,7 @@ class _Run:
         self.figures = run_figures(prepared.objective_class.figures)
         self.window, self.monitor = Window(), Monitor(self.recipe.monitor, self.figures)
         self.unreadable: dict[str, str] = {}
+        self.skipped = 0
         self.journal: Journal | None = None
         self.signal: int | None = None
         self.corpus = prepared.train.corpus.fingerprint()
@@ -156,7 +157,7 @@ class _Run:
             raise OptionError(
                 f"the training manifests are not those that {printable(self.folder)} began with: files were added, removed, or "
                 "changed their length. A run resumes only with the same data.",
-                fix="Restore the manifests, or choose another --out, with --init.",
+                fix="Restore the manifests, and leave files out with data.exclude; or choose another --out, with --init.",
             )
         restore(found, stepper.objective, stepper.optimizer, stepper.names)
         stepper.load_scaler_state(state["scaler"])
@@ -165,6 +166,7 @@ class _Run:
         self.window = Window(state["window"])
         self.monitor = Monitor(self.recipe.monitor, self.figures, state["monitor"])
         self.unreadable, self.init = dict(state["unreadable"]), str(state["init"])
+        self.skipped = int(state.get("skipped", 0))
         before, now = int(state["micro_batches"]), self._group
         if before != now:
             self._say("an update has %d micro-batches now and had %d before, so the loss curve bends here", now, before)
@@ -244,11 +246,16 @@ class _Run:
             raise _Stop(f"interrupted at update {self.update}, which is saved. To resume: {command}")
 
     def _check(self, done: Updated) -> None:
-        """Stops where an update was impossible."""
+        """Counts an update that was impossible; stops where too many were."""
         if done.broken:
-            data = self.prepared.train
-            keys = [data.corpus.utterances[items[0]].key for _, items in data.epochs.take(self.place, self._group)]
-            raise _Stop(f"{why_not_finite(self.update, done.loss, done.grad_norm, keys)} {self._kept()}")
+            data, limit = self.prepared.train, self.recipe.monitor.max_skipped
+            batches = data.epochs.take(self.place, self._group)
+            keys = [item.key for place in done.suspects for item in data.reader.named(batches[place][1])]
+            why = why_not_finite(self.update, done.loss, done.grad_norm, keys)
+            self.skipped += 1
+            if self.skipped > limit:
+                raise _Stop(f"{why} {why_too_many_skipped(self.skipped, limit)} {self._kept()}")
+            self._say("%s", why, level=logging.WARNING)
         if done.overflow and done.scale < SMALLEST_SCALE:
             raise _Stop(f"{why_scale_collapsed(self.update, done.scale)} {self._kept()}")
 
@@ -257,6 +264,7 @@ class _Run:
         self.window.add(done.batches)
         self.window.put("grad_norm", done.grad_norm, 1.0 if done.sample_size else 0.0)
         self.window.count("overflows", done.overflow)
+        self.window.count("skipped", done.broken)
         self.window.count("without_targets", done.sample_size == 0)
         if done.sample_size == 0:
             self._say("update %d has no targets, so it changes nothing", self.update, level=logging.WARNING)
@@ -340,6 +348,7 @@ class _Run:
             "window": self.window.state(),
             "monitor": self.monitor.state(),
             "unreadable": self.unreadable,
+            "skipped": self.skipped,
             "init": self.init,
             "corpus": self.corpus,
             "world_size": self.processes.world,

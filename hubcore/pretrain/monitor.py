@@ -7,6 +7,10 @@ from typing import Any
 
 from hubcore.pretrain.objective import Figure
 from hubcore.pretrain.recipe import MonitorSection
+from hubcore.text import printable
+
+_NAMED = 64
+"""Utterances that a message names; a micro-batch rarely has more."""
 
 
 class Monitor:
@@ -58,10 +62,24 @@ def why_not_finite(update: int, loss: float, grad_norm: float, keys: list[str]) 
         >>> why_not_finite(7, float("nan"), 1.0, ["a.flac"])[:40]
         'the loss is nan at update 7 (gradient no'
     """
+    more = f" and {len(keys) - _NAMED} more" if len(keys) > _NAMED else ""
     return (
-        f"the loss is {loss:g} at update {update} (gradient norm {grad_norm:g}); its batches begin with {', '.join(keys[:3])}. "
-        "The update would have made every weight useless, so it was not made. The usual causes are a learning rate that is too "
-        "high and a file with broken audio. Lower optimization.lr, use optimization.clip_norm, or look at these files."
+        f"the loss is {loss:g} at update {update} (gradient norm {grad_norm:g}), so that update was not made. It would have "
+        f"learnt from {', '.join(map(printable, keys[:_NAMED]))}{more}."
+    )
+
+
+def why_too_many_skipped(skipped: int, limit: int) -> str:
+    """The message where too many updates had to be left out.
+
+    Example:
+        >>> why_too_many_skipped(11, 10)[:40]
+        '11 updates had to be left out, and monit'
+    """
+    return (
+        f"{skipped} updates had to be left out, and monitor.max_skipped is {limit}. The usual causes are a learning rate that "
+        "is too high and a file with broken audio. Lower optimization.lr, use optimization.clip_norm, or leave files out with "
+        "data.exclude, which may change when you resume."
     )
 
 

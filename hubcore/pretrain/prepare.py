@@ -13,7 +13,7 @@ import torch
 from hubcore.errors import OptionError, PluginError, UnknownUpstreamError
 from hubcore.fields import build
 from hubcore.loading import import_class
-from hubcore.pretrain.data import BatchReader, Corpus, Cropping, Epochs, check_guidance, read_corpus
+from hubcore.pretrain.data import BatchReader, Corpus, Cropping, Epochs, check_excluded, check_guidance, read_corpus
 from hubcore.pretrain.objective import Objective
 from hubcore.pretrain.objectives import find_objective
 from hubcore.pretrain.recipe import Recipe, plain_values
@@ -88,10 +88,13 @@ def prepare(recipe: Recipe) -> Prepared:
         check_guidance(corpus.utterances, guidance)
         lengths = [min(item.samples, data.max_samples or item.samples) for item in corpus.utterances]
         epochs = Epochs(lengths, seed=recipe.run.seed, max_samples_per_batch=data.max_samples_per_batch)
-        reader = BatchReader(corpus.utterances, rate, cropping, guidance=guidance, seed=recipe.run.seed)
+        reader = BatchReader(
+            corpus.utterances, rate, cropping, guidance=guidance, seed=recipe.run.seed, exclude=frozenset(data.exclude)
+        )
         return Data(corpus, reader, epochs)
 
-    train = read(data.train)
+    train, valid = read(data.train), read(data.valid) if data.valid else None
+    check_excluded(data.exclude, train.corpus, *([valid.corpus] if valid else []))
     if train.corpus.too_short:
         count, names = len(train.corpus.too_short), [printable(item.key) for item in train.corpus.too_short[:_SHOWN]]
         more = ", ..." if count > _SHOWN else ""
@@ -107,7 +110,7 @@ def prepare(recipe: Recipe) -> Prepared:
         config,
         rate,
         train,
-        read(data.valid) if data.valid else None,
+        valid,
     )
 
 

@@ -25,7 +25,7 @@ from hubcore.version import VERSION
 
 RECIPE = "recipe.yaml"
 _HARMLESS = re.compile(
-    r"name|run\.(?!seed)\w+|monitor\.\w+|data\.(workers|train|valid|max_unreadable)|optimization\.(max_updates|accumulate)"
+    r"name|run\.(?!seed)\w+|monitor\.\w+|data\.(workers|train|valid|exclude|max_unreadable)|optimization\.(max_updates|accumulate)"
 )
 """Keys that may change where a run resumes; the files in the training manifests are compared with the checkpoint's."""
 
@@ -113,7 +113,7 @@ def check_same_recipe(run: Path, recipe: Recipe) -> list[str]:
         raise OptionError(
             f"{printable(run)} holds a run of another recipe: {'; '.join(wrong)}. When you resume, you may change only "
             "settings that do not affect the updates already done: max_updates, accumulate, run.* but the seed, monitor.*, "
-            "where the same data are, and what is validated.",
+            "where the same data are, data.exclude, and what is validated.",
             fix="Choose another --out, perhaps with --init from this run.",
         )
     return [text for key, text in changed.items() if key != "name"]

@@ -45,6 +45,8 @@ class DataSection:
     """Longer utterances are cropped to this, at a new place each epoch. fairseq: `task.max_sample_size`."""
     workers: Count = 2
     """Threads that read audio ahead; 0 reads when it is needed. fairseq: `dataset.num_workers`."""
+    exclude: tuple[str, ...] = ()
+    """Utterances that are not learnt from, by their paths below the manifest's root; may change where a run resumes."""
     max_unreadable: Count = 100
     """Files that may turn out unreadable or changed before the run stops."""
 
@@ -129,10 +131,13 @@ class RunSection:
 class MonitorSection:
     """Limits of a collapse: a figure beyond its limit at `patience` rows in a row, after `grace_updates`."""
 
+    max_skipped: Count = 10
+    """Updates that may be left out because their loss or gradient is no number. (Overflows of fp16 are not among them.)"""
+
     grace_updates: Count = 2000
     """Updates that may look like anything."""
     patience: Count = 5
-    """Rows in a row; 0 turns the watch off, except for losses that are not finite."""
+    """Rows in a row; 0 turns the watch off, except for `max_skipped`."""
     min_perplexity: float = 0.0
     """Lowest perplexity of the codes that counts as alive, summed over groups; 0 for no limit."""
     min_accuracy: float = 0.0

@@ -57,8 +57,14 @@ class Updated:
 
     @property
     def broken(self) -> bool:
-        """True if the loss or its gradient is not a number, although nothing is scaled."""
+        """True if the loss or its gradient is not a number, so that weights stayed as they were; not if fp16 overflowed."""
         return not self.overflow and not (math.isfinite(self.loss) and math.isfinite(self.grad_norm))
+
+    @property
+    def suspects(self) -> list[int]:
+        """Places of the micro-batches that may have broken it: those whose own loss is no number; all if there is none."""
+        lost = [batch.place for batch in self.batches if not math.isfinite(batch.total)]
+        return lost or [batch.place for batch in self.batches]
 
 
 class _Answering(nn.Module):
@@ -165,7 +171,8 @@ class Stepper:
                 self.optimizer.step()
             return norm, False
         before = self._scaler.get_scale()
-        self._scaler.step(self.optimizer)
+        if finite or not math.isfinite(norm):  # with a norm that is no number it takes no step, but notes the overflow
+            self._scaler.step(self.optimizer)
         self._scaler.update()
         return norm, self._scaler.get_scale() < before
 

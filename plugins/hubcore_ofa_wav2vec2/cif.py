@@ -54,7 +54,7 @@ def fire(
 
     Args:
         frames: `(N, C)`.
-        alpha: `(N,)`, not negative.
+        alpha: `(N,)`, not negative; one that is NaN or infinite makes its outputs NaN.
         lengths: frames of each utterance.
         beta: the mass of one output.
         tail: "drop", "keep", or "partial" (the tail as it is, unscaled, whatever its mass).
@@ -69,6 +69,7 @@ def fire(
     """
     if tail not in get_args(Tail) or not beta > 0:
         raise OptionError(f"tail is {tail!r} and beta {beta}. tail must be one of {', '.join(get_args(Tail))}, beta above 0.")
+    frames, alpha = without_nan(frames, alpha)
     wide = torch.float32 if alpha.device.type == "mps" else torch.float64
     sums = [_snapped(part.cumsum(0), beta) for part in torch.split(alpha.to(wide), list(lengths))]
     upper = torch.cat(sums)  # (N,) where each frame's interval ends
@@ -109,6 +110,19 @@ def fire(
         starts = torch.cat([utterance_ends.new_zeros(1), utterance_ends[:-1]])[: len(utterance_ends)]
         spans.append(torch.stack([starts, utterance_ends], dim=-1))
     return Fired(torch.cat(kept).to(frames.dtype), counts, torch.cat(spans), mass)
+
+
+def without_nan(frames: Tensor, alpha: Tensor) -> tuple[Tensor, Tensor]:
+    """Frames and weights; a frame whose weight is no number weighs 1 and is no number itself, so that nothing hides it.
+
+    Example:
+        >>> without_nan(torch.ones(2, 1), torch.tensor([float("nan"), 0.5]))[1].tolist()
+        [1.0, 0.5]
+    """
+    known = alpha.isfinite()
+    if bool(known.all()):
+        return frames, alpha
+    return frames.masked_fill(~known[..., None], float("nan")), alpha.masked_fill(~known, 1.0)
 
 
 def _offsets(lengths: Sequence[int]) -> list[int]:

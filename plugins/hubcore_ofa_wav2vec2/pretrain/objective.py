@@ -15,7 +15,7 @@ from torch import Tensor
 from hubcore.errors import OptionError
 from hubcore.pretrain.objective import Batch, Figure, Losses, Term
 from hubcore_ofa_wav2vec2.checkpoint import READER
-from hubcore_ofa_wav2vec2.cif import fire, integrate_and_fire
+from hubcore_ofa_wav2vec2.cif import fire, integrate_and_fire, without_nan
 from hubcore_ofa_wav2vec2.config import CONFIGS, OfaWav2Vec2Config
 from hubcore_ofa_wav2vec2.lambd import check_lambd, mix
 from hubcore_ofa_wav2vec2.model import OfaWav2Vec2Model, build_model
@@ -111,7 +111,9 @@ class OfaWav2Vec2Pretraining(Wav2Vec2Pretraining):
             mixed = alpha.double()
         if self.config.compat == "original":
             # Every utterance gets as many frames as the longest; what they hold beyond their own is left-over mass, or zeros.
-            rows = integrate_and_fire(stack_rows(features, frames), stack_rows(mixed, frames), tail="partial").cif_out
+            rows = integrate_and_fire(
+                *(stack_rows(part, frames) for part in without_nan(features, mixed)), tail="partial"
+            ).cif_out
             compressed, lengths = rows.flatten(0, 1), [rows.shape[1]] * len(frames)
         else:
             fired = fire(features, mixed, frames)
@@ -133,7 +135,7 @@ class OfaWav2Vec2Pretraining(Wav2Vec2Pretraining):
         """Adds what guides alpha to the losses and the figures."""
         config, count = self.config, len(alpha)
         ratio = torch.stack([part.float().mean() for part in mixed])  # (B,)
-        cardinality = segmentation = frame = alpha[0].sum() * 0
+        cardinality = segmentation = frame = torch.cat(alpha).sum() * 0  # no number where alpha is none
         if config.cardinality_weight > 0:
             off = ratio - config.target_ratio
             # The original compares the mean of the batch, so that utterances may make up for each other.

@@ -8,7 +8,9 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import soundfile
 import torch
 import yaml
 
@@ -190,13 +192,64 @@ def test_fp16_that_never_fits_stops(lab: Lab, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_a_loss_that_is_no_number_stops_before_it_does_harm(lab: Lab) -> None:
-    outcome = go(lab, "objective.nan_at=6")
+    outcome = go(lab, "objective.nan_at=6", "monitor.max_skipped=0")
     assert (outcome.status, outcome.update) == ("stopped", 6)
     assert "the loss is nan at update 6" in outcome.message and ".wav" in outcome.message
+    assert "1 updates had to be left out, and monitor.max_skipped is 0" in outcome.message
     assert "The checkpoint of update 4 is kept" in outcome.message
     assert [row["update"] for row in trained(lab)] == [1, 2, 3, 4, 5, 6]
     weights = hub.load("wav2vec2", checkpoint=lab.folder / "run").state_dict()  # type: ignore[attr-defined]
     assert all(bool(value.isfinite().all()) for value in weights.values())
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+def test_an_update_that_is_no_number_is_left_out_and_counted(
+    lab: Lab, precision: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hubcore.pretrain.steps._FIRST_SCALE", 2.0**-5)
+    options = ("objective.nan_at=2", "optimization.max_updates=4", "data.valid=[]", "run.save_every=1", "run.keep_last=9")
+    assert go(lab, *options, f"optimization.precision={precision}").status == "finished"
+    left_out = "overflows" if precision == "fp16" else "skipped"
+    assert [row[left_out] for row in trained(lab)] == [0, 0, 1, 0]
+    assert ("the loss is nan at update 2" in caplog.text) == (precision != "fp16")
+    folder = lab.folder / "run/checkpoints"
+    before, at, after = ((folder / f"update_{n:08}/model.safetensors").read_bytes() for n in (2, 3, 4))
+    assert before == at != after
+
+
+def poison(lab: Lab, name: str = "05.wav") -> str:
+    """Makes the samples of a file so large that its features are no numbers."""
+    samples = soundfile.info(lab.folder / "train" / name).frames
+    soundfile.write(lab.folder / "train" / name, np.full(samples, 1e30, np.float32), 16000, subtype="FLOAT")
+    return name
+
+
+def test_a_run_that_one_file_stops_goes_on_without_it(lab: Lab) -> None:
+    name = poison(lab)
+    common = ("data.valid=[]", "optimization.max_updates=24", "monitor.max_skipped=1")
+    stopped = go(lab, *common)
+    assert stopped.status == "stopped" and "2 updates had to be left out" in stopped.message
+    _, _, named = stopped.message.partition("learnt from ")
+    assert name in named and 2 <= named.count(".wav") <= 6, "all of its micro-batch, and no other"
+    assert go(lab, *common, f"data.exclude=[{name}]").status == "finished"
+    assert sum(row["skipped"] for row in trained(lab)) == 1 and {row["unreadable"] for row in trained(lab)} == {0}
+
+
+def test_updates_that_were_left_out_are_counted_over_a_resume(lab: Lab) -> None:
+    poison(lab)
+    common = ("data.valid=[]", "monitor.max_skipped=1")
+    whole = go(lab, *common, "optimization.max_updates=60", out="whole")
+    first = next(row["update"] for row in trained(lab, "whole") if row["skipped"])
+    assert go(lab, *common, f"optimization.max_updates={first}").status == "finished"
+    parts = go(lab, *common, "optimization.max_updates=60")
+    assert (parts.status, parts.update) == (whole.status, whole.update) == ("stopped", whole.update)
+
+
+def test_an_excluded_file_must_be_one_and_some_must_be_left(lab: Lab) -> None:
+    with pytest.raises(OptionError, match=r"data.exclude names 0f.wav, which no manifest lists.*"):
+        go(lab, "data.exclude=[0f.wav]")
+    with pytest.raises(OptionError, match="leaves no utterance"):
+        go(lab, f"data.exclude=[{', '.join(f'{n:02}.wav' for n in range(4))}]")
 
 
 def test_a_collapse_stops_with_what_was_seen(lab: Lab) -> None:

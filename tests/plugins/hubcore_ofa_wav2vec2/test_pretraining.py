@@ -20,6 +20,7 @@ from hubcore.checkpoints import open_checkpoint
 from hubcore.checkpoints.native import write_native
 from hubcore.corpus import read_manifest
 from hubcore.errors import ExtractionError, OptionError
+from hubcore.pretrain import pretrain, read_recipe
 from hubcore.pretrain.objective import Batch, Losses
 from hubcore_ofa_wav2vec2 import CONFIGS
 from hubcore_ofa_wav2vec2.checkpoint import NAMES, READER
@@ -315,6 +316,49 @@ def test_a_batch_of_nothing_but_short_audio_has_no_targets() -> None:
     assert losses.sample_size == 0
     losses.total.backward()
     assert all(p.grad is None or not p.grad.any() for p in objective.parameters())
+
+
+# Numbers that are none ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("compat", ["exact", "original"])
+@pytest.mark.parametrize("mixing", [True, False])
+@pytest.mark.parametrize("poison", ["samples", "weights"])
+def test_alpha_that_is_no_number_gives_a_loss_that_is_none(compat: str, mixing: bool, poison: str) -> None:
+    objective = gold_objective(segmentation_weight=0.0, frame_weight=0.0, compat=compat).train()
+    objective.model.mixing = mixing
+    wavs = [wav[:16000].clone() for wav in gold_wavs()[1:]]
+    if poison == "samples":
+        wavs[0].fill_(1e30)
+    else:  # features are numbers then
+        torch.nn.init.constant_(objective.model.alpha_predictor.conv.bias, float("nan"))  # type: ignore[arg-type,union-attr]
+    losses = objective(Batch(wavs), update=0, seed=0)
+    assert not torch.isfinite(losses.total)
+    losses.total.backward()
+
+
+def test_features_of_audio_that_is_too_loud_are_no_numbers_and_no_crash() -> None:
+    upstream = hub.load("ofa_wav2vec2", checkpoint=gold_file("ofa_tiny.pt"))
+    loud, plain = torch.full((16000,), 1e30), gold_wavs()[1][:16000]
+    both, alone = upstream([loud, plain]), upstream([plain])
+    assert bool(both.hidden_states[1][0, : both.lengths[0]].isnan().all())
+    assert torch.equal(both.lengths[1:], alone.lengths)
+    assert (both.hidden_states[1][1, : alone.lengths[0]] - alone.hidden_states[1][0]).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+def test_a_run_of_too_high_a_rate_ends_with_its_reason(tmp_path: Path, precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hubcore.pretrain.steps._FIRST_SCALE", 1e-3)
+    dataset = GOLD / "ofa_dataset"
+    lines = (dataset / "manifest/aligned.tsv").read_text().splitlines()
+    (tmp_path / "train.tsv").write_text("\n".join([str(dataset / "LibriSpeech"), *lines[1:]]) + "\n")
+    roots = f"data.segments=[{dataset / 'pseudo/alpha'}, {dataset / 'pseudo/boundaries'}]"
+    rate = ("optimization.lr=1e4", "optimization.warmup_updates=0", f"optimization.precision={precision}")
+    data = (f"data.train={tmp_path / 'train.tsv'}", roots, "data.min_samples=2000", "data.workers=0")
+    outcome = pretrain(read_recipe("ofa_tiny", [*data, *rate, "run.device=cpu"]), tmp_path / "run")
+    assert outcome.status == "stopped"
+    reason = "fp16 overflows" if precision == "fp16" else "11 updates had to be left out"
+    assert reason in outcome.message and "Lower optimization.lr" in outcome.message
 
 
 # Weights to start from ------------------------------------------------------------------------------------------------
