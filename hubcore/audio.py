@@ -1,8 +1,9 @@
 """Audio files as waveforms: `load_audio`, `probe`, `find_audio`. Decoding is libsndfile's, resampling is soxr's.
 
-Nothing is passed over in silence: a file that is cut off, empty, or not finite is an `AudioError` that names it, and a
-resampling or an averaging of channels is logged once. libsndfile reads a WAV file that was cut in half as a shorter WAV
-file; `shortage` reads the few header bytes that tell the difference. Shapes: `T` samples, `C` channels.
+Nothing is passed over in silence: a file that is cut off, joined to another, empty, or not finite is an `AudioError` that
+names it, and a resampling or an averaging of channels is logged once. libsndfile reads a WAV file that was cut in half as a
+shorter WAV file, and of joined files the first; `shortage` and `unread` compare what a header says with what is there.
+Shapes: `T` samples, `C` channels.
 """
 
 from __future__ import annotations
@@ -12,12 +13,11 @@ import logging
 import mmap
 import os
 import stat
-import struct
 import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 import soundfile
@@ -26,6 +26,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from hubcore.audio_headers import (
+    begins_audio,
+    fill_in,
+    kind_of,
+    mpeg_samples,
+    mpeg_with_length,
+    shortage,
+    stated_frames,
+    unread,
+)
 from hubcore.errors import AudioError
 from hubcore.text import printable
 
@@ -41,14 +51,12 @@ _LONGEST_NAME = 300
 _ABSURD_FRAMES = 1 << 40
 """libsndfile's way to say that a FLAC stream does not state its length is a number far above this."""
 
-_STREAMED = 0x7FFF0000
-"""Sizes from here on are what programs write that cannot go back and fill in the true one (ffmpeg, sox into a pipe)."""
-_OGG_PAGE = 65307
-"""The largest Ogg page in bytes."""
 _MP3_FRAME = 1152
+_CANCELLED = 0.01
+"""Share of the energy of channels that averaging leaves at least, compared with unrelated ones; less is opposite phase."""
 
 _log = logging.getLogger("hubcore.audio")
-_said: set[tuple[str, int, int]] = set()
+_said: set[tuple[object, ...]] = set()
 _said_lock = threading.Lock()
 
 
@@ -85,15 +93,15 @@ def load_audio(path: str | os.PathLike[str], sample_rate: int = 16000) -> Tensor
     """The waveform of a file: `(T,)` float32, one channel, at `sample_rate` Hz, full scale being 1.0.
 
     Any rate is resampled (soxr, quality HQ) and any number of channels averaged; each is logged once in a process, as a
-    warning of the logger `hubcore.audio`, since either may not be what was meant. Integers are divided by their full
-    scale, floats are taken as they are.
+    warning of the logger `hubcore.audio`, since either may not be what was meant. Channels that cancel each other are told
+    file by file. Integers are divided by their full scale, floats are taken as they are.
 
     Args:
         path: any file that libsndfile reads (WAV, FLAC, OGG, MP3, AIFF, ...).
         sample_rate: the rate wanted, in Hz.
 
     Raises:
-        AudioError: missing, a directory, not audio, empty, cut off, damaged, NaN or infinite; it names the file.
+        AudioError: missing, a directory, not audio, empty, cut off, joined, damaged, NaN or infinite; it names the file.
 
     Example:
         >>> import soundfile, tempfile, pathlib
@@ -105,7 +113,7 @@ def load_audio(path: str | os.PathLike[str], sample_rate: int = 16000) -> Tensor
     if not _LOWEST_RATE <= sample_rate <= _HIGHEST_RATE:
         what = f"sample_rate is {sample_rate}. It must be a rate in Hz from {_LOWEST_RATE} to {_HIGHEST_RATE}."
         raise AudioError(what, fix="Pass the upstream's own: model.sample_rate.")
-    with _opened(path) as (sound, info, exact):
+    with _opened(path, whole=True) as (sound, info, exact):
         samples = _decode(sound, info, exact)
     bad = np.flatnonzero(~np.isfinite(samples))
     if len(bad):
@@ -114,11 +122,10 @@ def load_audio(path: str | os.PathLike[str], sample_rate: int = 16000) -> Tensor
             fix="Repair the audio, or leave the file out.",
         )
     if info.channels > 1:
-        averaging = f"averaging {info.channels} channels to one; the first such file is {info.path}"
-        _say_once("channels", info.channels, 1, averaging)
+        _say_once(f"averaging {info.channels} channels to one; the first such file is {info.path}", info.channels)
     if info.sample_rate != sample_rate:
         resampling = f"resampling {info.sample_rate} Hz to {sample_rate} Hz (soxr HQ); the first such file is {info.path}"
-        _say_once("rate", info.sample_rate, sample_rate, resampling)
+        _say_once(resampling, info.sample_rate, sample_rate)
         samples = soxr.resample(samples, info.sample_rate, sample_rate, quality="HQ")
         if not len(samples):
             what = f"{info.path} has {info.frames} samples at {info.sample_rate} Hz, less than one at {sample_rate} Hz."
@@ -199,31 +206,47 @@ def _walk(folder: Path) -> Iterator[Path]:
 # Decoding ------------------------------------------------------------------------------------------------------------
 
 
+class _Bytes(mmap.mmap):
+    """A file's bytes, which a decoder may read in its place; what is written to them never reaches the file."""
+
+    def seek(self, *where: Any) -> None:
+        """Moves to a byte, or stays if there is none, as decoders look beyond the end."""
+        with contextlib.suppress(ValueError):
+            super().seek(*where)
+
+
 @contextlib.contextmanager
-def _opened(path: str | os.PathLike[str]) -> Iterator[tuple[soundfile.SoundFile, AudioInfo, bool]]:
-    """A decoder, its checked header, and whether the header's length is exact."""
+def _opened(path: str | os.PathLike[str], *, whole: bool = False) -> Iterator[tuple[soundfile.SoundFile, AudioInfo, bool]]:
+    """A decoder, its checked header, and whether the header's length is exact; `whole` if all of it is to be decoded."""
     name = printable(path)
-    with _open_regular(path, name) as file:
+    with contextlib.ExitStack() as stack:
+        file = stack.enter_context(_open_regular(path, name))
         if os.fstat(file.fileno()).st_size == 0:
             raise AudioError(f"{name} is empty, 0 bytes.", fix="Fetch it again.")
-        missing = shortage(file)
+        with _reaching(path, "read"):
+            data = stack.enter_context(_Bytes(file.fileno(), 0, access=mmap.ACCESS_COPY))
+        streamed = fill_in(data)
         try:
-            # By descriptor, since then the content alone decides the format and names need not be UTF-8. The descriptor's
-            # own position counts; a seek of the buffered file may not move it.
-            os.lseek(file.fileno(), 0, os.SEEK_SET)
-            sound = soundfile.SoundFile(file.fileno(), closefd=False)
+            # By descriptor, since then the content alone decides the format and names need not be UTF-8.
+            sound = stack.enter_context(soundfile.SoundFile(data if streamed else file.fileno(), closefd=False))
         except (soundfile.SoundFileError, TypeError, ValueError, OSError) as error:
-            if missing:
-                raise _cut_off(name, missing) from error
+            known = kind_of(data)
+            if known:
+                raise AudioError(f"{name} is {known[0]}.", fix=known[1]) from error
+            _check_length(name, data, whole)
             what = f"{name} cannot be opened as audio: {_reason(error)} libsndfile does not read its content or its header."
             raise AudioError(what, fix="Convert it to WAV or FLAC, or leave it out.") from error
-        with sound:
-            counted = mpeg_samples(file) if sound.format == "MP3" else None
-            frames = sound.frames if counted is None else counted
-            _check_header(name, sound, frames, missing)
-            seconds = frames / sound.samplerate
-            info = AudioInfo(name, seconds, sound.samplerate, sound.channels, frames, sound.format)
-            yield sound, info, counted is None
+        _check_length(name, data, whole)
+        counted = mpeg_samples(data) if sound.subtype == "MPEG_LAYER_III" else None
+        if whole and counted is not None and counted > sound.frames:
+            sound = stack.enter_context(soundfile.SoundFile(mpeg_with_length(data)))
+        frames = stated_frames(data, sound.frames) if counted is None else counted
+        _check_header(name, sound, frames)
+        if streamed:
+            _say_once(f"{name} does not state its length, as a stream; it is read to its end, {frames} samples", name)
+        seconds = frames / sound.samplerate
+        info = AudioInfo(name, seconds, sound.samplerate, sound.channels, frames, sound.format)
+        yield sound, info, counted is None
 
 
 def _open_regular(path: str | os.PathLike[str], name: str) -> BinaryIO:
@@ -250,9 +273,24 @@ def _reaching(path: str | os.PathLike[str], done: str = "reached") -> Iterator[N
         raise AudioError(what, fix="Check the spelling, and the permissions of it and its folders.") from error
 
 
-def _check_header(name: str, sound: soundfile.SoundFile, frames: int, missing: str | None) -> None:
+def _check_length(name: str, data: mmap.mmap, whole: bool) -> None:
+    """Raises `AudioError` if a file holds less or more audio than it says."""
+    missing, more = shortage(data), unread(data, whole=whole)
     if missing:
         raise _cut_off(name, missing)
+    if more is None:
+        return
+    count = len(data) - more
+    if begins_audio(data[more : more + 4]):
+        what = f"{name} is several files joined into one: the last {count} bytes, from byte {more} on, would not be read."
+        fix = f"Take it apart: `head -c {more} IN` gives the first, `tail -c +{more + 1} IN` the rest."
+    else:
+        what = f"{name} says that its samples end at byte {more}, but {count} bytes follow that are no metadata."
+        fix = "If they are audio, `sox --ignore-length IN OUT.wav` reads them too; if not, cut them off."
+    raise AudioError(what, fix=fix)
+
+
+def _check_header(name: str, sound: soundfile.SoundFile, frames: int) -> None:
     if frames <= 0:
         raise AudioError(f"{name} has a header and no samples.", fix="Leave it out.")
     if frames > _ABSURD_FRAMES:
@@ -266,10 +304,15 @@ def _check_header(name: str, sound: soundfile.SoundFile, frames: int, missing: s
 def _decode(sound: soundfile.SoundFile, info: AudioInfo, exact: bool) -> NDArray[np.float32]:
     """`(T,)` samples, the mean of the channels, at the file's own rate."""
     blocks: list[NDArray[np.float32]] = []
+    before = after = 0.0  # energy of the channels and of their mean
+    length = max(1, min(_BLOCK // info.channels, sound.frames))
     try:
-        while len(block := sound.read(max(1, _BLOCK // info.channels), dtype="float32", always_2d=True)):  # (T, C)
+        while len(block := sound.read(length, dtype="float32", always_2d=True)):  # (T, C)
             with np.errstate(invalid="ignore", over="ignore"):
                 blocks.append(block[:, 0] if info.channels == 1 else block.mean(axis=1, dtype=np.float32))
+            if info.channels > 1:
+                before += float(np.vdot(block, block))
+                after += float(np.vdot(blocks[-1], blocks[-1]))
     except (soundfile.SoundFileError, RuntimeError, ValueError) as error:
         what = f"{info.path} is damaged: its {info.frames} samples could not all be decoded. {_reason(error)}"
         raise AudioError(what, fix="Fetch or make it again.") from error
@@ -277,7 +320,10 @@ def _decode(sound: soundfile.SoundFile, info: AudioInfo, exact: bool) -> NDArray
     # A count of MPEG frames may differ from what is decoded by a first frame that refers to audio before the file.
     if count < info.frames - (0 if exact else 2 * _MP3_FRAME):
         raise _cut_off(info.path, f"{info.frames} samples are promised, {count} could be decoded")
-    return np.concatenate(blocks)
+    if after < _CANCELLED * before / info.channels**2:
+        _say_once(f"{info.path} has channels that cancel each other when averaged; use one of them alone", info.path, "phase")
+    samples = np.concatenate(blocks)
+    return samples[: info.frames] if exact else samples
 
 
 def _cut_off(name: str, missing: str) -> AudioError:
@@ -298,167 +344,10 @@ def _reason(error: Exception) -> str:
     return f"{text.strip().rstrip('.') or type(error).__name__}."
 
 
-def _say_once(what: str, found: int, wanted: int, message: str) -> None:
+def _say_once(message: str, *about: object) -> None:
+    """Logs a message, unless one about the same was logged before."""
     with _said_lock:
-        new = (what, found, wanted) not in _said
-        _said.add((what, found, wanted))
+        new = about not in _said
+        _said.add(about)
     if new:
         _log.warning("%s", message)
-
-
-# Length --------------------------------------------------------------------------------------------------------------
-
-
-def shortage(file: BinaryIO) -> str | None:
-    """Says in half a sentence how much is missing at the end of an audio file; None if nothing is known to be missing.
-
-    Args:
-        file: opened for binary reading and seekable; its position is moved.
-
-    Example:
-        >>> import io
-        >>> header = b"RIFF" + (36 + 100).to_bytes(4, "little") + b"WAVEfmt " + (16).to_bytes(4, "little") + bytes(16)
-        >>> shortage(io.BytesIO(header + b"data" + (100).to_bytes(4, "little") + bytes(60)))
-        'its header promises 100 bytes of samples, but it has 60'
-    """
-    size = file.seek(0, os.SEEK_END)
-    file.seek(0)
-    head = file.read(1024)
-    if head[:4] == b"OggS":
-        return _ogg_shortage(file, size)
-    span = _data_span(file, head)
-    if span is None:
-        return None
-    start, promised = span
-    there = max(0, size - start)
-    if promised <= there:
-        return None
-    return f"its header promises {promised} bytes of samples, but it has {there}"
-
-
-def _data_span(file: BinaryIO, head: bytes) -> tuple[int, int] | None:
-    """Offset of the samples and their number of bytes, as the header states them; None if it does not."""
-    form, kind = head[:4], head[8:12]
-    if form in (b"RIFF", b"RIFX") and kind == b"WAVE":
-        return _known(_find_chunk(file, 12, b"data", "<I" if form == b"RIFF" else ">I", align=2))
-    if form in (b"RF64", b"BW64") and head[12:16] == b"ds64" and len(head) >= 36:
-        found = _find_chunk(file, 12, b"data", "<I", align=2)
-        return found and (found[0], struct.unpack("<Q", head[28:36])[0])
-    if form == b"FORM" and kind in (b"AIFF", b"AIFC", b"8SVX", b"16SV"):
-        return _known(_find_chunk(file, 12, b"SSND" if kind.startswith(b"AIF") else b"BODY", ">I", align=2))
-    if form == b"caff":
-        found = _find_chunk(file, 8, b"data", ">q", align=1)
-        return found if found and found[1] >= 0 else None
-    if head[:16] == b"riff\x2e\x91\xcf\x11\xa5\xd6\x28\xdb\x04\xc1\x00\x00":
-        name = b"data\xf3\xac\xd3\x11\x8c\xd1\x00\xc0\x4f\x8e\xdb\x8a"
-        return _find_chunk(file, 40, name, "<Q", align=8, counted=24)
-    if form in (b".snd", b"dns.") and len(head) >= 12:
-        return _known(struct.unpack(">II" if form == b".snd" else "<II", head[4:12]))
-    return _sphere_span(head) if head[:7] == b"NIST_1A" else None
-
-
-def _known(span: tuple[int, ...] | None) -> tuple[int, int] | None:
-    return (span[0], span[1]) if span and 0 < span[1] < _STREAMED else None
-
-
-def _find_chunk(file: BinaryIO, at: int, name: bytes, size: str, *, align: int, counted: int = 0) -> tuple[int, int] | None:
-    """Start and size of the first chunk called `name`, walking the chunks from byte `at`.
-
-    Args:
-        file: the file.
-        at: where the first chunk begins.
-        name: that of the chunk, as long as all names.
-        size: how a size is stored after a name, for `struct`.
-        align: of what number of bytes each chunk is a multiple.
-        counted: bytes of a chunk's header that are part of its size.
-    """
-    header = len(name) + struct.calcsize(size)
-    end = file.seek(0, os.SEEK_END)
-    for _ in range(10_000):
-        file.seek(at)
-        raw = file.read(header)
-        if len(raw) < header:
-            return None
-        length: int = struct.unpack(size, raw[len(name) :])[0] - counted
-        if raw[: len(name)] == name:
-            return at + header, length
-        at += header + length + -length % align
-        if length < 0 or at >= end:
-            return None
-    return None
-
-
-def _sphere_span(head: bytes) -> tuple[int, int] | None:
-    """The samples of a NIST Sphere file, whose header is lines of `name -type value`."""
-    lines = [line.split() for line in head.decode("ascii", "replace").splitlines()]
-    values = {parts[0]: parts[2] for parts in lines if len(parts) == 3}
-    try:
-        count, width = int(values["sample_count"]), int(values["sample_n_bytes"])
-        return int(lines[1][0]), count * width * int(values.get("channel_count", "1"))
-    except (KeyError, ValueError, IndexError):
-        return None
-
-
-def _ogg_shortage(file: BinaryIO, size: int) -> str | None:
-    """Says in half a sentence what the last Ogg page lacks; None if it is whole and marked as the last one."""
-    file.seek(max(0, size - 2 * _OGG_PAGE))
-    tail = file.read()
-    at = tail.rfind(b"OggS\x00")
-    page = tail[at:] if at >= 0 else b""
-    if len(page) < 27 or len(page) < 27 + page[26] or len(page) < 27 + page[26] + sum(page[27 : 27 + page[26]]):
-        return "its last page is cut off"
-    if not page[5] & 4:
-        return "its last page is not marked as the end of the stream"
-    return None
-
-
-def mpeg_samples(file: BinaryIO) -> int | None:
-    """The number of samples per channel in an MPEG layer III file that does not state it; None if it states it.
-
-    Such a file (no Xing, Info or VBRI record) makes decoders guess from the bit rate of the first frame, which may
-    be wrong by any factor. This counts the frames, reading the whole file.
-
-    Args:
-        file: a real file opened for binary reading.
-    """
-    if os.fstat(file.fileno()).st_size == 0:
-        return None
-    with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        at = 0
-        if data[:3] == b"ID3" and len(data) >= 10:
-            at = 10 + (data[6] << 21 | data[7] << 14 | data[8] << 7 | data[9])
-        total = 0
-        while at + 4 <= len(data):
-            frame = _mpeg_frame(data[at : at + 4])
-            if frame is None:
-                at = data.find(b"\xff", at + 1)
-                if at < 0:
-                    break
-                continue
-            length, samples = frame
-            start = data[at : at + 64]
-            if not total and any(tag in start for tag in (b"Xing", b"Info", b"VBRI")):
-                return None
-            total += samples
-            at += length
-    return total or None
-
-
-_BIT_RATES = {
-    1: (0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320),
-    2: (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
-}
-"""kbit/s of layer III, for MPEG version 1, and 2 or 2.5."""
-_SAMPLE_RATES = {3: (44100, 48000, 32000), 2: (22050, 24000, 16000), 0: (11025, 12000, 8000)}
-"""Hz, by the version bits of a frame header."""
-
-
-def _mpeg_frame(header: bytes) -> tuple[int, int] | None:
-    """Length in bytes and samples of the layer III frame with this 4-byte header; None if it is no such header."""
-    version, layer = header[1] >> 3 & 3, header[1] >> 1 & 3
-    rate, frequency, padding = header[2] >> 4, header[2] >> 2 & 3, header[2] >> 1 & 1
-    if header[0] != 0xFF or header[1] < 0xE0 or version == 1 or layer != 1 or rate in (0, 15) or frequency == 3:
-        return None
-    samples = _MP3_FRAME if version == 3 else _MP3_FRAME // 2
-    bits = _BIT_RATES[1 if version == 3 else 2][rate] * 1000
-    return samples // 8 * bits // _SAMPLE_RATES[version][frequency] + padding, samples
