@@ -172,7 +172,7 @@ def _check_card(exam: Examination, card: Card, entry: Entry, cls: type[Any] | No
         names = {card.name, *card.aliases}
         others = [e for e in current_registry().entries if e.owner == entry.owner or not names & {e.name, *e.aliases}]
         for found in check_card(card, Registry(others)):
-            exam.finding(found.what, getattr(found, "fix", ""), (found.file, found.line), owner=entry.owner)
+            exam.finding(found.what, found.fix, (found.file, found.line), owner=entry.owner)
 
 
 def _why_not_built(exam: Examination, entry: Entry, cls: type[Any] | None) -> str | None:
