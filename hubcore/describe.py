@@ -210,7 +210,8 @@ def named_configs(family: Family) -> tuple[dict[str, Any] | None, str | None]:
         True
     """
     try:
-        configs = getattr(importlib.import_module(family.module.partition(".")[0]), "CONFIGS", None)
+        package = family.module.rpartition(".")[0] or family.module
+        configs = getattr(importlib.import_module(package), "CONFIGS", None)
         return (None if configs is None else {str(name): configs[name] for name in configs}), None
     except (Exception, SystemExit) as error:  # a broken plugin must not keep `info` from saying the rest
         return None, _cannot_be_asked(error)

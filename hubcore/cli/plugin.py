@@ -12,7 +12,8 @@ import click
 _NEW = """\b
 Example:
   hubcore plugin new my_model
-  hubcore plugin new my_model --dir ~/src"""
+  hubcore plugin new my_model --dir ~/src
+  hubcore plugin new --package acme_ssl --family vowels --family nasals"""
 _CHECK = """\b
 Example:
   hubcore plugin check hubcore-my-model
@@ -25,22 +26,28 @@ def command() -> None:
 
 
 @command.command("new", epilog=_NEW)
-@click.argument("name")
+@click.argument("name", required=False)
+@click.option("--package", metavar="PACKAGE", help="Instead of NAME: a package for several families, each given by --family.")
+@click.option("--family", "families", multiple=True, metavar="NAME", help="A family of PACKAGE; may be repeated.")
 @click.option(
     "--dir", "folder", type=click.Path(path_type=Path), default=Path(), show_default="this folder", help="Where to make it."
 )
-def new(name: str, folder: Path) -> None:
+def new(name: str | None, package: str | None, families: tuple[str, ...], folder: Path) -> None:
     """Write a complete package hubcore-NAME: a small working upstream, its cards, its tests.
 
-    Existing files are never overwritten.
+    Nothing that is there is ever overwritten.
     """
     from hubcore.scaffold import new_plugin
 
-    made = new_plugin(name, os.path.expanduser(folder))
+    if (name is None) == (package is None) or (package is None) == bool(families):
+        raise click.UsageError("Give NAME, or --package with at least one --family.")
+    made = new_plugin(str(package if name is None else name), os.path.expanduser(folder), families=families)
     count = sum(path.is_file() for path in made.rglob("*"))
+    first = families[0] if families else name
     click.echo(f"{count} files written to {made}. Next:\n")
-    click.echo(f"  cd {shlex.quote(str(made))}\n  pip install -e '.[test]'\n  pytest\n  hubcore info {name}")
-    click.echo(f"\nYour model goes into {made / f'hubcore_{name}' / 'model.py'}; docs/write_a_plugin.md goes through it.")
+    click.echo(f"  cd {shlex.quote(str(made))}\n  pip install -e '.[test]'\n  pytest\n  hubcore info {first}")
+    models = made / (f"{package}/*" if package else f"hubcore_{name}") / "model.py"
+    click.echo(f"\nYour model goes into {models}; docs/write_a_plugin.md goes through it.")
 
 
 @command.command("check", epilog=_CHECK)

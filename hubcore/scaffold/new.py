@@ -9,7 +9,7 @@ import keyword
 import re
 import struct
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from string import Template
 
@@ -26,42 +26,47 @@ _TEMPLATES = Path(__file__).parent / "files"
 _WEIGHTS = Path(__file__).parent / "untrained.safetensors"
 
 
-def new_plugin(name: str, folder: str | Path = ".") -> Path:
-    """The folder `hubcore-NAME` of a new plugin, written into `folder` whole or not at all.
+def new_plugin(name: str, folder: str | Path = ".", *, families: Sequence[str] = ()) -> Path:
+    """The folder of a new plugin, written into `folder` whole or not at all.
 
     Args:
-        name: of the family: lower-case letters, digits and single underscores, beginning with a letter.
+        name: of the family: lower-case letters, digits and single underscores, beginning with a letter. Its package is
+            `hubcore_NAME`. With `families`, the name of a package that holds a folder for each of them.
         folder: where to make it; it must exist.
+        families: names of several families that come in one distribution.
 
     Raises:
-        OptionError: the name cannot be one, or is taken; the message says by what. Or the folder exists already.
+        OptionError: a name cannot be one, or is taken; the message says by what. Or the folder exists already.
 
     Example:
         >>> import tempfile
         >>> made = new_plugin("acoustic", tempfile.mkdtemp())
         >>> made.name, sorted(path.name for path in (made / "hubcore_acoustic").glob("*.py"))[:3]
         ('hubcore-acoustic', ['__init__.py', 'checkpoint.py', 'components.py'])
+        >>> made = new_plugin("acme_ssl", tempfile.mkdtemp(), families=["vowels", "nasals"])
+        >>> made.name, sorted(path.name for path in (made / "acme_ssl").iterdir())
+        ('acme-ssl', ['__init__.py', 'nasals', 'py.typed', 'vowels'])
     """
-    check_name(name)
-    distribution, package = f"hubcore-{name.replace('_', '-')}", f"hubcore_{name}"
-    folder = Path(folder)
+    top = name if families else f"hubcore_{name}"
+    for family in families or [name]:
+        check_name(family)
+    _check_package(top)
+    distribution, folder = top.replace("_", "-"), Path(folder)
     target = folder / distribution
     if not folder.is_dir():
         raise OptionError(f"{folder} is not a folder. The plugin is made inside an existing folder. Make it, or name another.")
     if target.exists() or target.is_symlink():
         raise OptionError(f"{target} exists already. Nothing in it was changed. Choose another name or --dir, or move it.")
-    words = {
-        "name": name,
-        "package": package,
-        "distribution": distribution,
-        "prefix": "".join(part.capitalize() for part in name.split("_")),
-        "hubcore_version": VERSION,
-    }
+    words = [_words(family, top, f"{top}.{family}" if families else top) for family in dict.fromkeys(families or [name])]
     try:
         # Made beside its place, so that the last step is one rename, and a crash leaves nothing under the plugin's name.
         with tempfile.TemporaryDirectory(prefix=f".{distribution}.", dir=folder) as temporary:
             made = Path(temporary, distribution)
-            _write(made, words)
+            for one in words:
+                _write(made, {**one, **{key: "\n".join(word[key] for word in words) for key in ("upstreams", "registries")}})
+            if families:
+                (made / top / "__init__.py").write_text('"""Speech upstreams for hubcore."""\n', encoding="utf-8")
+                (made / top / "py.typed").touch()
             made.rename(target)
     except OSError as error:
         raise OptionError(
@@ -71,15 +76,45 @@ def new_plugin(name: str, folder: str | Path = ".") -> Path:
     return target
 
 
+def _words(family: str, top: str, package: str) -> dict[str, str]:
+    """What the templates leave open."""
+    prefix = "".join(part.capitalize() for part in family.split("_"))
+    return {
+        "name": family,
+        "top": top,
+        "package": package,
+        "place": package.replace(".", "/"),
+        "distribution": top.replace("_", "-"),
+        "prefix": prefix,
+        "hubcore_version": VERSION,
+        "upstreams": f'{family} = "{package}.upstream:{prefix}Upstream"',
+        "registries": f'{family} = "{package}:registry.yaml"',
+    }
+
+
 def _write(made: Path, words: Mapping[str, str]) -> None:
     """Fills in every template, and signs the weights."""
     for template in sorted(_TEMPLATES.rglob("*.in")):
         relative = template.relative_to(_TEMPLATES).with_suffix("").as_posix()
-        path = made / relative.replace("__package__", words["package"]).replace("__name__", words["name"])
+        path = made / relative.replace("__package__", words["place"]).replace("__name__", words["name"])
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(Template(template.read_text(encoding="utf-8")).substitute(words), encoding="utf-8", newline="\n")
-    weights = made / words["package"] / "bundled/untrained.safetensors"
+    weights = made / words["place"] / "bundled/untrained.safetensors"
     weights.write_bytes(_signed(_WEIGHTS.read_bytes(), f"{words['prefix']}Upstream"))
+
+
+def _check_package(package: str) -> None:
+    """Raises `OptionError` unless a new package may have this name."""
+    if not _NAME.fullmatch(package):
+        raise OptionError(f"the package {package!r} cannot be one. It has a-z, 0-9 and single _ between them. Try 'acme_ssl'.")
+    try:
+        there = importlib.util.find_spec(package)
+    except (ImportError, ValueError):
+        there = None
+    if there is not None:
+        owners = importlib.metadata.packages_distributions().get(package, ["nobody known"])
+        whose = f"the package {package}, which is installed here (from {', '.join(sorted(set(owners)))})"
+        raise OptionError(f"the name {package.removeprefix('hubcore_')!r} is taken by {whose}. Choose another name.")
 
 
 def check_name(name: str) -> None:
@@ -126,13 +161,6 @@ def _owner(name: str) -> str | None:
     # Names of upstreams are attributes of the hub, and these are its own.
     if name in vars(hub) or name in ("hubcore", "user"):
         return f"hubcore itself, as hub.{name}" if name in vars(hub) else "hubcore itself, as the owner of names"
-    try:
-        there = importlib.util.find_spec(f"hubcore_{name}")
-    except (ImportError, ValueError):
-        there = None
-    if there is not None:
-        owners = importlib.metadata.packages_distributions().get(f"hubcore_{name}", ["nobody known"])
-        return f"the package hubcore_{name}, which is installed here (from {', '.join(sorted(set(owners)))})"
     return None
 
 

@@ -13,7 +13,9 @@ import pytest
 import yaml
 
 from hubcore import hub
+from hubcore.cards.checking import check_card
 from hubcore.errors import OptionError
+from hubcore.registry.names import current_registry
 from hubcore.registry.reading import read_registry
 from hubcore.scaffold import new, new_plugin
 from tests.conftest import Installer
@@ -27,6 +29,13 @@ call = partial(command, "plugin", "new")
 
 def contents(folder: Path) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def ruff_has_nothing_to_say(folder: Path) -> None:
+    for arguments in (["check"], ["format", "--check"]):
+        command = [sys.executable, "-m", "ruff", *arguments, "--no-cache", "."]
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
 
 
 # What is written ------------------------------------------------------------------------------------------------------
@@ -53,7 +62,7 @@ def test_the_package_is_complete_and_the_next_commands_are_printed(tmp_path: Pat
     assert f"{len(files)} files written to {made}" in result.output
     for line in (f"cd {made}", "pip install -e '.[test]'", "pytest", "hubcore info two_words"):
         assert f"\n  {line}\n" in result.output
-    assert b"class TwoWordsUpstream(UpstreamBase):" in files["hubcore_two_words/upstream.py"]
+    assert b"class TwoWordsUpstream(EncoderUpstream):" in files["hubcore_two_words/upstream.py"]
     (card,), broken = read_registry(made / "hubcore_two_words/registry.yaml")
     assert not broken and card.name == "two_words_untrained" and card.aliases == ("two_words",)
     assert yaml.safe_load(files[".github/workflows/test.yml"])["jobs"]["test"]["steps"]
@@ -67,18 +76,14 @@ def test_no_placeholder_is_left(tmp_path: Path) -> None:
 
 
 def test_every_template_uses_known_words_only() -> None:
-    words = {"name", "package", "distribution", "prefix", "hubcore_version"}
+    words = {*new._words("a", "b", "c")}
     for path in (Path(new.__file__).parent / "files").rglob("*.in"):
         assert {name for _, a, b, _ in Template.pattern.findall(path.read_text()) for name in (a, b) if name} <= words, path
 
 
 @pytest.mark.parametrize("name", [SHORTEST, LONGEST])
 def test_ruff_has_nothing_to_say_whatever_the_name(name: str, tmp_path: Path) -> None:
-    made = new_plugin(name, tmp_path)
-    for arguments in (["check"], ["format", "--check"]):
-        command = [sys.executable, "-m", "ruff", *arguments, "--no-cache", "."]
-        done = subprocess.run(command, cwd=made, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stdout + done.stderr
+    ruff_has_nothing_to_say(new_plugin(name, tmp_path))
 
 
 def test_it_loads_and_its_weights_are_what_its_script_makes(
@@ -117,7 +122,7 @@ def test_a_checkpoint_of_another_shape_is_refused(install: Installer, tmp_path: 
     bundled = made / "hubcore_acoustic/bundled/untrained.safetensors"
     with pytest.raises(CheckpointLayoutError, match="Leave config= out"):
         package.AcousticUpstream.from_checkpoint(bundled, config="base")
-    with pytest.raises(OptionError, match=r"kernel is 4\. It must be odd"):
+    with pytest.raises(OptionError, match="kernel must be odd"):
         package.AcousticUpstream.from_config("tiny", kernel=4)
     from safetensors.torch import load_file, save_file
 
@@ -127,6 +132,42 @@ def test_a_checkpoint_of_another_shape_is_refused(install: Installer, tmp_path: 
         package.AcousticUpstream.from_checkpoint(tmp_path / "cut.safetensors")
     with pytest.raises(MissingWeightsError, match=r"lacks the weight blocks\.0\.out\.bias"):
         package.AcousticUpstream.from_checkpoint(tmp_path / "cut.safetensors", config="tiny")
+
+
+# Several families -----------------------------------------------------------------------------------------------------
+
+
+def test_several_families_in_one_distribution(install: Installer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    result = call("--package", "acme_ssl", "--family", "vowels", "--family", "nasals", "--dir", tmp_path)
+    assert result.exit_code == 0 and "hubcore info vowels" in result.output, result.output
+    made = tmp_path / "acme-ssl"
+    ruff_has_nothing_to_say(made)
+    points = (
+        '[project.entry-points."hubcore.upstreams"]\n'
+        'vowels = "acme_ssl.vowels.upstream:VowelsUpstream"\nnasals = "acme_ssl.nasals.upstream:NasalsUpstream"\n\n',
+        '[project.entry-points."hubcore.registries"]\n'
+        'vowels = "acme_ssl.vowels:registry.yaml"\nnasals = "acme_ssl.nasals:registry.yaml"\n\n',
+    )
+    assert all(text in (made / "pyproject.toml").read_text() for text in points)
+    monkeypatch.syspath_prepend(str(made))
+    cards = made / "acme_ssl/nasals/registry.yaml"
+    cards.write_text(cards.read_text() + "  typo: {upstream: nasals, config: bse, license: unknown}\n")
+    install("acme-ssl", entry_points="".join(points).replace('project.entry-points."', "").replace('"', ""))
+    assert {type(hub.load(name)).__module__ for name in ("vowels", "nasals")} == {
+        "acme_ssl.vowels.upstream",
+        "acme_ssl.nasals.upstream",
+    }
+    (finding,) = check_card(current_registry().find("typo").card, current_registry())  # type: ignore[arg-type]
+    assert "'nasals' has no config called 'bse'" in finding.what
+
+
+def test_a_package_and_its_families_go_together(tmp_path: Path) -> None:
+    for wrong in ([], ["one", "--package", "acme"], ["--package", "acme"], ["one", "--family", "two"]):
+        result = call(*wrong, "--dir", tmp_path)
+        assert result.exit_code == 2 and "Give NAME, or --package with at least one --family." in result.stderr
+    assert "the package 'Acme' cannot be one" in call("--package", "Acme", "--family", "vowels", "--dir", tmp_path).stderr
+    assert "is taken by the package json" in call("--package", "json", "--family", "vowels", "--dir", tmp_path).stderr
+    assert not [*tmp_path.iterdir()]
 
 
 # Names ----------------------------------------------------------------------------------------------------------------
