@@ -23,6 +23,7 @@ from hubcore.checkpoints.layouts import open_checkpoint
 from hubcore.checkpoints.runs import read_state
 from hubcore.errors import CheckpointError, CheckpointLayoutError, UnsafeCheckpointError
 from hubcore_wav2vec2 import Wav2Vec2Upstream
+from tests.faults.fuzz_configs import run
 from tests.gold import gold_file
 from tests.paths import DATA
 
@@ -202,6 +203,12 @@ def test_paths_that_share_their_parts_are_charged_for() -> None:
     tree = [Opaque("pathlib", "PosixPath", args=parts) for _ in range(500)]
     with cheap_and_ours(UnsafeCheckpointError):
         plain(tree)
+
+
+@pytest.mark.slow
+def test_random_changes_of_the_configs_of_every_layout_are_loaded_or_refused_by_our_errors() -> None:
+    found = run(mutations=200, seed=7)
+    assert found.wrong == [] and found.loaded > 20 and found.refused["CheckpointLayoutError"] > 20
 
 
 GEOMETRIES = {
