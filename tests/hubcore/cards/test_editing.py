@@ -94,7 +94,7 @@ def test_remove_says_where_a_name_stands(tmp_path: Path, monkeypatch: pytest.Mon
         {"sources": (Source("https://h/x", sha256="abc"),)},
         {"note": "\ud800"},
     ],
-    ids=str,
+    ids=lambda wrong: "-".join(wrong),
 )
 def test_a_card_that_would_not_be_valid_is_never_written(wrong: dict[str, Any], tmp_path: Path) -> None:
     with pytest.raises(RegistryError, match=r"Nothing was written\.") as caught:
