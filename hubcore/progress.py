@@ -1,4 +1,4 @@
-"""`Progress`: a bar on a terminal, a line now and then elsewhere. Imports nothing of the core."""
+"""`Progress`: a bar on a terminal, a line now and then elsewhere; `is_terminal`. Imports nothing of the core."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Progress:
         """Shows that `done` of `total` are done (None: nobody knows how many there are); `note` is added to it."""
         if self._quiet:
             return
-        if sys.stderr.isatty():
+        if is_terminal(sys.stderr):
             self._draw(done, total, note)
         elif self._say is not None:
             now = time.monotonic()
@@ -75,6 +75,19 @@ class Progress:
         if note:
             self._bar.set_postfix_str(note, refresh=False)
         self._bar.update(done - self._bar.n)
+
+
+def is_terminal(stream: object) -> bool:
+    """True if a standard stream is a terminal; it may be None, closed, or any object that a program put there.
+
+    Example:
+        >>> is_terminal(None), is_terminal(object())
+        (False, False)
+    """
+    try:
+        return bool(stream.isatty())  # type: ignore[attr-defined]
+    except (AttributeError, ValueError):  # ValueError: it is closed
+        return False
 
 
 def progress_line(label: str, done: int, total: int | None, speed: float, unit: str = "B", note: str = "") -> str:

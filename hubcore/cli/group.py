@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import logging
+import os
 import sys
 import traceback
 import warnings
@@ -53,6 +54,11 @@ class LazyGroup(click.Group):
         found = super().get_command(ctx, cmd_name)
         return found and _with_debug(found)
 
+    def main(self, *arguments: Any, **options: Any) -> Any:
+        """Runs the command line; standard streams that were closed before it started lead nowhere."""
+        _open_streams()
+        return super().main(*arguments, **options)
+
     def invoke(self, ctx: click.Context) -> Any:
         """Runs a command; an error that hubcore raised on purpose becomes one line and exit code 2."""
         handler = _EchoHandler()
@@ -79,6 +85,16 @@ class LazyGroup(click.Group):
         from hubcore.hooks import current_hooks
 
         self.commands.update(current_hooks().commands(COMMANDS))
+
+
+def _open_streams() -> None:
+    """Opens closed standard streams, as daemons have them: the next file opened would get their numbers, and what is printed."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            stream = open(os.devnull, "w" if number else "r")  # noqa: SIM115 - open as long as the process
+            setattr(sys, name, stream)
+            if stream.fileno() == number:  # the lowest free number, so mostly its own
+                os.set_inheritable(number, True)
 
 
 def _with_debug(command: click.Command) -> click.Command:

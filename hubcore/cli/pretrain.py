@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hubcore.cli.table import format_table
-from hubcore.progress import Progress
+from hubcore.progress import Progress, is_terminal
 from hubcore.text import format_bytes, format_duration, printable
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def _show(bar: Progress, status: Status) -> None:
     """A bar on a terminal; elsewhere a line for each row of metrics.jsonl."""
     note = f"{status.text}, {format_duration(status.seconds_left)} left"
     bar(status.update, status.max_updates, note)
-    if status.row and not sys.stderr.isatty():
+    if status.row and not is_terminal(sys.stderr):
         click.echo(f"update {status.update} of {status.max_updates}: {note}", err=True)
 
 

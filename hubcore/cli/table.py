@@ -7,6 +7,7 @@ import sys
 import unicodedata
 from collections.abc import Iterable, Sequence
 
+from hubcore.progress import is_terminal
 from hubcore.text import printable
 
 _GAP = "  "
@@ -40,7 +41,7 @@ def format_table(
     """
     table = [list(headers), *([_text(value) for value in row] for row in rows)]
     sizes = [max(_columns(row[i]) for row in table) for i in range(len(headers))]
-    if width is None and sys.stdout.isatty():
+    if width is None and is_terminal(sys.stdout):
         width = shutil.get_terminal_size().columns
     if width is not None:
         kept = set(whole)

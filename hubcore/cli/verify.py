@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from hubcore.cli.table import format_table
-from hubcore.progress import Progress
+from hubcore.progress import Progress, is_terminal
 from hubcore.text import printable
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def _verified(entries: list[tuple[str, Entry]]) -> list[Verification]:
         for name, entry in entries:
             progress(len(results), len(entries), name)
             results.append(verify_entry(entry, name))
-            if not sys.stderr.isatty():
+            if not is_terminal(sys.stderr):
                 click.echo(f"{len(results)} of {len(entries)}: {name}: {results[-1].verdict}", err=True)
     return results
 
@@ -85,7 +85,7 @@ def _download_lines() -> Iterator[None]:
     """Shows, where standard error is no terminal, the lines of the log that tell how far a download is."""
     logger = logging.getLogger("hubcore.checkpoints")
     level = logger.level
-    logger.setLevel(level if sys.stderr.isatty() else logging.INFO)
+    logger.setLevel(level if is_terminal(sys.stderr) else logging.INFO)
     try:
         yield
     finally:
