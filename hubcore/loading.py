@@ -33,6 +33,16 @@ _UPDATE = "Update or fix that distribution; `hubcore doctor` shows where it fail
 _NO_OPTIONS: Mapping[str, Any] = MappingProxyType({})
 
 
+@contextlib.contextmanager
+def on_cpu() -> Iterator[None]:
+    """Within it, and in a function that it decorates, tensors are made on the CPU, whatever default device was set."""
+    import torch
+
+    with contextlib.nullcontext() if torch.empty(0).device.type == "cpu" else torch.device("cpu"):
+        yield
+
+
+@on_cpu()
 def build_upstream(
     entry: Entry,
     checkpoint: str | os.PathLike[str] | None = None,
@@ -62,6 +72,7 @@ def build_upstream(
     return upstream.eval() if hasattr(upstream, "eval") else upstream
 
 
+@on_cpu()
 def load_checkpoint(
     cls: type[Any],
     found: Path | Source | Card,

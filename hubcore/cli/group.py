@@ -88,7 +88,7 @@ class LazyGroup(click.Group):
 
 
 def _open_streams() -> None:
-    """Opens closed standard streams, as daemons have them: the next file opened would get their numbers, and what is printed."""
+    """Opens standard streams that are closed, or the next files opened would get their numbers, and what is printed."""
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         if getattr(sys, name) is None:
             stream = open(os.devnull, "w" if number else "r")  # noqa: SIM115 - open as long as the process

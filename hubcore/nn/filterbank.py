@@ -123,7 +123,7 @@ class Filterbank(nn.Module):
         key = (frames.device, frames.dtype)
         if key not in self._constants:
             # Made in inference mode they would be unusable in a later call that needs gradients.
-            with torch.inference_mode(False):
+            with torch.inference_mode(False), torch.device("cpu"):  # whatever default device was set
                 self._constants[key] = _constants(self.config, frames.device, frames.dtype)
         return self._constants[key]
 

@@ -19,6 +19,7 @@ from typing import Any, Literal
 
 from hubcore.checkpoints.runs import read_state
 from hubcore.errors import CheckpointError, OptionError
+from hubcore.loading import on_cpu
 from hubcore.pretrain.checkpoints import (
     Found,
     hold_run,
@@ -76,6 +77,7 @@ class _Stop(Exception):  # noqa: N818 - it ends a run, and is no error of it
     """Ends a run early; the same in every process."""
 
 
+@on_cpu()
 def pretrain(recipe: Recipe, out: str | Path, *, init: str | None = None, report: Report | None = None) -> Outcome:
     """Runs a recipe, or resumes it where `out` holds checkpoints of it.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import logging
 import os
 import subprocess
 import sys
@@ -11,16 +10,19 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 from hubcore import files, hub
+from hubcore.audio import load_audio
+from hubcore.checkpoints import open_checkpoint
 from hubcore.extract import extract
 from hubcore.pretrain import pretrain, read_recipe
 from hubcore.tools.convert import convert
 from hubcore.tools.export import export
+from hubcore_wav2vec2 import Wav2Vec2Upstream
 from tests.faults.http_server import BODY, Answer
 from tests.faults.lab import a_lab
-from tests.hubcore.pretrain.conftest import Lab
-from tests.hubcore.pretrain.conftest import lab as lab
+from tests.hubcore.pretrain.conftest import Lab as Runs
 from tests.paths import REPOSITORY, SPEECH
 
 CLIP = SPEECH / "en_1.flac"
@@ -42,9 +44,9 @@ def no_sync(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("no_sync")
-def test_everything_is_written_where_nothing_can_be_synced(lab: Lab, caplog: pytest.LogCaptureFixture) -> None:
-    folder = lab.folder
-    outcome = pretrain(read_recipe(str(lab.recipe()), ["optimization.max_updates=4"]), folder / "run")
+def test_everything_is_written_where_nothing_can_be_synced(runs: Runs, caplog: pytest.LogCaptureFixture) -> None:
+    folder = runs.folder
+    outcome = pretrain(read_recipe(str(runs.recipe()), ["optimization.max_updates=4"]), folder / "run")
     upstream = hub.load(TINY)
     upstream.save_checkpoint(folder / "mine.safetensors")
     convert(str(folder / "mine.safetensors"), folder / "converted.safetensors")
@@ -83,7 +85,8 @@ def test_a_download_needs_no_standard_error(
 COMMANDS = """
 import sys
 from hubcore.cli import main
-for arguments, code in (["list"], 0), (["info", "nonsense"], 2), (["extract", sys.argv[1], "-u", "fbank", "-o", sys.argv[2]], 0):
+extract = ["extract", sys.argv[1], "-u", "fbank", "-o", sys.argv[2]]
+for arguments, code in (["list"], 0), (["info", "nonsense"], 2), (extract, 0):
     try:
         main(arguments)
     except SystemExit as end:
@@ -103,3 +106,52 @@ def test_commands_run_with_closed_streams(tmp_path: Path, closed: str) -> None:
     done = subprocess.run(shell, env=environment, cwd=REPOSITORY, check=False, timeout=100)
     assert done.returncode == 0, out.with_suffix(".txt").read_text()
     assert (out / "features/en_1.npy").is_file() and (out / "manifest.jsonl").is_file()
+
+
+# Defaults that other code has set -------------------------------------------------------------------------------------
+
+
+@pytest.fixture(params=["set_default_device", "with"])
+def other_default(request: pytest.FixtureRequest) -> Iterator[None]:
+    """The meta device stands for any other than the CPU."""
+    if request.param == "with":
+        with torch.device("meta"):
+            yield
+        return
+    torch.set_default_device("meta")
+    yield
+    torch.set_default_device(None)
+
+
+@pytest.mark.usefixtures("other_default")
+@pytest.mark.parametrize("name", ["fbank", TINY, "ofa_wav2vec2_tiny_prompts"])
+def test_a_default_device_changes_no_load_and_no_features(name: str) -> None:
+    wavs = [load_audio(CLIP), load_audio(CLIP)[:9000]]
+    with torch.device("cpu"):
+        expected = hub.load(name)(wavs)
+    for upstream in (hub.load(name), *([] if name == "fbank" else [Wav2Vec2Upstream.from_checkpoint(TINY)])):
+        out = upstream(wavs)
+        assert {state.device.type for state in (*out.hidden_states, out.lengths, out.frame_times())} == {"cpu"}
+    got = hub.load(name)(wavs)
+    assert all(torch.equal(a, b) for a, b in zip(got.hidden_states, expected.hidden_states, strict=True))
+
+
+@pytest.mark.usefixtures("other_default")
+def test_a_default_device_changes_no_reading_and_no_training(runs: Runs) -> None:
+    assert pretrain(read_recipe(str(runs.recipe()), ["optimization.max_updates=2"]), runs.folder / "run").update == 2
+    assert pretrain(read_recipe(str(runs.recipe()), ["optimization.max_updates=3"]), runs.folder / "run").update == 3
+    with open_checkpoint(runs.folder / "run") as checkpoint:
+        read = checkpoint.read(checkpoint.tensors)
+    assert {tensor.device.type for tensor in read.values()} == {"cpu"}
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_a_default_type_changes_no_load_and_no_features(dtype: torch.dtype) -> None:
+    wav = load_audio(CLIP)
+    expected = hub.load(TINY)([wav]).last_hidden_state
+    torch.set_default_dtype(dtype)
+    try:
+        got = hub.load(TINY)([wav]).last_hidden_state
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert got.dtype == torch.float32 and torch.equal(got, expected)

@@ -98,7 +98,7 @@ class CheckpointBytes:
         Elements outside that range are only read where the checksum needs them, and are not kept.
         """
         try:
-            tensor = torch.empty(last - first, dtype=dtype)
+            tensor = torch.empty(last - first, dtype=dtype, device="cpu")
         except (RuntimeError, MemoryError) as error:
             raise CheckpointError(
                 f"{span.name} does not fit in memory. It takes {(last - first) * dtype.itemsize} bytes. "
