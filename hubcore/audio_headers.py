@@ -1,4 +1,4 @@
-"""What audio files say of themselves, and whether it is true: `shortage`, `unread`, `stated_frames`, `filled_in`, `kind_of`.
+"""Headers of audio files compared with the files: `shortage`, `unread`, `stated_frames`, `filled_in`, `kind_of`.
 
 libsndfile believes a header. These functions compare it with the file: samples that are missing or that nothing would read, a
 length that was never filled in or includes the padding of a codec, and formats that are not read at all.
@@ -20,7 +20,7 @@ Data = bytes | mmap.mmap
 _LIMITS = {"I": (0x80000000, 0xFFFFFFFF), "Q": (2**63, 2**64 - 1), "q": (2**63 - 1,)}
 """Sizes up to 64 KiB below one of these, and 0, are what programs write that cannot go back and fill in the true one."""
 _TAGS = (b"ID3", b"TAG", b"APETAGEX", b"LYRICSBEGIN")
-"""How the titles and names begin that music players add to the end of any file."""
+"""First bytes of the titles and names that music players add to the end of any file."""
 _BEGINNINGS = (b"RIFF", b"RIFX", b"RF64", b"BW64", b"FORM", b"caff", b"riff", b".snd", b"dns.", b"NIST", b"data", b"SSND")
 _FLAC = b"fLaC\0\0\0\x22"
 _SECTOR = 4096
@@ -28,16 +28,16 @@ _SECTOR = 4096
 _OGG_PAGE = 65307
 """The largest Ogg page in bytes."""
 _W64_NAME = b"\xf3\xac\xd3\x11\x8c\xd1\x00\xc0\x4f\x8e\xdb\x8a"
-"""What follows the four letters in the name of a W64 chunk."""
+"""Bytes after the four letters in the name of a W64 chunk."""
 
 
 class _Chunks(NamedTuple):
-    """How a container spells its chunks: a name, a size, then the bytes."""
+    """Form of a container's chunks: a name, a size, then the bytes."""
 
     name: int
     """Bytes of a name."""
     size: str
-    """How a size is stored, for `struct`."""
+    """Format of a size, for `struct`."""
     align: int
     """Of what number of bytes each chunk is a multiple."""
     counted: int = 0
@@ -50,18 +50,18 @@ _W64 = _Chunks(16, "<Q", 8, counted=24)
 
 @dataclass(frozen=True)
 class _Span:
-    """Where a header says that the samples are."""
+    """Place of the samples, as a header states it."""
 
     start: int
     """Their first byte."""
     size: int
     """Their number of bytes, which may not be true."""
     field: int
-    """Where the header states that; -1 where it does so in words."""
+    """Byte at which the header states the size; -1 if it states it in words."""
     code: str
-    """How, for `struct`."""
+    """Format of that size, for `struct`."""
     after: _Chunks | None = None
-    """How what follows them is laid out; None where nothing should follow."""
+    """Form of the chunks after the samples; None if nothing should follow."""
     counted: int = 0
     """Bytes of the header that are part of the number stated."""
 
@@ -149,7 +149,7 @@ def stated_frames(data: Data, frames: int) -> int:
 
 
 def begins_audio(head: bytes) -> bool:
-    """Whether bytes are the beginning of an audio file.
+    """True if bytes are the beginning of an audio file.
 
     Example:
         >>> begins_audio(b"RIFF" + bytes(12)), begins_audio(bytes(16))
@@ -217,7 +217,7 @@ def _sphere_span(data: Data) -> _Span | None:
 
 
 def _is_unstated(data: Data, span: _Span) -> bool:
-    """Whether a header states no size, as those of streams that were never filled in."""
+    """True if a header states no size, as that of a stream that was never filled in."""
     if span.size <= 0:
         return _metadata_end(data, span.start, span.after) < len(data)
     limits = _LIMITS.get(span.code[-1:], ())
@@ -225,7 +225,7 @@ def _is_unstated(data: Data, span: _Span) -> bool:
 
 
 def _unread_after(data: Data, span: _Span) -> int | None:
-    """Where samples begin that follow those of which a header tells."""
+    """First byte of samples after those that the header states; None if there are none."""
     if _is_unstated(data, span):
         at = span.start + max(_LIMITS.get(span.code[-1:], (len(data),)))  # more than any header could state
         return at if at < len(data) else None
@@ -236,7 +236,7 @@ def _unread_after(data: Data, span: _Span) -> int | None:
 
 
 def _metadata_end(data: Data, at: int, chunks: _Chunks | None) -> int:
-    """Where from byte `at` on there are no more chunks, tags or padding; the end of the file where there is nothing else."""
+    """First byte from `at` on that is not part of chunks, tags or padding; the end of the file if there is none."""
     end = len(data)
     for name, start, size in _walk(data, at, chunks) if chunks else ():
         letters = name[:4]
@@ -268,7 +268,7 @@ def _last_ogg_page(data: Data) -> bytes:
 
 
 def _next_ogg(data: Data) -> int | None:
-    """Where streams begin after others have ended; those of one file begin together."""
+    """First byte of streams that begin after others have ended; those of one file begin together. None if there are none."""
     at, begun = 0, False
     while (at := data.find(b"OggS\0", at)) >= 0 and at + 27 <= len(data):
         first = bool(data[at + 5] & 2)
@@ -333,7 +333,7 @@ def _unstated_mpeg(data: Data) -> list[tuple[int, int, int]]:
 
 
 def _next_mpeg(data: Data) -> int | None:
-    """Where more frames follow than the record in the first one states."""
+    """First byte of frames beyond those that the record in the first one states; None if there are none."""
     frames = _mpeg_frames(data, 0, len(data))
     at, length, _ = next(frames, (0, 0, 0))
     count, size = _mpeg_record(data[at : at + length]) or (0, 0)
@@ -347,7 +347,7 @@ def _next_mpeg(data: Data) -> int | None:
 
 
 def _are_frames(data: Data, at: int) -> bool:
-    """Whether there are two frames at byte `at`, which may have a tag before them."""
+    """True if there are two frames at byte `at`, which may have a tag before them."""
     first, second = next(frames := _mpeg_frames(data, at, len(data)), None), next(frames, None)
     return bool(first and second and second[0] == sum(first[:2]) and (first[0] == at or data[at : at + 3] == b"ID3"))
 

@@ -30,7 +30,7 @@ class Finding:
     entry_point: str = ""
     """The entry point concerned, as `name = value (group)`."""
     traceback: tuple[str, ...] = ()
-    """The lines of the traceback, without frames of other people's code."""
+    """The lines of the traceback, without frames of other packages."""
     warning: bool = False
     """True if it harms without breaking, such as a slow import."""
     error: BaseException | None = field(default=None, compare=False, repr=False)

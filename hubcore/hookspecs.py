@@ -38,9 +38,9 @@ class Expectation:
     """
 
     sha256: str | None = None
-    """64 hex digits, published or of an earlier download here; None if nobody knows."""
+    """64 hex digits, published or of an earlier download here; None if unknown."""
     size: int | None = None
-    """Bytes, or None if nobody knows."""
+    """Bytes, or None if unknown."""
     name: str | None = None
     """The card's name; None where a user gave the address itself."""
     exclusive: bool = False

@@ -42,7 +42,7 @@ class Progress:
             self._bar.close()
 
     def __call__(self, done: int, total: int | None, note: str = "") -> None:
-        """Shows that `done` of `total` are done (None: nobody knows how many there are); `note` is added to it."""
+        """Shows that `done` of `total` are done (None: unknown); `note` is added to it."""
         if self._quiet:
             return
         if is_terminal(sys.stderr):

@@ -1,4 +1,4 @@
-"""One reader for every layout that speech checkpoints come in: `open_checkpoint` sniffs, nobody needs to say.
+"""One reader for every layout that speech checkpoints come in: `open_checkpoint` recognises it.
 
 | layout | recognised by | weights | config |
 |---|---|---|---|

@@ -1,4 +1,4 @@
-"""Whether what is installed works: `diagnose` looks at everything, `check_plugin` closely at one plugin. Imports no torch.
+"""Checks of the installation: `diagnose` checks everything, `check_plugin` one plugin in detail. Imports no torch.
 
 Metadata and cards are read here (`installed`). A plugin's code runs in a process of its own (`process` starts it,
 `examination` is what runs there), so that nothing that it does can reach this one.

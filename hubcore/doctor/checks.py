@@ -1,4 +1,4 @@
-"""What is examined of a plugin while its code runs: its classes, cards, upstreams, objectives and hooks."""
+"""Checks that run a plugin's code: its classes, cards, upstreams, objectives and hooks."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ from hubcore.registry.names import (
 )
 
 TORCH_SECONDS = 120.0
-"""How long torch's own import may take."""
+"""Longest time for torch's own import."""
 KIT_SECONDS = 1800.0
-"""How long the conformance kit may take."""
+"""Longest time for the conformance kit."""
 NOBODYS_URI = "hubcore-doctor://nothing/file"
-"""An address of a scheme that nobody has, for which `hubcore_fetch` must return None."""
+"""An address of an unknown scheme, for which `hubcore_fetch` must return None."""
 _REMOTE = re.compile(r"(?!package://)[\w+.-]+://")
 
 
@@ -59,7 +59,7 @@ def run(job: Mapping[str, Any]) -> None:
 
 
 def check_listing(exam: Examination) -> None:
-    """Whether listing names, the first thing that the process does, has imported anything of the plugin."""
+    """Checks that listing names, the first step of the process, has imported nothing of the plugin."""
     with exam.step("listing", "hub.list()") as seen:
         hub.list()
         suspects = exam.plugin.packages() | ({"torch"} if exam.job["conformance"] else set())
@@ -110,7 +110,7 @@ def _class(exam: Examination, family: Family, module: ModuleType, place: Place) 
 
 
 def _signature_faults(cls: type[Any]) -> Iterator[str]:
-    """What keeps a class from being called as the contract says."""
+    """Finds differences between a class's signatures and the contract."""
     for name in ("forward", "__call__"):
         # Not getattr: every class can be called itself, by what its metaclass has.
         if not any(callable(vars(base).get(name)) for base in cls.__mro__):
@@ -158,7 +158,7 @@ def _check_entry(exam: Examination, entry: Entry, cls: type[Any] | None, place: 
 
 
 def _check_card(exam: Examination, card: Card, entry: Entry, cls: type[Any] | None, place: Place) -> None:
-    """What is wrong with a card; that others have its names too is another step's."""
+    """Finds problems of a card, except names that others have too."""
     from hubcore.cards.checking import check_card
 
     configs, target = getattr(cls, "configs", None), entry.family.target if entry.family else ""
@@ -248,7 +248,7 @@ def _check_conformance(exam: Examination, title: str, upstream: Any, place: Plac
 
 
 def check_objective(exam: Examination, point: EntryPoint) -> None:
-    """What `hubcore pretrain` asks of a class before it trains it."""
+    """Checks a class as `hubcore pretrain` does before it trains it."""
     from hubcore.pretrain.objectives import objective_class
 
     with exam.step("objective", target_of(point)) as seen:
@@ -288,7 +288,7 @@ def check_hooks(exam: Examination, point: EntryPoint) -> None:
 
 
 def _takes_nobodys(hooks: Hooks) -> bool:
-    """Whether a plugin answers for an address of a scheme that nobody has."""
+    """True if a plugin answers for an address of an unknown scheme, which is wrong."""
     with tempfile.TemporaryDirectory() as folder:
         try:
             return hooks.fetch(NOBODYS_URI, Path(folder), True) is not None

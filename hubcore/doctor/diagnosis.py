@@ -31,7 +31,7 @@ class Diagnosis:
     """All that was found out."""
 
     findings: list[Finding]
-    """What is wrong."""
+    """Problems found."""
     plugins: list[PluginReport]
     """Every third-party distribution, by name."""
 

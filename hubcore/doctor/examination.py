@@ -107,7 +107,7 @@ class Examination:
             self.finding(f"{what}: {error_text(error).rstrip('.')}.", FIX, place, error=error)
 
     def _shown(self, error: BaseException) -> tuple[Place, list[str]]:
-        """Where the plugin's own code failed, and the traceback without other people's frames."""
+        """Place where the plugin's own code failed, and the traceback without frames of other packages."""
         whole = traceback.TracebackException.from_exception(error)
         place = NOWHERE
         part: traceback.TracebackException | None = whole
@@ -179,7 +179,7 @@ def file_of(module: ModuleType) -> str:
 
 
 def _state() -> dict[str, object]:
-    """What belongs to the whole process and no import should change."""
+    """State of the whole process, which no import should change."""
     state: dict[str, object] = {
         "the working directory": os.getcwd(),
         "sys.path": tuple(sys.path),
@@ -201,7 +201,7 @@ def _state() -> dict[str, object]:
 
 
 def _change(item: str, before: object, after: object) -> str:
-    """What differs, with the values where they say something; empty if nothing does."""
+    """Lists differences of two states, with their values where these are readable."""
     told = f" from {before} to {after}" if item.startswith(("torch's", "the working")) else ""
     return "" if before == after else item + told
 

@@ -1,4 +1,4 @@
-"""What can be found out about an installed plugin without running it: its metadata, entry points, cards and names."""
+"""Checks of an installed plugin without running it: its metadata, entry points, cards and names."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ def find_plugin(name: str) -> Plugin:
 
 
 def check_entry_points(plugin: Plugin, report: PluginReport) -> None:
-    """Entry points that name nothing, groups that nobody reads, and requirements that are not installed."""
+    """Entry points that name nothing, unknown groups, and requirements that are not installed."""
     points = plugin.points
     findings = [*unmet_requirements(plugin)]
     lost = [point for point in plugin.metadata.entry_points if point.group not in GROUPS and "hubcore" in point.group]
@@ -153,12 +153,12 @@ def check_entry_points(plugin: Plugin, report: PluginReport) -> None:
 
 
 def problems_of(distribution: str) -> list[Finding]:
-    """What discovery found wrong with a distribution."""
+    """Problems of a distribution that discovery found."""
     return [found for found in current_registry().problems if canonical(found.owner) == canonical(distribution)]
 
 
 def unmet_requirements(plugin: Plugin) -> Iterator[Finding]:
-    """What the distribution requires always and is not installed."""
+    """Requirements of the distribution that are not installed, extras not counted."""
     for requirement in plugin.metadata.requires or ():
         needed = re.split(r"[\s<>=!~;\[(@]", requirement.strip(), maxsplit=1)[0]
         if ";" in requirement or not needed:
@@ -171,7 +171,7 @@ def unmet_requirements(plugin: Plugin) -> Iterator[Finding]:
 
 
 def check_cards(report: PluginReport) -> None:
-    """Whether every record of the distribution's registry files is well-formed."""
+    """Checks that every record of the distribution's registry files is well-formed."""
     cards = [entry.card for entry in own_entries(report.distribution) if entry.card]
     wrong = [problem for problem in problems_of(report.distribution) if not problem.what.startswith("entry point ")]
     files = sorted({Path(card.file).name for card in cards if card.file})
@@ -179,12 +179,12 @@ def check_cards(report: PluginReport) -> None:
 
 
 def own_entries(distribution: str) -> list[Entry]:
-    """What a distribution has in the registry."""
+    """Entries of a distribution in the registry."""
     return [entry for entry in current_registry().entries if canonical(entry.owner) == canonical(distribution)]
 
 
 def check_names(plugin: Plugin, report: PluginReport) -> None:
-    """Whether another distribution, or this one twice, claims one of its names."""
+    """Finds names that another distribution, or this one twice, claims too."""
     registry, own = current_registry(), own_entries(report.distribution)
     names = sorted({name for entry in own for name in (entry.name, *entry.aliases)})
     findings = []

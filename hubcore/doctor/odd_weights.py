@@ -18,7 +18,7 @@ _SHOWN = 5
 
 
 def odd_checkpoints(registry: Registry) -> Iterator[Finding]:
-    """A warning for each checkpoint that is here and has weights that nobody can mean: NaN, infinite, or only zeros.
+    """A warning for each cached checkpoint with weights that cannot be right: NaN, infinite, or only zeros.
 
     Every checkpoint that is cached is loaded, which takes its time.
     """

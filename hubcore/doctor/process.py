@@ -136,7 +136,7 @@ def _kill(process: subprocess.Popen[bytes]) -> None:
 
 
 def entry_points_error() -> Exception | None:
-    """What is raised to everybody who asks for all entry points at once, as torch does."""
+    """Error of a request for all entry points at once, as torch makes it; None if it works."""
     try:
         importlib.metadata.entry_points(group="torch.backends")
     except Exception as error:  # whatever broken metadata raises
@@ -145,7 +145,7 @@ def entry_points_error() -> Exception | None:
 
 
 def _of_death(stage: str, status: int | None, folder: str, timeout: float) -> dict[str, Any]:
-    """What ended the process, and where, if Python could tell."""
+    """Cause of the process's end, and the place, if Python could tell."""
     report, said = (_text(Path(folder, name)) for name in ("crash", "stderr"))
     threads = report.split("\n\n")
     main = next((thread for thread in threads if _CHECKS in thread), threads[0])

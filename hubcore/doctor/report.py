@@ -16,16 +16,16 @@ class Step:
     what: str
     """`entry points`, `listing`, `cards`, `names`, `class`, `conformance`, `objective` or `hooks`; `process` if that ended."""
     name: str
-    """What it was about."""
+    """Subject of the step."""
     result: Literal["ok", "finding", "not checked"]
     """`not checked` where something is missing here that is no fault of the plugin's."""
     detail: str
-    """What was seen; for `not checked`, why, and the command that changes it."""
+    """Result in words; for `not checked` the reason, and the command that changes it."""
 
 
 @dataclass
 class PluginReport:
-    """What `check_plugin` saw.
+    """Report of `check_plugin`.
 
     Example:
         >>> report = PluginReport("acme-speech", "1.0")
@@ -45,11 +45,11 @@ class PluginReport:
     findings: list[Finding] = field(default_factory=list)
     """Everything that is wrong."""
     seconds: float = 0.0
-    """How long its imports took, without torch's."""
+    """Seconds that its imports took, without torch's."""
 
     @property
     def ok(self) -> bool:
-        """Whether nothing is wrong; neither a warning counts nor what could not be checked."""
+        """True if nothing is wrong; warnings and steps that were not checked do not count."""
         return all(finding.warning for finding in self.findings)
 
     def add(self, what: str, name: str, findings: Iterable[Finding], detail: str) -> None:

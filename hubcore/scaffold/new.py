@@ -77,7 +77,7 @@ def new_plugin(name: str, folder: str | Path = ".", *, families: Sequence[str] =
 
 
 def _words(family: str, top: str, package: str) -> dict[str, str]:
-    """What the templates leave open."""
+    """Values of the templates' placeholders."""
     prefix = "".join(part.capitalize() for part in family.split("_"))
     return {
         "name": family,

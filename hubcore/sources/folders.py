@@ -14,7 +14,7 @@ def cache_dir() -> Path:
     """The folder for downloads: `HUBCORE_CACHE`, or `$XDG_CACHE_HOME/hubcore`, or `~/.cache/hubcore`, read at each call.
 
     Raises:
-        OptionError: none of them is set, and nobody knows where the home folder is.
+        OptionError: none of them is set, and the home folder is unknown.
     """
     own, base = os.environ.get("HUBCORE_CACHE"), os.environ.get("XDG_CACHE_HOME")
     try:

@@ -101,7 +101,7 @@ def _result(upstream: Upstream, name: str, exemptions: Exemptions) -> CheckResul
     except AssertionError as error:
         complaint = str(error) or "an assertion without a message failed."
     except Exception as error:
-        # A broken upstream may raise anything; a report must go on to the next check.
+        # A broken upstream may raise anything; a report must continue with the next check.
         complaint = f"raised {type(error).__name__}: {error}"
     seconds = time.perf_counter() - began
     reason = exemptions.checks.get(name)

@@ -30,7 +30,7 @@ class FileInfo:
     layout: str
     """The layout that was recognised."""
     kind: str | None
-    """What the file calls its family."""
+    """Family as the file calls it."""
     tensors: int
     """Tensors in the file."""
     family: str | None = None
@@ -42,7 +42,7 @@ class FileInfo:
     ignored: tuple[str, ...] = ()
     """Heads and whatever else is left aside."""
     notes: tuple[str, ...] = ()
-    """What is assumed where the file says nothing, and what is converted."""
+    """Assumptions where the file says nothing, and conversions."""
     reasons: tuple[str, ...] = ()
     """Why the installed families do not read it."""
 
@@ -58,7 +58,7 @@ class FileInfo:
 
 
 def describe_file(path: str | Path) -> FileInfo:
-    """What a checkpoint holds and which installed family reads it; nothing is written and no tensor is read.
+    """Describes a checkpoint and the installed family that reads it; nothing is written and no tensor is read.
 
     Raises:
         CheckpointError: it is damaged or unsafe, or laid out like nothing that an installed family knows.

@@ -19,7 +19,7 @@ GROUPS = {
 
 @dataclass(frozen=True)
 class Case:
-    """One way in which something goes wrong, and what comes of it."""
+    """One fault and its outcome."""
 
     name: str
     fault: str
@@ -93,18 +93,18 @@ def cases_of(group: str) -> list[Case]:
 def cases_page() -> str:
     """The text of `docs/faults.md`."""
     lines = [
-        "# What may go wrong with checkpoints, downloads and plugins, and what hubcore does",
+        "# Faults of checkpoints, downloads and plugins, and how hubcore reacts",
         "",
         "Every row is a test. This page is written by `python -m tests.faults`, and the tests check that it is up to date.",
         "The last column is the test's name: `pytest -k NAME tests/faults` runs it, `-k test_case` all of them.",
         "Where it has a `::`, the tests are elsewhere: their file stands before it, the ids of their parameters after it.",
         "",
         '"Kept": the partial download stays in the cache and the next attempt resumes it.',
-        '"Inert" means that the file asks for a call, which is recorded as a name with arguments and never made: such a file',
-        "is no checkpoint, so `hub.load` refuses it, too.",
+        '"Inert": the file asks for a call. hubcore records its name and arguments and never makes the call. Such a file is',
+        "not a checkpoint, so `hub.load` refuses it too.",
         "[checkpoints.md](checkpoints.md) explains the cache, pins and offline use.",
     ]
     for group in GROUPS:
-        lines += ["", f"## {group}", "", "| what happens | what comes of it | test |", "|---|---|---|"]
+        lines += ["", f"## {group}", "", "| fault | result | test |", "|---|---|---|"]
         lines += [f"| {case.fault} | {case.outcome} | {case.where} |" for case in cases_of(group)]
     return "\n".join(lines) + "\n"

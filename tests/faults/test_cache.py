@@ -87,7 +87,7 @@ def case_cached_file_flipped_bit(lab: Lab) -> None:
     assert "1 files read, 0 damaged" in run(cache_command, "verify").output
 
 
-@cases("the cache cannot be written", "what is there is used; what is not is an error that names `HUBCORE_CACHE`")
+@cases("the cache cannot be written", "cached files are used; a missing file is an error that names `HUBCORE_CACHE`")
 def case_read_only_cache(lab: Lab) -> None:
     url, other = lab.server.answers(Answer()), lab.server.answers(Answer(OTHER), path="/other")
     lab.get(url)

@@ -133,14 +133,14 @@ def case_length_lies_short(lab: Lab) -> None:
     assert lab.files() == []
 
 
-@cases("a body without end, and the size is known", "broken off at the first byte too many")
+@cases("a body without end, and the size is known", "stopped at the first byte too many")
 def case_endless_body(lab: Lab) -> None:
     with pytest.raises(DownloadError, match=f"sent more than {SIZE} bytes"):
         lab.get(lab.server.answers(Answer(endless=True)), size=SIZE)
     assert len(lab.server.log) == 1 and lab.files() == []
 
 
-@cases("a body without end, and nothing is known", "broken off at `HUBCORE_MAX_DOWNLOAD`")
+@cases("a body without end, and nothing is known", "stopped at `HUBCORE_MAX_DOWNLOAD`")
 def case_endless_body_of_unknown_size(lab: Lab) -> None:
     lab.monkeypatch.setenv("HUBCORE_MAX_DOWNLOAD", "100000")
     with pytest.raises(DownloadError, match=r"more than 100000 bytes.*HUBCORE_MAX_DOWNLOAD"):
@@ -289,7 +289,7 @@ def case_no_mirror(lab: Lab) -> None:
     assert lab.files() == []
 
 
-@cases("a server that sends a byte now and then", "broken off as too slow, the partial download is kept")
+@cases("a server that sends a byte now and then", "stopped as too slow, the partial download is kept")
 def case_slow_loris(lab: Lab) -> None:
     lab.monkeypatch.setattr(transfer, "RATE_WINDOW", 0.1)
     with pytest.raises(DownloadError, match=r"bytes were received in 0 s.*are kept"):

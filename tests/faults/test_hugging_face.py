@@ -366,7 +366,7 @@ def case_retry_after_of_the_hub(lab: HubLab) -> None:
     assert time.monotonic() - began < 10 and lab.kept()[:1] != [f"blobs/{SHA256}"]
 
 
-@cases("a gzip body that unfolds to 300 MB", "broken off at the announced size, nothing kept")
+@cases("a gzip body that unfolds to 300 MB", "stopped at the announced size, nothing kept")
 def case_gzip_body_of_the_hub(lab: HubLab) -> None:
     lab.hub.direct = Answer(gzip.compress(bytes(300_000_000), 9), headers={"Content-Encoding": "gzip"})
     written: list[int] = []

@@ -243,7 +243,7 @@ def case_two_threads_import(install: Installer, folder: Path, patch: pytest.Monk
 
 @cases(
     "a plugin is uninstalled while a process runs",
-    "what is loaded goes on working; a first load is a `PluginError`; after `hub.refresh()` the name is unknown",
+    "loaded upstreams keep working; a first load is a `PluginError`; after `hub.refresh()` the name is unknown",
 )
 def case_uninstalled_meanwhile(install: Installer, folder: Path, patch: pytest.MonkeyPatch) -> None:
     roots = [plugin(install, "used"), plugin(install, "unused")]

@@ -128,7 +128,7 @@ def case_locks_do_nothing(lab: Lab) -> None:
     assert lab.files("files") == KEPT
 
 
-@cases("kill -9 after the last byte, before the rename", "the next start checks what is there, no body is sent")
+@cases("kill -9 after the last byte, before the rename", "the next start checks the received bytes, no body is sent")
 def case_killed_before_rename(lab: Lab) -> None:
     url = lab.server.answers(Answer())
     setup = """

@@ -34,7 +34,7 @@ def test_case(case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplo
         case.run(lab)
 
 
-@cases("the connection is cut at a third, twice", "two `Range` requests go on from there, right bytes")
+@cases("the connection is cut at a third, twice", "two `Range` requests resume it, right bytes")
 def case_cut_twice(lab: Lab) -> None:
     assert lab.get(lab.server.answers(Answer(cut=THIRD), Answer(cut=THIRD), Answer())) == BODY
     assert lab.server.ranges == [None, f"bytes={THIRD}-", f"bytes={2 * THIRD}-"]
@@ -42,14 +42,14 @@ def case_cut_twice(lab: Lab) -> None:
     assert lab.server.sent == SIZE and lab.files() == KEPT
 
 
-@cases("a cut, then the file on the server changes", "`If-Range` makes it begin anew, nothing is spliced")
+@cases("a cut, then the file on the server changes", "`If-Range` makes it start again, nothing is joined wrongly")
 def case_changed_meanwhile(lab: Lab) -> None:
     url = lab.server.answers(Answer(OTHER, cut=THIRD, etag='"old"'), Answer())
     assert lab.get(url, None) == BODY
     assert lab.server.ranges == [None, f"bytes={THIRD}-"] and lab.server.log[1].headers["if-range"] == '"old"'
 
 
-@cases("a server that ignores `Range` and answers 200", "begun anew, nothing is spliced")
+@cases("a server that ignores `Range` and answers 200", "started again, nothing is joined wrongly")
 def case_range_ignored(lab: Lab) -> None:
     assert lab.get(lab.server.answers(Answer(cut=THIRD), Answer(ranges=False)), None) == BODY
     assert lab.server.ranges == [None, f"bytes={THIRD}-"]
@@ -62,7 +62,7 @@ def case_stalled_download(lab: Lab) -> None:
     assert lab.server.ranges == [None, f"bytes={THIRD}-"]
 
 
-@cases("a 206 with another range than was asked for", "begun anew")
+@cases("a 206 with another range than was asked for", "started again")
 def case_wrong_range(lab: Lab) -> None:
     for number, wrong in enumerate(
         (f"bytes 0-{SIZE - 1}/{SIZE}", f"bytes {THIRD}-{SIZE - 1}/{SIZE + 1}", "bytes */*", "x", "")
@@ -82,14 +82,14 @@ def case_part_of_a_dead_process(lab: Lab) -> None:
     assert lab.server.ranges == [f"bytes={THIRD}-"] and lab.files() == KEPT
 
 
-@cases("a part without its sidecar", "begun anew")
+@cases("a part without its sidecar", "started again")
 def case_no_sidecar(lab: Lab) -> None:
     url = lab.server.answers(Answer())
     lab.leave_part(url, BODY[:THIRD], sidecar="")
     assert lab.get(url) == BODY and lab.server.ranges == [None] and lab.files() == KEPT
 
 
-@cases("a part of another address", "begun anew")
+@cases("a part of another address", "started again")
 def case_other_address(lab: Lab) -> None:
     url = lab.server.answers(Answer())
     lab.leave_part(url, OTHER[:THIRD], of="https://example.org/other")
@@ -111,7 +111,7 @@ def case_complete_part(lab: Lab) -> None:
     assert lab.get(url) == BODY and lab.server.log == [] and lab.files() == KEPT
 
 
-@cases("a part that is longer than the file", "the server's 416 makes it begin anew")
+@cases("a part that is longer than the file", "the server's 416 makes it start again")
 def case_part_too_long(lab: Lab) -> None:
     url = lab.server.answers(Answer())
     lab.leave_part(url, BODY + b"more", total=None)
@@ -119,7 +119,7 @@ def case_part_too_long(lab: Lab) -> None:
     assert lab.server.ranges == [f"bytes={SIZE + 4}-", None] and lab.files() == KEPT
 
 
-@cases("a part whose sidecar is garbage", "begun anew")
+@cases("a part whose sidecar is garbage", "started again")
 def case_garbage_sidecar(lab: Lab) -> None:
     for garbage in ("{", "[]", '{"url": 3, "validator": 4, "total": "x"}', "\0"):
         url = lab.server.answers(Answer())
@@ -129,13 +129,13 @@ def case_garbage_sidecar(lab: Lab) -> None:
         lab.server.log.clear()
 
 
-@cases("a weak ETag", "begun anew rather than spliced")
+@cases("a weak ETag", "started again, not joined")
 def case_weak_etag(lab: Lab) -> None:
     assert lab.get(lab.server.answers(Answer(cut=THIRD, etag='W/"v1"'), Answer(etag='W/"v1"')), None) == BODY
     assert lab.server.ranges == [None, None]
 
 
-@cases("no ETag, or a date that is too young to tell two versions apart", "begun anew; an older date is enough")
+@cases("no ETag, or a date that is too recent to distinguish two versions", "started again; an older date is enough")
 def case_no_etag(lab: Lab) -> None:
     assert lab.get(lab.server.answers(Answer(cut=THIRD, etag=None), Answer(etag=None), path="/a"), None) == BODY
     young = {"Last-Modified": time.strftime("%a, %d %b %Y %H:%M:%S GMT", time.gmtime())}

@@ -68,7 +68,7 @@ _LIMIT = 1 << 48
 
 
 def _too_many(shape: tuple[int, ...]) -> bool:
-    """Whether sizes beside a 0 multiply to what torch cannot count."""
+    """True if sizes beside a 0 multiply to more than torch can count."""
     return math.prod(size for size in shape if type(size) is int and size) >= 1 << 62
 
 

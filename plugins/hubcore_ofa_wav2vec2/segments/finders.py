@@ -51,7 +51,7 @@ class Task(NamedTuple):
     path: str
     """Its path below the manifest's root."""
     file: Path
-    """Where the file is."""
+    """Path of the file."""
     samples: int
     """Its samples at 16 kHz, as the manifest says."""
 
