@@ -89,7 +89,7 @@ def test_remove_says_where_a_name_stands(tmp_path: Path, monkeypatch: pytest.Mon
         {"name": "Big"},
         {"aliases": ("m",)},
         {"options": {"when": dt.date(2020, 1, 1)}},
-        {"options": {"what": object()}},
+        {"options": {"what": object}},
         {"sources": (Source("http://h/x"),)},
         {"sources": (Source("https://h/x", sha256="abc"),)},
         {"note": "\ud800"},

@@ -57,6 +57,7 @@ except CheckpointError as error:
 """
 
 
+@pytest.mark.slow
 def test_a_full_disk_leaves_what_was_there_and_nothing_else(tmp_path: Path) -> None:
     pytest.importorskip("resource")
     path = tmp_path / "a.safetensors"

@@ -332,6 +332,7 @@ def test_extract_ends_with_a_table_and_totals(tmp_path: Path) -> None:
     assert np.load(tmp_path / "out" / "features" / "es_1.npy").shape == (364, 240)
 
 
+@pytest.mark.slow
 def test_extract_lists_bad_files_and_computes_the_others(corpus: Path, tmp_path: Path) -> None:
     out, clean = tmp_path / "out", tmp_path / "clean"
     result = process("extract", corpus, "--upstream", "fbank", "--out", out)
@@ -350,6 +351,7 @@ def test_extract_lists_bad_files_and_computes_the_others(corpus: Path, tmp_path:
     assert sorted(path.name for path in out.iterdir()) == ["failures.jsonl", "features", "manifest.jsonl"]
 
 
+@pytest.mark.slow
 def test_extract_json_is_the_manifest_and_the_failures(corpus: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     result = process("extract", corpus, "-u", "fbank", "-o", out, "--json")
@@ -434,6 +436,7 @@ def test_the_built_in_format_is_no_plugins_to_replace(tmp_path: Path) -> None:
     assert "the format 'npy' is hubcore's own already. Give it a new name." in problems
 
 
+@pytest.mark.slow
 def test_extract_says_what_it_resampled(tmp_path: Path) -> None:
     for name in "ab":
         soundfile.write(tmp_path / f"{name}.wav", np.sin(np.arange(16000) / 9)[:, None].repeat(2, 1), 8000)
@@ -462,6 +465,7 @@ def test_extract_interrupted_exits_130_and_can_go_on(tmp_path: Path, monkeypatch
     assert result.exit_code == 0 and "7 written" in result.output and "3 done before" in result.output
 
 
+@pytest.mark.slow
 def test_extract_takes_any_file_name(tmp_path: Path) -> None:
     names = ["ünï 日本.wav", os.fsdecode(b"caf\xe9.wav"), os.fsdecode(b"bad\xff.wav")]
     try:

@@ -520,6 +520,7 @@ extract([Path(sys.argv[1])], toy(), Path(sys.argv[2]), batch_seconds=1.0)
 """
 
 
+@pytest.mark.slow
 def test_kill_9_at_any_moment_then_a_run_gives_what_one_clean_run_gives(tmp_path: Path) -> None:
     root = tmp_path / "audio"
     root.mkdir()

@@ -387,6 +387,7 @@ def test_a_plugin_cannot_override(install: Installer) -> None:
         hub.load(TINY)
 
 
+@pytest.mark.slow
 def test_a_distribution_with_very_many_names_is_listed_in_seconds(install: Installer) -> None:
     points = "\n".join(f"family{k} = big_mod:X{k} [all]" for k in range(50_000))
     install("big", entry_points=f"[hubcore.upstreams]\n{points}\n", files={"big_mod.py": ""})

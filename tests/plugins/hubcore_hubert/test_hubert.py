@@ -99,6 +99,7 @@ def test_what_is_saved_is_read_back(tmp_path: Path) -> None:
     assert all(torch.equal(weight, again.state_dict()[name]) for name, weight in model.state_dict().items())
 
 
+@pytest.mark.slow
 def test_the_pickled_dictionary_of_fairseq_needs_no_fairseq() -> None:
     code = (
         "import sys\n"
