@@ -23,6 +23,7 @@ _EXAMPLE = """\b
 Example:
   hubcore extract recordings/ --upstream fbank --out features/
   hubcore extract a.wav b.flac -u wav2vec2_base_960 --layers 9 --dtype float16 -o layer9/
+  hubcore extract lists/valid.tsv -u hubert_base --layers 1-3 -o features/
   hubcore extract recordings/ -u ofa_wav2vec2 -O lambd=0.7 -o compressed/"""
 
 
@@ -31,7 +32,9 @@ Example:
 @click.option("--upstream", "-u", "name", required=True, metavar="NAME", help="A name of `hubcore list`.")
 @click.option("--out", "-o", required=True, metavar="DIR", help="The folder for the features; created if need be.")
 @click.option("--checkpoint", "-c", metavar="C", help="Your own weights: a path, https://... or hf://...")
-@click.option("--layers", metavar="all|last|K|K,K", help="Hidden states to write; the card's default, which is mostly all.")
+@click.option(
+    "--layers", metavar="LAYERS", help="all, last, 9, block_9, 0,6,12 or 1-3; the card's default, which is mostly all."
+)
 @click.option("--dtype", type=click.Choice(["float32", "float16"]), default="float32", show_default=True, help="Stored type.")
 @click.option(
     "--format", default="npy", show_default=True, metavar="NAME", help="Kind of feature file: npy, or one that a plugin brings."
@@ -60,7 +63,7 @@ def command(
     pairs: tuple[str, ...],
     as_json: bool,
 ) -> None:
-    """Write the features of audio files and of folders of them (PATH...) to one file each.
+    """Write the features of audio files, of folders of them, and of lists of `hubcore manifest` (PATH...) to one file each.
 
     all gives arrays of (layers, frames, width), one layer (last, 9) gives (frames, width), several (0,6,12) are stacked.
     manifest.jsonl in the output folder has one row for each finished file. The same command resumes after an
@@ -80,7 +83,7 @@ def command(
                 paths,
                 upstream,
                 out,
-                layers=layers or getattr(upstream, "default_layers", None) or "all",
+                layers=layers,
                 dtype=dtype,
                 batch_seconds=batch_seconds,
                 device=device,

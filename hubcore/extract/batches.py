@@ -6,12 +6,14 @@ import contextlib
 import itertools
 import operator
 import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import SupportsIndex, cast
 
 from hubcore.audio import find_audio, probe
+from hubcore.corpus import read_manifest
 from hubcore.errors import AudioError, ExtractionError, OptionError
 from hubcore.text import printable
 
@@ -77,19 +79,21 @@ class Batches:
         return sum(item.seconds for item in self.utterances)
 
 
-def choose_layers(choice: str | SupportsIndex | Sequence[SupportsIndex], layer_names: Sequence[str]) -> LayerChoice:
-    """The layers that `choice` means: `"all"`, `"last"`, one index or several (`9`, `"9"`, `[0, 6]`, `"0,6,12"`).
+def choose_layers(choice: str | SupportsIndex | Sequence[str | SupportsIndex], layer_names: Sequence[str]) -> LayerChoice:
+    """The layers that `choice` means: `"all"`, `"last"`, one (`9`, `"9"`, `"block_9"`) or several (`[0, 6]`, `"0,6"`, `"1-3"`).
 
     Args:
-        choice: negative indices count from the end; integers of any kind, NumPy's too.
+        choice: indices, of which negative ones count from the end, and integers of any kind, NumPy's too; or names of layers.
         layer_names: those of the upstream.
 
     Raises:
         OptionError: not such a choice, or a layer that does not exist or comes twice.
 
     Example:
-        >>> choose_layers("0,-1", ("in", "middle", "out")).indices
-        (0, 2)
+        >>> choose_layers("0,-1", ("in", "middle", "out")).indices, choose_layers("1-2", ("in", "middle", "out")).indices
+        ((0, 2), (1, 2))
+        >>> choose_layers("middle", ("in", "middle", "out"))
+        LayerChoice(indices=(1,), stacked=False)
     """
     count = len(layer_names)
     if isinstance(choice, str):
@@ -97,9 +101,9 @@ def choose_layers(choice: str | SupportsIndex | Sequence[SupportsIndex], layer_n
             return LayerChoice(tuple(range(count)), stacked=True)
         if choice == "last":
             return LayerChoice((count - 1,), stacked=False)
-    given, single = _layers_given(choice)
+    given, single = _layers_given(choice, layer_names)
     if not given:
-        usual = f"all, last, one index such as 9, or several such as 0,6,12, from 0 to {count - 1}"
+        usual = f"all, last, one such as 9 or {layer_names[-1]}, or several such as 0,6,12 or 1-3, from 0 to {count - 1}"
         raise OptionError(f"layers is {choice!r}. It must be {usual}.")
     for index in given:
         if not -count <= index < count:
@@ -111,21 +115,47 @@ def choose_layers(choice: str | SupportsIndex | Sequence[SupportsIndex], layer_n
     return LayerChoice(indices, stacked=not single)
 
 
-def _layers_given(choice: str | SupportsIndex | Sequence[SupportsIndex]) -> tuple[list[int], bool]:
-    """The indices as given, and whether it is one alone; no indices where they are not integers."""
+def _layers_given(
+    choice: str | SupportsIndex | Sequence[str | SupportsIndex], layer_names: Sequence[str]
+) -> tuple[list[int], bool]:
+    """The indices as given, and whether it is one alone; no indices where they are neither integers nor names."""
     try:
         if isinstance(choice, str):
-            return [int(part) for part in choice.split(",")], "," not in choice
+            parts = choice.split(",")
+            found = [index for part in parts for index in _spelt(part.strip(), layer_names)]
+            return found, len(parts) == 1 and not _RANGE.fullmatch(choice.strip())
         if isinstance(choice, SupportsIndex):
             with contextlib.suppress(TypeError):  # an array of several numbers has __index__, and raises
                 return [operator.index(choice)], True
-        return [operator.index(index) for index in cast("Sequence[SupportsIndex]", choice)], False
-    except (TypeError, ValueError):
+        items = cast("Sequence[str | SupportsIndex]", choice)
+        names = {name: index for index, name in enumerate(layer_names)}
+        return [names[item] if isinstance(item, str) else operator.index(item) for item in items], False
+    except (KeyError, TypeError, ValueError):
         return [], False
+
+
+_RANGE = re.compile(r"([0-9]+)-([0-9]+)", re.ASCII)
+
+
+def _spelt(part: str, layer_names: Sequence[str]) -> Iterable[int]:
+    """The indices that one part of a text means: a name, an integer, or a range with both of its ends.
+
+    Raises:
+        ValueError: none of these.
+    """
+    if part in layer_names:
+        return [layer_names.index(part)]
+    ends = _RANGE.fullmatch(part)
+    if ends and int(ends[1]) <= int(ends[2]) < 10 * len(layer_names):
+        return range(int(ends[1]), int(ends[2]) + 1)
+    return [int(part)]
 
 
 def name_utterances(paths: Iterable[str | os.PathLike[str]]) -> dict[str, Path]:
     """The audio files of `paths` by utterance name: the path below its folder without the ending, `/` between folders.
+
+    A path that ends in `.tsv` is a list that `hubcore manifest` wrote. Names are in the order of the paths and of the lists,
+    sorted inside a folder.
 
     Files that would share a name all get the next longer one: with the ending (`a.wav`, `a.flac`), then below the name of
     the folder that was given (`train/a`, `dev/a`), then both.
@@ -146,12 +176,12 @@ def name_utterances(paths: Iterable[str | os.PathLike[str]]) -> dict[str, Path]:
     choices: dict[Path, tuple[str, ...]] = {}
     seen: set[str] = set()
     for given in paths:
-        root = Path(given)
-        for path in find_audio([root]):
+        folder, files = _files_of(Path(given))
+        for path in files:
             real = os.path.realpath(path)
             if real not in seen:
                 seen.add(real)
-                choices[path] = _possible_names(root, path)
+                choices[path] = _possible_names(folder, path)
     levels = dict.fromkeys(choices, 0)
     while True:
         named: dict[str, list[Path]] = {}
@@ -170,9 +200,21 @@ def name_utterances(paths: Iterable[str | os.PathLike[str]]) -> dict[str, Path]:
             levels.update((path, levels[path] + 1) for path in files)
 
 
-def _possible_names(root: Path, path: Path) -> tuple[str, ...]:
-    """Names of a file found at or below `root`, the shortest first."""
-    folder = root if root.is_dir() else root.parent
+def _files_of(given: Path) -> tuple[Path, list[Path]]:
+    """The audio files that a path means, and the folder that their names begin below."""
+    if given.suffix == ".tsv" and given.is_file():
+        manifest = read_manifest(given)
+        if not manifest.entries:
+            raise ExtractionError(f"{printable(given)} lists no file.", fix="Make it again with `hubcore manifest`.")
+        return manifest.root, [manifest.locate(entry) for entry in manifest]
+    found = find_audio([given])
+    if not given.is_dir():
+        return given.parent, found
+    return given, sorted(found, key=lambda path: path.relative_to(given).with_suffix("").as_posix())
+
+
+def _possible_names(folder: Path, path: Path) -> tuple[str, ...]:
+    """Names of a file below `folder`, the shortest first."""
     relative = path.relative_to(folder)
     short, long = relative.with_suffix("").as_posix(), relative.as_posix()
     above = os.path.basename(os.path.realpath(folder)) or "root"

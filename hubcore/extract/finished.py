@@ -30,6 +30,8 @@ ROW_KEYS = (
     "checkpoint_sha256",
     "hubcore_version",
     "frame_stride",
+    "first_sample",
+    "receptive_field",
     "sample_rate",
     "options",
     "config_sha256",
@@ -37,8 +39,11 @@ ROW_KEYS = (
     "source_mtime_ns",
     "format",
 )
-"""The keys of every row, in this order. Upstreams whose frame rate depends on the input add `frame_times`, `[start, end]` in
-seconds for each frame, and each of their `extras` that is one number for an utterance."""
+"""The keys of every row, in this order. Frame f covers `receptive_field` samples, at `sample_rate`, from
+`first_sample + f * frame_stride` on, as far as the utterance has them. Upstreams whose frame rate depends on the input add
+`frame_times`, `[start, end]` in seconds for each frame, and each of their `extras` that is one number for an utterance."""
+_NEWER = ("first_sample", "receptive_field")
+"""Keys that rows of the first version lack."""
 
 
 class Finished:
@@ -69,7 +74,7 @@ class Finished:
         for number, line in enumerate(whole.split(b"\n") if whole else [], start=1):
             try:
                 row = json.loads(line)
-                rows[row["utterance"]] = {**{key: row[key] for key in ROW_KEYS}, **row}
+                rows[row["utterance"]] = {**{key: row.get(key) if key in _NEWER else row[key] for key in ROW_KEYS}, **row}
             except (ValueError, KeyError, TypeError) as error:
                 raise _malformed(self.path, number, error) from error
         if torn:

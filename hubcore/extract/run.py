@@ -62,7 +62,7 @@ class Summary:
     folder: Path
     """The output folder."""
     rows: tuple[dict[str, Any], ...]
-    """The manifest rows of this run, longest utterance first."""
+    """The manifest rows of this run, in the order of the paths given, and by name inside a folder."""
     skipped: int
     """Utterances that an earlier run had finished."""
     failures: tuple[Failure, ...]
@@ -88,7 +88,7 @@ def extract(
     upstream: Upstream,
     out_dir: str | os.PathLike[str],
     *,
-    layers: str | SupportsIndex | Sequence[SupportsIndex] = "all",
+    layers: str | SupportsIndex | Sequence[str | SupportsIndex] | None = None,
     dtype: str = "float32",
     batch_seconds: float = 60.0,
     device: str | torch.device | None = None,
@@ -104,10 +104,11 @@ def extract(
     fails is computed again one by one.
 
     Args:
-        paths: audio files, and folders of them.
+        paths: audio files, folders of them, and lists that `hubcore manifest` wrote (`.tsv`).
         upstream: in eval mode, on the device that is to compute.
         out_dir: created if need be.
-        layers: see `choose_layers`; one layer is written as `(F, D)`, several and `"all"` as `(L, F, D)`.
+        layers: see `choose_layers`; one layer is written as `(F, D)`, several and `"all"` as `(L, F, D)`. If None, the
+            upstream's `default_layers`, else all.
         dtype: `float32`, or `float16` at half the size.
         batch_seconds: at most so much audio is computed at once, or one longer utterance.
         device: where the waveforms go, which must be where the weights are; there if None.
@@ -133,6 +134,8 @@ def extract(
         [('a', [98, 240])]
     """
     began = time.perf_counter()
+    if layers is None:
+        layers = getattr(upstream, "default_layers", None) or "all"
     settings = settings_for(upstream, layers, dtype, name, format, call_options)
     make_writer = find_writer(format)
     if not batch_seconds > 0:
@@ -153,10 +156,24 @@ def extract(
             _log.info("%d utterances, %s%s", len(todo), format_duration(batches.seconds), about)
             target = device_of(upstream) if device is None else torch.device(device)
             rows, failures, speeds = _run_batches(batches, upstream, settings, writer, finished, target, report)
+            rows = in_order(rows, named)
+            if rows:
+                finished.replace(in_order(finished.read().values(), named))
         finally:
             writer.close()
     wall = time.perf_counter() - began
     return Summary(folder, tuple(rows), len(named) - len(todo), tuple(failures), wall, speeds)
+
+
+def in_order(rows: Iterable[dict[str, Any]], named: Iterable[str]) -> list[dict[str, Any]]:
+    """Manifest rows in the order of utterance names; rows of others, from earlier runs, come last.
+
+    Example:
+        >>> [row["utterance"] for row in in_order([{"utterance": "c"}, {"utterance": "b"}, {"utterance": "a"}], ["a", "b"])]
+        ['a', 'b', 'c']
+    """
+    place = {name: number for number, name in enumerate(named)}
+    return sorted(rows, key=lambda row: place.get(row["utterance"], len(place)))
 
 
 def _run_batches(
@@ -266,7 +283,7 @@ def _compute(
             call: Any = upstream
             output = call(wavs, layers=list(settings.layers), **settings.call_options)
             arrays = [_features(output, index, settings) for index in range(len(items))]
-            more = [_variable(output, index) if upstream.frame_stride is None else {} for index in range(len(items))]
+            more = [_times(output, index, upstream) for index in range(len(items))]
     except Exception as error:  # any failure of any model
         if len(items) == 1:
             failure = error
@@ -304,6 +321,8 @@ def _row(decoded: _Decoded, array: NDArray[Any], file: str, settings: Settings) 
         "seconds": round(len(decoded.wav) / settings.sample_rate, 6),
         "frames": array.shape[-2],
         "shape": list(array.shape),
+        "first_sample": None,
+        "receptive_field": None,
         "file": file,
         "hubcore_version": VERSION,
         "source_bytes": decoded.source_bytes,
@@ -312,9 +331,14 @@ def _row(decoded: _Decoded, array: NDArray[Any], file: str, settings: Settings) 
     return {key: values[key] for key in ROW_KEYS}
 
 
-def _variable(output: UpstreamOutput, index: int) -> dict[str, Any]:
-    """Row entries of an utterance with a frame rate of its own: the times of its frames, and its single numbers."""
+def _times(output: UpstreamOutput, index: int, upstream: Upstream) -> dict[str, Any]:
+    """Row entries that tell when the frames of an utterance were; with a frame rate of its own its single numbers too."""
     times = output.frame_times()[index, : int(output.lengths[index])]
+    if upstream.frame_stride is not None:
+        first = getattr(getattr(upstream, "config", None), "first_sample", None)
+        if first is None:  # the last frame's start is the one that was not moved to the utterance's own
+            first = round(float(times[-1, 0]) * upstream.sample_rate) - (len(times) - 1) * upstream.frame_stride
+        return {"first_sample": first, "receptive_field": upstream.receptive_field}
     numbers = {
         name: float(value[index])  # unrounded: six digits may not be enough to make the same frames again
         for name, value in output.extras.items()

@@ -93,7 +93,7 @@ def _layers(indices: Sequence[int], stacked: bool) -> str:
 
 def settings_for(
     upstream: Upstream,
-    layers: str | SupportsIndex | Sequence[SupportsIndex],
+    layers: str | SupportsIndex | Sequence[str | SupportsIndex],
     dtype: str,
     name: str | None,
     format: str,

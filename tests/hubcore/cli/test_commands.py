@@ -325,7 +325,7 @@ def test_extract_ends_with_a_table_and_totals(tmp_path: Path) -> None:
     lines = result.output.splitlines()
     header = lines.index(next(line for line in lines if line.startswith("file ")))
     assert lines[header].split() == ["file", "seconds", "frames", "layers", "width", "batch", "speed"]
-    assert lines[header + 2].split()[:5] == ["features/es_1.npy", "3.66", "364", "0", "240"]
+    assert lines[header + 2].split()[:5] == ["features/en_1.npy", "2.95", "293", "0", "240"]
     assert len(lines) - header == 13
     assert lines[-1].startswith(f"10 written to {tmp_path / 'out'}, 0 done before, 0 failed; 30.0 s of audio, 2979 frames, in ")
     assert lines[-1].endswith(" x real time)")

@@ -34,6 +34,12 @@ NAMES = tuple(f"layer{i}" for i in range(13))
         ([np.int32(0), np.int64(-1)], LayerChoice((0, 12), True)),
         (np.array([0, 6]), LayerChoice((0, 6), True)),
         (range(2), LayerChoice((0, 1), True)),
+        ("layer9", LayerChoice((9,), False)),
+        ("layer9,0", LayerChoice((9, 0), True)),
+        ("1-3", LayerChoice((1, 2, 3), True)),
+        ("5-5", LayerChoice((5,), True)),
+        ("0,10-12", LayerChoice((0, 10, 11, 12), True)),
+        (["layer2", -1], LayerChoice((2, 12), True)),
     ],
 )
 def test_layers_that_can_be_chosen(choice: str | int | list[int], expected: LayerChoice) -> None:
@@ -50,7 +56,12 @@ def test_layers_that_can_be_chosen(choice: str | int | list[int], expected: Laye
         "1,",
         "1;2",
         "1.5",
-        "0-12",
+        "0-13",
+        "3-1",
+        "1-",
+        "0-99999999999",
+        "layer13",
+        "1-3,2",
         [],
         None,
         "13",
@@ -83,7 +94,7 @@ def touch(root: Path, *names: str) -> None:
 
 def test_names_are_paths_below_the_folder_without_the_ending(tmp_path: Path) -> None:
     touch(tmp_path, "a.wav", "x/b.flac", "x.y/c.d.mp3", "TIMIT/SA1.WAV", "TIMIT/SA1.WAV.wav")
-    assert list(name_utterances([tmp_path])) == ["a", "TIMIT/SA1", "TIMIT/SA1.WAV", "x/b", "x.y/c.d"]
+    assert list(name_utterances([tmp_path])) == ["TIMIT/SA1", "TIMIT/SA1.WAV", "a", "x.y/c.d", "x/b"]
     assert list(name_utterances([tmp_path / "x", tmp_path / "x.y" / "c.d.mp3"])) == ["b", "c.d"]
 
 

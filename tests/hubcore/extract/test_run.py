@@ -20,12 +20,15 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from click.testing import CliRunner
 from torch import Tensor
 
 import hubcore
-from hubcore import Card, UpstreamOutput
+from hubcore import Card, UpstreamOutput, hub
 from hubcore.audio import load_audio
 from hubcore.checkpoints.report import LoadReport
+from hubcore.cli import main
+from hubcore.corpus import build_manifest, write_built
 from hubcore.errors import AudioError, ExtractionError, OptionError
 from hubcore.extract import ROW_KEYS, Finished, NpyWriter, Summary, extract
 from hubcore.extract import writers as writers_module
@@ -104,7 +107,7 @@ def test_arrays_hold_what_the_upstream_gives_alone(
 ) -> None:
     out = tmp_path / "out"
     summary = extract([corpus], toy(), out, layers=layers, dtype=dtype, batch_seconds=1.5)
-    assert [row["utterance"] for row in summary.rows] == ["d", "b", "a", "c", "inner/e"]
+    assert [row["utterance"] for row in summary.rows] == ["a", "b", "c", "d", "inner/e"]
     assert (summary.skipped, summary.failures) == (0, ())
     for path in corpus.rglob("*.*"):
         name = path.relative_to(corpus).with_suffix("").as_posix()
@@ -130,8 +133,72 @@ def test_manifest_rows_are_complete_and_true(corpus: Path, tmp_path: Path) -> No
         assert row["shape"] == [2, row["frames"], 2] and row["frames"] == info.frames // 160
         assert row["layers"] == [0, 2]
         assert (row["upstream"], row["checkpoint_sha256"], row["hubcore_version"]) == ("toy_card", None, hubcore.__version__)
-        assert (row["frame_stride"], row["sample_rate"]) == (160, 16000)
+        assert (row["frame_stride"], row["first_sample"], row["receptive_field"], row["sample_rate"]) == (160, 0, 160, 16000)
     assert sorted(tree(out)) == sorted(["manifest.jsonl", *(row["file"] for row in rows)])
+
+
+@pytest.mark.parametrize("name", ["mel", "fbank", "wav2vec2_tiny_prompts"])
+def test_a_row_tells_when_its_frames_were(name: str, tmp_path: Path) -> None:
+    upstream = hub.load(name)
+    for samples in (upstream.min_samples, 8000):
+        soundfile.write(tmp_path / f"{samples}.wav", np.sin(np.arange(samples) / 9), 16000)
+    for row in extract([tmp_path], upstream, tmp_path / "out", layers="last").rows:
+        starts = row["first_sample"] + row["frame_stride"] * torch.arange(row["frames"], dtype=torch.float64)
+        times = torch.stack([starts, starts + row["receptive_field"]], 1) / 16000
+        torch.testing.assert_close(times, upstream([load_audio(row["source"])]).frame_times()[0])
+
+
+def test_rows_are_in_the_order_of_the_input_in_a_resumed_run_too(corpus: Path, tmp_path: Path) -> None:
+    names = ["a", "b", "c", "d", "inner/e"]
+    extract([corpus / "d.wav", corpus / "b.flac"], toy(), tmp_path / "out", batch_seconds=0.1)
+    assert [row["utterance"] for row in manifest_rows(tmp_path / "out")] == ["d", "b"]
+    assert [row["utterance"] for row in extract([corpus], toy(), tmp_path / "out").rows] == ["a", "c", "inner/e"]
+    assert [row["utterance"] for row in manifest_rows(tmp_path / "out")] == names
+    extract([corpus], toy(), tmp_path / "once", batch_seconds=0.1)
+    assert (tmp_path / "out/manifest.jsonl").read_bytes() == (tmp_path / "once/manifest.jsonl").read_bytes()
+
+
+def test_a_folder_of_an_earlier_version_is_added_to(corpus: Path, tmp_path: Path) -> None:
+    extract([corpus / "a.wav"], toy(), tmp_path / "out")
+    (row,) = manifest_rows(tmp_path / "out")
+    older = {key: value for key, value in row.items() if key not in ("first_sample", "receptive_field")}
+    (tmp_path / "out/manifest.jsonl").write_text(json.dumps(older) + "\n")
+    assert extract([corpus], toy(), tmp_path / "out").skipped == 1
+    assert [row["first_sample"] for row in manifest_rows(tmp_path / "out")] == [None, 0, 0, 0, 0]
+
+
+def test_a_list_that_manifest_wrote_is_read(corpus: Path, tmp_path: Path) -> None:
+    built = build_manifest(corpus, valid_percent=0.3, seed=2)
+    write_built(built, tmp_path / "lists")
+    summary = extract([tmp_path / "lists" / "valid.tsv"], toy(), tmp_path / "out")
+    assert built.valid is not None and len(built.valid) == 2
+    assert [row["utterance"] for row in summary.rows] == [os.path.splitext(entry.path)[0] for entry in built.valid]
+    extract([tmp_path / "lists" / "train.tsv"], toy(), tmp_path / "out")
+    assert {row["utterance"] for row in manifest_rows(tmp_path / "out")} == {"a", "b", "c", "d", "inner/e"}
+
+
+def test_a_list_with_a_file_that_is_gone_costs_that_file(corpus: Path, tmp_path: Path) -> None:
+    list_file = tmp_path / "list.tsv"
+    list_file.write_text(f"{corpus}\nd.wav\t16000\ngone.wav\t16000\na.wav\t8000\n")
+    summary = extract([list_file], toy(), tmp_path / "out")
+    assert [row["utterance"] for row in summary.rows] == ["d", "a"]
+    assert [failure.utterance for failure in summary.failures] == ["gone"]
+
+
+@pytest.mark.parametrize("text", ["a.wav\t16000\n", "/corpus\n", "/corpus\na.wav 16000\n"])
+def test_a_list_that_manifest_did_not_write_says_how_to_make_one(text: str, tmp_path: Path) -> None:
+    (tmp_path / "list.tsv").write_text(text)
+    with pytest.raises(ExtractionError, match=r"list.tsv.*hubcore manifest"):
+        extract([tmp_path / "list.tsv"], toy(), tmp_path / "other")
+
+
+def test_python_and_the_command_line_take_the_same_default_layers(corpus: Path, tmp_path: Path) -> None:
+    upstream = hub.load("wav2vec2_tiny_prompts", layers=[1, -1])
+    extract([corpus / "a.wav"], upstream, tmp_path / "out")
+    arguments = ["extract", str(corpus), "-u", "wav2vec2_tiny_prompts", "-O", "layers=1,4", "-o", str(tmp_path / "out")]
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 0 and "4 written" in result.output, result.output
+    assert {tuple(row["layers"]) for row in manifest_rows(tmp_path / "out")} == {(1, 4)}
 
 
 def test_a_class_without_a_card_is_named_by_its_class(corpus: Path, tmp_path: Path) -> None:
