@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import yaml
 
 from hubcore.checkpoints.foreign_options import demand, note_defaults, read_options, to_bool, to_int, write_options
 
@@ -25,6 +28,7 @@ OPTIONS = {
     "activation_dropout": ("activation_dropout", 0.0),
 }
 """Our option -> fairseq's, and its default."""
+_DEFAULTS = Path(__file__).with_name("fairseq_defaults.yaml")
 DEFAULT_CONV_LAYERS = "[(512, 10, 5)] + [(512, 3, 2)] * 4 + [(512,2,2)] + [(512,2,2)]"
 _UNSEEN = ("encoder_attention_heads", "layer_norm_first", "extractor_mode", "conv_feature_layers", "conv_pos_groups")
 """Settings that nothing else in the file shows, not even a tensor's shape."""
@@ -53,26 +57,24 @@ def encoder_values(checkpoint: Checkpoint, notes: list[str]) -> dict[str, Any]:
     }
 
 
-def whole_file(
-    model: Mapping[str, Any], weights: Mapping[str, Any], task: Mapping[str, Any], criterion: Mapping[str, Any], name: str
-) -> dict[str, Any]:
-    """Dictionary of tensors and plain values that `torch.save` must write so that fairseq loads it.
+def whole_file(cfg: Mapping[str, Any], weights: Mapping[str, Any], *, criterion: str) -> dict[str, Any]:
+    """Dictionary of tensors and plain values that `torch.save` must write so that fairseq loads it, and fine-tunes from it.
+
+    With omegaconf below 2.1, its fine-tuning needs every section of the config, whatever is in there.
 
     Args:
-        model: the model's options, by fairseq's names.
+        cfg: the sections that are not fairseq's defaults: `model`, `task` and `criterion`.
         weights: its tensors, by fairseq's names.
-        task: options of its data.
-        criterion: options of its loss.
-        name: the class of the loss.
+        criterion: the class of the loss.
     """
     return {
         "args": None,
-        "cfg": {"_name": None, "model": dict(model), "task": dict(task), "criterion": dict(criterion)},
+        "cfg": {"_name": None, **yaml.safe_load(_DEFAULTS.read_text(encoding="utf-8")), **cfg},
         "model": dict(weights),
         # fairseq looks into the last entry, and for an epoch, before it gives the model out.
         "optimizer_history": [
             {
-                "criterion_name": name,
+                "criterion_name": criterion,
                 "optimizer_name": "FairseqAdam",
                 "lr_scheduler_state": {"best": None},
                 "num_updates": 0,

@@ -13,12 +13,13 @@ from typing import Any, Literal, get_args
 
 import torch
 import yaml
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
 from hubcore.checkpoints.layouts import open_checkpoint
 from hubcore.checkpoints.runs import newest_model
-from hubcore.errors import CheckpointError, CheckpointLayoutError, OptionError
+from hubcore.errors import CheckpointError, CheckpointLayoutError, MissingWeightsError, OptionError
 from hubcore.loading import import_class
 from hubcore.registry.names import Family
 from hubcore.sources.resolve import resolve
@@ -80,9 +81,20 @@ def export(source: str | os.PathLike[str], out: str | os.PathLike[str], *, forma
     written = write(state, original.config, _objective(run) if found and run else {})
     with write_checked(out, force, folder=format == "hf") as temporary:
         _write(written, temporary, format)
-        copy = import_class(family).from_checkpoint(temporary)
+        try:
+            copy = import_class(family).from_checkpoint(temporary)
+        except (CheckpointLayoutError, MissingWeightsError) as error:
+            raise CheckpointLayoutError(f"{format} cannot hold this model: {error}") from error
+        _check_config(original.config, copy.config, format)
         weights, layers = check_equal(path, original, copy)
     return Export(out, format, family.name, any(not name.startswith("model.") for name in state), weights, layers)
+
+
+def _check_config(wanted: Any, got: Any, format: str) -> None:
+    """Refuses a format in which a model would become another one."""
+    lost = [f"{name} {value} as {getattr(got, name)}" for name, value in vars(wanted).items() if getattr(got, name) != value]
+    if lost:
+        raise CheckpointLayoutError(f"{format} cannot hold this model: it reads {', '.join(lost)}. Export it as safetensors.")
 
 
 def _state(path: Path, original: Any) -> dict[str, Tensor]:
@@ -119,10 +131,14 @@ def _writer(family: Family, format: str) -> Callable[..., Any]:
 
 
 def _write(written: Any, path: Path, format: str) -> None:
-    if format == "fairseq":
-        torch.save(written, path)
-        return
-    tensors, config, preprocessor = written
-    save_file(tensors, path / "model.safetensors", metadata={"format": "pt"})
-    for name, content in (("config.json", config), ("preprocessor_config.json", preprocessor)):
-        (path / name).write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    try:
+        if format == "fairseq":
+            with path.open("wb") as file:  # torch writes a file's own name into it, and this one is random
+                torch.save(written, file)
+            return
+        tensors, config, preprocessor = written
+        save_file(tensors, path / "model.safetensors", metadata={"format": "pt"})
+        for name, content in (("config.json", config), ("preprocessor_config.json", preprocessor)):
+            (path / name).write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    except (SafetensorError, RuntimeError) as error:  # a full disk, as these two tell it
+        raise OSError(str(error.__context__ or error)) from error

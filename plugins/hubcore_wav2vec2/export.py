@@ -6,14 +6,18 @@ The names are those of `hubcore_wav2vec2.checkpoint`. Heads of pre-training go a
 from __future__ import annotations
 
 from collections.abc import Mapping
+from fnmatch import fnmatchcase
+from pathlib import Path
 from typing import Any
 
+import yaml
 from torch import Tensor
 
 from hubcore.checkpoints import Name, Names, fairseq, transformers
 from hubcore.errors import CheckpointLayoutError
 from hubcore_wav2vec2.checkpoint import HEADS, NAMES
 from hubcore_wav2vec2.config import Wav2Vec2Config
+from hubcore_wav2vec2.pretrain.config import Wav2Vec2Objective
 
 _LAYER_NORMS = Name("extractor.norms.#.*", {"fairseq": "feature_extractor.conv_layers.#.2.1.*"})
 _OBJECTIVE = {
@@ -33,6 +37,8 @@ _OBJECTIVE = {
     "layerdrop": "encoder_layerdrop",
 }
 """Our option of pre-training -> fairseq's."""
+_WEIGHTS = ("diversity_weight", "features_penalty_weight")
+_DEFAULTS = Path(__file__).with_name("fairseq_defaults.yaml")
 
 
 def to_fairseq(
@@ -55,24 +61,33 @@ def to_fairseq(
     Raises:
         CheckpointLayoutError: a weight has no name there.
     """
+    if config.input_projection and config.conv_dim == config.dim:
+        raise CheckpointLayoutError(
+            f"extractor and blocks are both {config.dim} wide, and this model has a projection between them, where fairseq "
+            "has none. Export it as hf or safetensors."
+        )
     if config.conv_norm == "layer":
         names = Names([*(row for row in names.rows if row.ours != _LAYER_NORMS.ours), _LAYER_NORMS])
     encoder, heads = _parts(state)
-    options = {theirs: objective[ours] for ours, theirs in _OBJECTIVE.items() if ours in objective}
-    model = {
-        "_name": "wav2vec2",
+    missing = [row.ours for row in HEADS.rows if not any(fnmatchcase(name, row.ours) for name in heads)]
+    if missing:
+        raise CheckpointLayoutError(
+            f"there is no {', '.join(missing)} in hubcore's names beside this encoder, and fairseq's model has all heads of "
+            "pre-training. Export a run, or use hf or safetensors."
+        )
+    defaults = Wav2Vec2Objective()
+    options = {theirs: objective.get(ours, getattr(defaults, ours)) for ours, theirs in _OBJECTIVE.items()}
+    cfg = yaml.safe_load(_DEFAULTS.read_text(encoding="utf-8"))
+    cfg["model"] |= {
         **fairseq.encoder_options(config),
-        "quantize_targets": True,
         **_quantizer(heads, "latent_groups", "latent_vars", "latent_dim", "final_dim"),
         **{name: list(value) if isinstance(value, tuple) else value for name, value in options.items()},
         **(more_options or {}),
     }
+    cfg["task"] |= {"normalize": config.normalize, "sample_rate": config.sample_rate}
+    cfg["criterion"]["loss_weights"] = [objective.get(name, getattr(defaults, name)) for name in _WEIGHTS]
     return fairseq.whole_file(
-        model,
-        {**names.write("fairseq", encoder), **HEADS.write("fairseq", heads)},
-        task={"_name": "audio_pretraining", "normalize": config.normalize, "sample_rate": config.sample_rate},
-        criterion={"_name": "wav2vec", "infonce": True},
-        name="Wav2vecCriterion",
+        cfg, {**names.write("fairseq", encoder), **HEADS.write("fairseq", heads)}, criterion="Wav2vecCriterion"
     )
 
 

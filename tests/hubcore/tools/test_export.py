@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import warnings
 from pathlib import Path
@@ -25,14 +26,13 @@ from hubcore_wav2vec2.pretrain import Draws, Wav2Vec2Objective, Wav2Vec2Pretrain
 from tests.gold import gold_file, gold_wavs
 from tests.running import command
 
+WIDE_OFA = dataclasses.replace(OFA_CONFIGS["tiny"], conv_layers=(*OFA_CONFIGS["tiny"].conv_layers[:-1], (512, 2, 2)))
 HEADS: dict[str, Any] = {"final_dim": 24, "codebook_dim": 32, "codebook_entries": 20}
 
 
 @pytest.fixture(params=["group", "layer"])
 def trained(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Path, Wav2Vec2Pretraining]:
     """A model file as pre-training leaves it, heads included."""
-    import dataclasses
-
     torch.manual_seed(3)
     config = CONFIGS["tiny"]
     if request.param == "layer":
@@ -153,9 +153,8 @@ def test_transformers_gives_the_same_hidden_states(trained: tuple[Path, Wav2Vec2
 
 def test_ofa_goes_to_the_fork_s_format_and_not_to_transformers(tmp_path: Path) -> None:
     torch.manual_seed(3)
-    objective = OfaWav2Vec2Pretraining(OFA_CONFIGS["tiny"], OfaWav2Vec2Objective(**HEADS))
-    path = tmp_path / "model.safetensors"
-    write_native(path, objective.state_dict(), config=objective.model_config, upstream="OfaWav2Vec2Upstream")
+    objective = OfaWav2Vec2Pretraining(WIDE_OFA, OfaWav2Vec2Objective(**HEADS))
+    path = save(objective, tmp_path)
     made = export(path, tmp_path / "out.pt", format="fairseq")
     assert made.upstream == "ofa_wav2vec2"
     for ours, theirs in zip(states(path, lambd=0.6), states(tmp_path / "out.pt", lambd=0.6), strict=True):
@@ -166,6 +165,95 @@ def test_ofa_goes_to_the_fork_s_format_and_not_to_transformers(tmp_path: Path) -
     with pytest.raises(CheckpointLayoutError, match="transformers has no OFA"):
         export(path, tmp_path / "hf", format="hf")
     assert not (tmp_path / "hf").exists()
+
+
+def options(config: Any) -> dict[str, set[str]]:
+    """Section -> its keys."""
+    return {name: set(section) if isinstance(section, dict) else set() for name, section in config.items()}
+
+
+@pytest.mark.parametrize(
+    ("family", "original"), [("wav2vec2", "fairseq_tiny_w2v2_groupnorm.pt"), ("ofa_wav2vec2", "ofa_tiny.pt")]
+)
+def test_fairseq_s_config_has_every_key_of_the_original_s_own_file(family: str, original: str, tmp_path: Path) -> None:
+    """With omegaconf below 2.1, fine-tuning sets `lr_scheduler` and `task.data`, which must be there."""
+    plain, ofa = Wav2Vec2Objective(**HEADS), OfaWav2Vec2Objective(**HEADS)
+    made = Wav2Vec2Pretraining(CONFIGS["tiny"], plain) if family == "wav2vec2" else OfaWav2Vec2Pretraining(WIDE_OFA, ofa)
+    export(save(made, tmp_path), tmp_path / "out.pt", format="fairseq")
+    wanted = torch.load(gold_file(original), weights_only=True)["cfg"]
+    got = torch.load(tmp_path / "out.pt", weights_only=True)["cfg"]
+    assert options(got) == options(wanted)
+    for name, section in wanted.items():
+        kinds = {key: type(value) for key, value in (section or {}).items() if value is not None}
+        kinds = {key: kind for key, kind in kinds.items() if got[name][key] is not None}
+        assert {key: type(got[name][key]) for key in kinds} == kinds, name
+    unset = {"model", "task", "common", "checkpoint", "optimization", "lr_scheduler"}
+    assert {name: got[name] for name in got if name not in unset} == {
+        name: wanted[name] for name in wanted if name not in unset
+    }
+
+
+def save(objective: Wav2Vec2Pretraining, folder: Path) -> Path:
+    path = folder / "model.safetensors"
+    name = "OfaWav2Vec2Upstream" if isinstance(objective, OfaWav2Vec2Pretraining) else "Wav2Vec2Upstream"
+    write_native(path, objective.state_dict(), config=objective.model_config, upstream=name)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("changes", "format", "message"),
+    [
+        ({"dim": 64}, "fairseq", "extractor and blocks are both 64 wide"),
+        ({"normalize": True, "normalize_eps": 1e-7}, "fairseq", "it reads normalize_eps 1e-07 as 1e-05"),
+        ({"feature_norm": False}, "fairseq", "fairseq cannot hold this model: .*lacks the weight feature_norm"),
+        ({"conv_layers": WIDE_OFA.conv_layers, "alpha_kernel": 3}, "fairseq", "512 wide and alpha's kernel is 3"),
+        ({"alpha_kernel": 5}, "fairseq", "the extractor is 64 wide .*takes 512 and 5 only"),
+        (
+            {"conv_layers": WIDE_OFA.conv_layers, "lambd_range": (0.2, 0.7)},
+            "fairseq",
+            r"lambd_range \(0.2, 0.7\) as \(0.0, 0.7\)",
+        ),
+        ({"dim": 64, "input_projection": False}, "hf", "no projection between extractor and blocks"),
+    ],
+)
+def test_what_the_other_program_cannot_hold_is_refused(
+    changes: dict[str, Any], format: Any, message: str, tmp_path: Path
+) -> None:
+    ofa = "alpha_kernel" in changes or "lambd_range" in changes
+    config = dataclasses.replace(OFA_CONFIGS["tiny"] if ofa else CONFIGS["tiny"], **changes)
+    path = tmp_path / "model.safetensors"
+    made = OfaWav2Vec2Pretraining(config, OfaWav2Vec2Objective(**HEADS)) if ofa else None
+    made = made or Wav2Vec2Pretraining(config, Wav2Vec2Objective(**HEADS))
+    write_native(path, made.state_dict(), config=config, upstream="OfaWav2Vec2Upstream" if ofa else "Wav2Vec2Upstream")
+    with pytest.raises(CheckpointLayoutError, match=message):
+        export(path, tmp_path / ("hf" if format == "hf" else "out.pt"), format=format)
+    assert [each.name for each in tmp_path.iterdir()] == ["model.safetensors"]
+
+
+def test_fairseq_wants_the_heads_that_its_model_has(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointLayoutError, match=r"no mask_embedding, quantizer\.codebook.* beside this encoder"):
+        export(gold_file("fairseq_tiny_w2v2_ctc.pt"), tmp_path / "out.pt", format="fairseq")
+
+
+@pytest.mark.parametrize("format", ["fairseq", "hf", "safetensors"])
+def test_a_full_disk_is_said_and_leaves_nothing(format: Any, tmp_path: Path) -> None:
+    resource = pytest.importorskip("resource", reason="needs limits of a process")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
+    try:
+        with pytest.raises(CheckpointError, match=r"could not be written \(.*File too large.*has space"):
+            export(
+                "wav2vec2_tiny_prompts", tmp_path / {"fairseq": "a.pt", "hf": "a"}.get(format, "a.safetensors"), format=format
+            )
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_same_checkpoint_gives_the_same_bytes(tmp_path: Path) -> None:
+    for name in ("a.pt", "b.pt"):
+        export("wav2vec2_tiny_prompts", tmp_path / name, format="fairseq")
+    assert (tmp_path / "a.pt").read_bytes() == (tmp_path / "b.pt").read_bytes()
 
 
 def test_safetensors_leaves_the_heads_out(trained: tuple[Path, Wav2Vec2Pretraining], tmp_path: Path) -> None:
