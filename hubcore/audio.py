@@ -37,11 +37,20 @@ from hubcore.audio_headers import (
     unread,
 )
 from hubcore.errors import AudioError
-from hubcore.text import printable
+from hubcore.text import plural, printable
 
 _EXTENSIONS = "aif aifc aiff au caf flac mp3 nist oga ogg opus rf64 snd sph voc w64 wav wave wavex"
 AUDIO_EXTENSIONS = frozenset(_EXTENSIONS.split())
 """File name endings, in lower case, that `find_audio` looks for; what decides how a file is read is its content."""
+_FOREIGN = """3gp aac ac3 alac amr ape awb dff dsf eac3 gsm m4a m4b mka mkv mov mp1 mp2 mp4 mpc pcm ra raw shn spx tta weba webm
+    wma wv wv1 wv2"""
+_NOT_READ = frozenset(_FOREIGN.split())
+"""Endings of audio that is mostly not read; such files are told, since nobody would miss them otherwise."""
+_PACKED = frozenset(("gz", "bz2", "xz", "zst", "zip", "part", "crdownload"))
+_MOST_AGAIN = 10_000
+"""Times that links may lead to folders searched before; links into one another could do so without end."""
+_SHOWN = 20
+"""Files that a message names; it counts all."""
 
 _BLOCK = 1 << 26
 """Samples decoded at a time, over an hour at 16 kHz, so that a forged length in a header cannot ask for any memory."""
@@ -151,13 +160,14 @@ def probe(path: str | os.PathLike[str]) -> AudioInfo:
 
 
 def find_audio(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
-    """The audio files among `paths`: files as they are, folders searched to any depth, in a fixed order, none twice.
+    """The audio files among `paths`: files as they are, folders searched to any depth, in a fixed order, no name twice.
 
     In a folder, files are taken by their ending (`AUDIO_EXTENSIONS`, in any case) and hidden ones are skipped; symbolic
-    links are followed, once each.
+    links are followed, and a file with two names is found under both. What has the ending of audio that is not read is
+    counted and named in a warning of the logger `hubcore.audio`.
 
     Raises:
-        AudioError: a path does not exist or cannot be reached, or a folder holds no audio file or cannot be listed.
+        AudioError: paths do not exist or cannot be reached, or a folder holds no audio file or cannot be listed.
 
     Example:
         >>> import tempfile, pathlib
@@ -167,12 +177,15 @@ def find_audio(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
         >>> [path.name for path in find_audio([folder])]
         ['a.FLAC', 'b.wav']
     """
+    given = [Path(path) for path in paths]
+    check_exist(given)
     found: dict[str, Path] = {}
-    for given in paths:
-        path = Path(given)
-        with _reaching(path):
-            is_folder = stat.S_ISDIR(os.stat(path).st_mode)
-        inside = list(_walk(path)) if is_folder else [path]
+    for path in given:
+        inside, not_read = _search(path) if _is_folder(path) else ([path], [])
+        if not_read:
+            what = f"{plural(len(not_read), 'file')} in {printable(path)} may be audio but cannot be read"
+            names = ", ".join(not_read[:_SHOWN]) + ("" if len(not_read) <= _SHOWN else f" and {len(not_read) - _SHOWN} more")
+            _log.warning("%s: %s. `ffmpeg -i IN OUT.wav` converts most formats.", what, names)
         if not inside:
             raise AudioError(
                 f"{printable(path)} is a folder without an audio file. Files are found by their ending: "
@@ -180,27 +193,82 @@ def find_audio(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
                 fix="Name the files themselves if theirs is another.",
             )
         for file in inside:
-            found.setdefault(os.path.realpath(file), file)
+            found.setdefault(full_name(file), file)
     return list(found.values())
 
 
-def _walk(folder: Path) -> Iterator[Path]:
+def check_exist(paths: Iterable[Path]) -> None:
+    """Raises an `AudioError` that names every one of `paths` that does not exist; a link that leads nowhere does.
+
+    Example:
+        >>> check_exist([Path("/")])
+    """
+    missing = [printable(path) for path in paths if _is_folder(path) is None]
+    if missing:
+        do = "does" if len(missing) == 1 else "do"
+        raise AudioError(f"{', '.join(missing)} {do} not exist.", fix="Check the spelling and the folder.")
+
+
+def full_name(path: str | os.PathLike[str]) -> str:
+    """The absolute name of a file: links are not followed, as two of them to one file are two names.
+
+    Example:
+        >>> full_name("/corpus/./a.wav")
+        '/corpus/a.wav'
+    """
+    folder, name = os.path.split(os.path.join(os.getcwd(), path))
+    # Only the file system knows where `..` leads to, if what stands before it is a link.
+    return os.path.join(os.path.realpath(folder) if ".." in Path(folder).parts else os.path.normpath(folder), name)
+
+
+def _is_folder(path: str | os.PathLike[str]) -> bool | None:
+    """None if there is no such path. A link that leads nowhere is a file, to be told like any that cannot be used."""
+    try:
+        with _reaching(path):
+            return stat.S_ISDIR(os.stat(path).st_mode)
+    except AudioError as error:
+        if isinstance(error.__cause__, FileNotFoundError | NotADirectoryError):
+            return False if os.path.islink(path) else None
+        raise
+
+
+def _search(top: Path) -> tuple[list[Path], list[str]]:
+    """The audio files in a folder, and the names of those that may be audio too but are not read."""
+
     def refused(error: OSError) -> None:
         # A folder passed over would be utterances missing from the features, with nothing to show for it.
-        what = f"{printable(error.filename or folder)} cannot be listed: {_reason(error)} Audio in it would be left out."
+        what = f"{printable(error.filename or top)} cannot be listed: {_reason(error)} Audio in it would be left out."
         raise AudioError(what, fix="Make it readable, or name the folders that you mean one by one.") from error
 
-    seen: set[str] = set()
-    for root, folders, files in os.walk(folder, onerror=refused, followlinks=True):
-        real = os.path.realpath(root)
-        if real in seen:
+    found: list[Path] = []
+    not_read: list[str] = []
+    above: dict[str, tuple[str, ...]] = {}  # for each folder the real names of itself and of those above
+    again, seen = 0, set[str]()
+    for root, folders, files in os.walk(top, onerror=refused, followlinks=True):
+        real, parents = os.path.realpath(root), above.get(os.path.dirname(root), ())
+        if real in parents:  # a link to a folder that it is in
             folders.clear()
             continue
+        above[root] = (*parents, real)
+        again += real in seen
         seen.add(real)
+        if again > _MOST_AGAIN:
+            what = f"{printable(top)} has links that lead to the same folders more than {_MOST_AGAIN} times."
+            raise AudioError(what, fix="Name the folders that you mean one by one.")
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(files):
-            if not name.startswith(".") and "." in name and name.rpartition(".")[2].lower() in AUDIO_EXTENSIONS:
-                yield Path(root, name)
+            path = Path(root, name)
+            stem, dot, ending = name.lower().rpartition(".")
+            packed = ending in _PACKED and stem.rpartition(".")[2] in AUDIO_EXTENSIONS
+            if name.startswith("."):
+                continue
+            if dot and ending in AUDIO_EXTENSIONS:
+                found.append(path)
+            elif (dot and ending in _NOT_READ) or packed:
+                not_read.append(printable(path.relative_to(top)))
+            elif not dot and path.is_symlink() and not path.exists():  # perhaps to a folder
+                not_read.append(f"{printable(path.relative_to(top))} (a link that leads nowhere)")
+    return found, not_read
 
 
 # Decoding ------------------------------------------------------------------------------------------------------------
@@ -266,6 +334,9 @@ def _reaching(path: str | os.PathLike[str], done: str = "reached") -> Iterator[N
     try:
         yield
     except (FileNotFoundError, NotADirectoryError) as error:
+        if os.path.islink(path):
+            what = f"{name} is a link to {printable(os.readlink(path))}, which does not exist."
+            raise AudioError(what, fix="Fetch the file it means (`git annex get`, `dvc pull`), or mount its disk.") from error
         raise AudioError(f"{name} does not exist.", fix="Check the spelling and the folder.") from error
     except (OSError, ValueError) as error:
         shown = name if len(name) <= _LONGEST_NAME else f"{name[:_LONGEST_NAME]}... ({len(name)} characters)"

@@ -1,4 +1,4 @@
-"""Headers of audio files compared with the files: `shortage`, `unread`, `stated_frames`, `filled_in`, `kind_of`.
+"""Headers of audio files compared with the files: `shortage`, `unread`, `stated_frames`, `fill_in`, `kind_of`.
 
 libsndfile believes a header. These functions compare it with the file: samples that are missing or that nothing would read, a
 length that was never filled in or includes the padding of a codec, and formats that are not read at all.
@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from io import BytesIO
 from typing import NamedTuple
+
+from hubcore.files import stand_in
 
 Data = bytes | mmap.mmap
 """A file's bytes, of which only those that are looked at need to be read."""
@@ -395,8 +397,6 @@ def _mpeg_frame(header: bytes) -> tuple[int, int] | None:
 
 _FFMPEG = "Convert it with `ffmpeg -i IN OUT.wav`."
 _KINDS = (
-    (0, b"version https://git-lfs", "a git-lfs pointer: the audio itself was not fetched", "Run `git lfs pull`."),
-    (0, b"/annex/objects/", "a git-annex pointer: the audio itself was not fetched", "Run `git annex get` on it."),
     (4, b"ftyp", "an MP4 file (m4a, AAC or ALAC)", _FFMPEG),
     (0, b"#!AMR", "AMR audio", _FFMPEG),
     (0, b"\x30\x26\xb2\x75\x8e\x66\xcf\x11", "Windows Media audio", _FFMPEG),
@@ -404,10 +404,7 @@ _KINDS = (
     (0, b"MAC ", "Monkey's Audio", _FFMPEG),
     (0, b"wvpk", "WavPack audio", "Unpack it with `wvunpack IN`."),
     (0, b"ajkg", "shorten audio", "Unpack it with `shorten -x IN OUT`."),
-    (0, b"\x1f\x8b", "compressed with gzip", "Unpack it with `gunzip`."),
     (0, b"PK\x03\x04", "a zip archive", "Unpack it with `unzip`."),
-    (0, b"<!doctype html", "a web page, not the file", "Fetch it again; its address may ask for a login."),
-    (0, b"<html", "a web page, not the file", "Fetch it again; its address may ask for a login."),
 )
 _CODECS = {0x42: "G.723", 0x50: "MPEG layer II", 0x55: "MP3", 0xFF: "AAC", 0x160: "WMA", 0x161: "WMA", 0x1610: "AAC"}
 """Codecs inside WAV, by number, that libsndfile may not read."""
@@ -430,5 +427,4 @@ def kind_of(data: Data) -> tuple[str, str] | None:
         return (f"{codec} inside WAV", _FFMPEG) if codec else None
     if head[:1] == b"\xff" and head[1:2] and head[1] & 0xF6 == 0xF0:
         return "AAC audio", _FFMPEG
-    lower = head.lower()
-    return next((found[2:] for found in _KINDS if lower[found[0] :].startswith(found[1].lower())), None)
+    return stand_in(head) or next((found[2:] for found in _KINDS if head.startswith(found[1], found[0])), None)

@@ -29,6 +29,16 @@ _CANNOT_SYNC = frozenset((errno.EINVAL, errno.EBADF, errno.ENOTSUP, errno.EOPNOT
 _said: list[bool] = []
 
 
+_STAND_INS = (
+    (b"version https://git-lfs", "a git-lfs pointer: the file itself was not fetched", "Run `git lfs pull`."),
+    (b"/annex/objects/", "a git-annex pointer: the file itself was not fetched", "Run `git annex get` on it."),
+    (b"<!doctype", "a web page, not the file", "Fetch it again; its address may ask for a login."),
+    (b"<html", "a web page, not the file", "Fetch it again; its address may ask for a login."),
+    (b"<?xml", "a web page, not the file", "Fetch it again; its address may ask for a login."),
+    (b"\x1f\x8b", "compressed with gzip", "Unpack it with `gunzip`."),
+)
+
+
 @contextlib.contextmanager
 def write_whole(
     path: str | os.PathLike[str], *, durable: bool = True, folder: bool = False, replace: bool = True
@@ -230,3 +240,14 @@ def hold(folder: Path) -> contextlib.ExitStack:
             held.close()
             raise BlockingIOError(errno.EWOULDBLOCK, os.strerror(errno.EWOULDBLOCK), str(folder)) from error
     return held
+
+
+def stand_in(head: bytes) -> tuple[str, str] | None:
+    """The kind of a file that stands where another should, and what to do about it; None if it is none that is known.
+
+    Example:
+        >>> stand_in(b"version https://git-lfs.github.com/spec/v1")
+        ('a git-lfs pointer: the file itself was not fetched', 'Run `git lfs pull`.')
+    """
+    start = head[:64].lstrip().lower()
+    return next((found[1:] for found in _STAND_INS if start.startswith(found[0])), None)

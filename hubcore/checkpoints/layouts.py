@@ -36,7 +36,7 @@ from hubcore.checkpoints.formats.safetensors_file import SafetensorsFile
 from hubcore.checkpoints.formats.torch_file import TorchFile
 from hubcore.checkpoints.runs import newest_model
 from hubcore.errors import CheckpointError, CheckpointLayoutError, HubcoreError
-from hubcore.files import parse_json, read_small
+from hubcore.files import parse_json, read_small, stand_in
 from hubcore.text import error_text, printable
 
 _SHARD = re.compile(r"[\w.-]{1,200}\.(?:safetensors|bin)", re.ASCII)
@@ -386,9 +386,13 @@ def _json_file(path: Path, limit: int = _MAX_CONFIG) -> dict[str, Any]:
 
 def _read_beside(path: Path, limit: int) -> bytes:
     try:
-        return read_small(path, limit)
+        data = read_small(path, limit)
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path} cannot be used: {error}. Fetch the checkpoint again.") from error
+    known = stand_in(data)
+    if known:
+        raise CheckpointError(f"{path} is {known[0]}. {known[1]}")
+    return data
 
 
 def _json_object(text: str | bytes, path: Path) -> dict[str, Any]:

@@ -56,7 +56,7 @@ def command(
 
     The lists are sorted, and which file is for validation depends on its path and the seed only: the same folder gives the
     same lists. Files that cannot be read are told in D/unreadable.tsv, files of another sample rate in D/other_rate.tsv; the
-    exit code is then 1.
+    exit code is then 1. Audio files of other endings than --ext are told in D/other_ending.tsv.
     """
     from hubcore.corpus import build_manifest, write_built
 
@@ -82,14 +82,14 @@ def command(
 def _print(built: Built, files: dict[str, Path], as_json: bool) -> None:
     lists = [("train.tsv", built.train), *([("valid.tsv", built.valid)] if built.valid is not None else [])]
     if as_json:
-        result = {
+        result: dict[str, object] = {
             "root": printable(built.train.root),
             "files": {name: printable(path) for name, path in files.items()},
             "counts": dict(built.counts()),
             "seconds": {name: round(manifest.seconds(built.sample_rate), 3) for name, manifest in lists},
-            "unreadable": [{"path": printable(file.path), "reason": printable(file.reason)} for file in built.unreadable],
-            "other_rate": [{"path": printable(file.path), "reason": file.reason} for file in built.other_rate],
         }
+        for name, left_out in built.told().items():
+            result[name] = [{"path": printable(file.path), "reason": printable(file.reason)} for file in left_out]
         click.echo(json.dumps(result, indent=2))
         return
     rows = [
@@ -97,8 +97,8 @@ def _print(built: Built, files: dict[str, Path], as_json: bool) -> None:
         for name, manifest in lists
     ]
     click.echo(format_table(["list", "files", "audio"], rows, right=("files", "audio")))
-    left_out = {"shorter": built.too_short, "longer": built.too_long, "without that text in the path": built.without_text}
-    told = [f"{count} {what}" for what, count in left_out.items() if count]
+    counts = {"shorter": built.too_short, "longer": built.too_long, "without that text in the path": built.without_text}
+    told = [f"{count} {what}" for what, count in counts.items() if count]
     if told:
         click.echo(f"left out as asked: {', '.join(told)}")
     if built.valid is not None and not built.valid.entries:
@@ -109,6 +109,7 @@ def _print(built: Built, files: dict[str, Path], as_json: bool) -> None:
         built.other_rate,
         "other_rate.tsv",
     )
+    _tell("have an ending that --ext does not name", built.other_ending, "other_ending.tsv")
 
 
 def _tell(what: str, left_out: tuple[LeftOut, ...], where: str) -> None:

@@ -59,6 +59,8 @@ class Built:
     """Files that cannot be used at all."""
     other_rate: tuple[LeftOut, ...] = ()
     """Files of another sample rate: training would have to resample them, so they are not listed."""
+    other_ending: tuple[LeftOut, ...] = ()
+    """Audio files whose ending is none of those asked for."""
     too_short: int = 0
     """Files below the shortest duration asked for."""
     too_long: int = 0
@@ -68,9 +70,13 @@ class Built:
 
     def counts(self) -> dict[str, int]:
         """Number of files in each list."""
-        listed = {"train": self.train, "valid": self.valid, "unreadable": self.unreadable, "other_rate": self.other_rate}
+        listed = {"train": self.train, "valid": self.valid, **self.told()}
         left_out = {"too_short": self.too_short, "too_long": self.too_long, "without_text": self.without_text}
         return {name: len(files or ()) for name, files in listed.items()} | left_out
+
+    def told(self) -> dict[str, tuple[LeftOut, ...]]:
+        """The files left out that are named one by one, by reason."""
+        return {"unreadable": self.unreadable, "other_rate": self.other_rate, "other_ending": self.other_ending}
 
 
 def is_valid(path: str, valid_percent: float, seed: int) -> bool:
@@ -106,7 +112,7 @@ def build_manifest(
 ) -> Built:
     """The audio files below `folder`, their headers read, split into those to train and to validate on.
 
-    Hidden files and folders are left out; links are followed, and no file is listed twice.
+    Hidden files and folders are left out; links are followed, and a file with two names is listed under both.
 
     Args:
         folder: searched to any depth.
@@ -136,7 +142,7 @@ def build_manifest(
     endings = _endings(extensions)
     _check(valid_percent, min_seconds, max_seconds, workers)
     root = Path(os.path.realpath(folder))
-    paths, without_text = _find(folder, root, endings, path_must_contain)
+    paths, without_text, other_ending = _find(folder, root, endings, path_must_contain)
     unreadable: list[LeftOut] = []
     other_rate: list[LeftOut] = []
     listed: list[ManifestEntry] = []
@@ -165,6 +171,7 @@ def build_manifest(
         sample_rate=sample_rate,
         unreadable=tuple(unreadable),
         other_rate=tuple(other_rate),
+        other_ending=tuple(other_ending),
         too_short=too_short,
         too_long=too_long,
         without_text=without_text,
@@ -172,9 +179,9 @@ def build_manifest(
 
 
 def write_built(built: Built, dest: str | os.PathLike[str]) -> dict[str, Path]:
-    """Writes `train.tsv` and `valid.tsv`, and `unreadable.tsv` and `other_rate.tsv` where files are to be told.
+    """Writes `train.tsv` and `valid.tsv`, and `unreadable.tsv`, `other_rate.tsv` and `other_ending.tsv` where there are such.
 
-    The two lists of files left out have lines of path, tab, reason; odd characters of a path are written out.
+    The lists of files left out have lines of path, tab, reason; odd characters of a path are written out.
 
     Returns:
         the files written, by name.
@@ -194,29 +201,30 @@ def write_built(built: Built, dest: str | os.PathLike[str]) -> dict[str, Path]:
     elif (folder / "valid.tsv").exists():
         what = f"{printable(folder / 'valid.tsv')} of an earlier split is there. It would list files that train.tsv has too."
         raise ExtractionError(what, fix="Remove it, or choose another folder.")
-    for name, files in {"unreadable.tsv": built.unreadable, "other_rate.tsv": built.other_rate}.items():
+    for name, files in built.told().items():
         if files:
-            texts[name] = "".join(f"{_plain(file.path)}\t{_plain(file.reason)}\n" for file in files)
+            texts[f"{name}.tsv"] = "".join(f"{_plain(file.path)}\t{_plain(file.reason)}\n" for file in files)
     write_together({folder / name: text.encode() for name, text in texts.items()})
-    for name in {"unreadable.tsv", "other_rate.tsv"} - set(texts):
+    for name in {f"{name}.tsv" for name in built.told()} - set(texts):
         (folder / name).unlink(missing_ok=True)
     return {name: folder / name for name in texts}
 
 
 def _find(
     folder: str | os.PathLike[str], root: Path, endings: frozenset[str], path_must_contain: str | None
-) -> tuple[list[str], int]:
-    """The paths below the root to measure, sorted, and how many lack the text asked for."""
+) -> tuple[list[str], int, list[LeftOut]]:
+    """The paths below the root to measure, sorted; how many lack the text asked for; and those of other endings."""
     from hubcore.audio import find_audio  # here, since it imports torch, which reading a manifest does without
 
     if not root.is_dir():
         raise AudioError(f"{printable(folder)} is not a folder.", fix="Check the spelling.")
-    paths, without_text = [], 0
+    paths, without_text, others = [], 0, []
     for file in find_audio([root]):
         path = file.relative_to(root).as_posix()
-        if path.rpartition(".")[2].lower() not in endings:
-            continue
-        if path_must_contain is not None and path_must_contain not in path:
+        ending = path.rpartition(".")[2].lower()
+        if ending not in endings:
+            others.append(LeftOut(path, f"its ending is {ending}"))
+        elif path_must_contain is not None and path_must_contain not in path:
             without_text += 1
         else:
             paths.append(path)
@@ -224,7 +232,7 @@ def _find(
         text = "" if path_must_contain is None else f" and {path_must_contain!r} in its path ({without_text} lack that)"
         what = f"{printable(folder)} has no file ending in {', '.join(sorted(endings))}{text}."
         raise AudioError(what, fix="Name the endings with --ext, or another folder.")
-    return sorted(paths), without_text
+    return sorted(paths), without_text, sorted(others, key=lambda file: file.path)
 
 
 def _measure(root: Path, path: str) -> AudioInfo | LeftOut:

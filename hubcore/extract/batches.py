@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import SupportsIndex, cast
 
-from hubcore.audio import find_audio, probe
+from hubcore.audio import check_exist, find_audio, full_name, probe
 from hubcore.corpus import read_manifest
 from hubcore.errors import AudioError, ExtractionError, OptionError
 from hubcore.text import printable
@@ -161,7 +161,7 @@ def name_utterances(paths: Iterable[str | os.PathLike[str]]) -> dict[str, Path]:
     the folder that was given (`train/a`, `dev/a`), then both.
 
     Raises:
-        AudioError: a path does not exist, or a folder holds no audio file.
+        AudioError: paths do not exist, or a folder holds no audio file.
         ExtractionError: two files share even the longest name.
 
     Example:
@@ -173,14 +173,15 @@ def name_utterances(paths: Iterable[str | os.PathLike[str]]) -> dict[str, Path]:
         >>> sorted(name_utterances([root]))
         ['2.flac', '2.wav', 'anna/1']
     """
+    given = [Path(path) for path in paths]
+    check_exist(given)
     choices: dict[Path, tuple[str, ...]] = {}
     seen: set[str] = set()
-    for given in paths:
-        folder, files = _files_of(Path(given))
+    for place in given:
+        folder, files = _files_of(place)
         for path in files:
-            real = os.path.realpath(path)
-            if real not in seen:
-                seen.add(real)
+            if full_name(path) not in seen:
+                seen.add(full_name(path))
                 choices[path] = _possible_names(folder, path)
     levels = dict.fromkeys(choices, 0)
     while True:
@@ -217,7 +218,7 @@ def _possible_names(folder: Path, path: Path) -> tuple[str, ...]:
     """Names of a file below `folder`, the shortest first."""
     relative = path.relative_to(folder)
     short, long = relative.with_suffix("").as_posix(), relative.as_posix()
-    above = os.path.basename(os.path.realpath(folder)) or "root"
+    above = os.path.basename(os.path.dirname(full_name(folder / "_"))) or "root"
     return short, long, f"{above}/{short}", f"{above}/{long}"
 
 

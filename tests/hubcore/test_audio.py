@@ -645,9 +645,64 @@ def test_files_are_taken_as_they_are_and_never_twice(corpus: Path) -> None:
 
 def test_links_are_followed_and_loops_end(corpus: Path) -> None:
     (corpus / "b" / "up").symlink_to(corpus)
-    elsewhere = corpus / "c.d" / "linked"
-    elsewhere.symlink_to(corpus / "b")
-    assert len(find_audio([corpus])) == 4
+    (corpus / "c.d" / "linked").symlink_to(corpus / "b")
+    names = ["a.WAV", "b/1.flac", "b/2.wav", "c.d/e.f.mp3", "c.d/linked/1.flac", "c.d/linked/2.wav"]
+    assert [path.relative_to(corpus).as_posix() for path in find_audio([corpus])] == names
+    (corpus / "b" / "beside").symlink_to(corpus / "c.d")
+    (corpus / "c.d" / "again").symlink_to(corpus / "b")
+    assert len(find_audio([corpus])) == 9, "links into one another are followed until they meet a folder above"
+
+
+def test_links_into_one_another_cost_a_bounded_time(corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(audio, "_MOST_AGAIN", 100)
+    for here in "pqrstuv":
+        (corpus / here).mkdir()
+        for there in "pqrstuv":
+            (corpus / here / f"to_{there}").symlink_to(corpus / there)
+    with pytest.raises(AudioError, match="links that lead to the same folders more than 100 times"):
+        find_audio([corpus])
+
+
+def test_two_names_of_one_file_are_two_files(corpus: Path) -> None:
+    (corpus / "b" / "again.wav").symlink_to(corpus / "b" / "2.wav")
+    os.link(corpus / "b" / "2.wav", corpus / "b" / "third.wav")
+    assert [path.name for path in find_audio([corpus / "b"])] == ["1.flac", "2.wav", "again.wav", "third.wav"]
+    assert len(find_audio([corpus / "b" / "2.wav", corpus / "b" / "again.wav", corpus / "b" / ".." / "b" / "2.wav"])) == 2
+    (corpus / "elsewhere").symlink_to(corpus / "b")
+    (corpus / "2.wav").touch()
+    paths = [corpus / "2.wav", corpus / "elsewhere" / ".." / "2.wav", corpus / "elsewhere" / "2.wav"]
+    assert len(find_audio(paths)) == 2, "the second is the first, the third is not"
+
+
+def test_every_path_that_is_missing_is_named(corpus: Path) -> None:
+    with pytest.raises(AudioError, match=r"x\.wav, .*y\.wav do not exist\."):
+        find_audio([corpus / "x.wav", corpus / "a.WAV", corpus / "y.wav"])
+
+
+def test_links_that_lead_nowhere_are_each_a_file_that_cannot_be_used(corpus: Path) -> None:
+    for number in range(20):
+        (corpus / "b" / f"gone{number:02}.wav").symlink_to("../blobs/00")
+    gone = [path for path in find_audio([corpus / "b", corpus / "b" / "gone00.wav"]) if "gone" in path.name]
+    assert len(gone) == 20 and find_audio(gone) == gone
+    for path in gone:
+        with pytest.raises(AudioError, match=rf"{path.name} is a link to \.\./blobs/00, which does not exist\. Fetch"):
+            probe(path)
+
+
+def test_what_may_be_audio_and_is_not_read_is_counted_and_named(corpus: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for name in ("b/b.m4a", "c.AAC", "d.wv1", "e.wav.gz", "f.flac.part", "notes.gz", "g.json", ".h.m4a"):
+        (corpus / name).touch()
+    (corpus / "train").symlink_to("/mnt/not/there")
+    (corpus / "README").symlink_to("notes.txt")
+    find_audio([corpus])
+    (told,) = [record.getMessage() for record in caplog.records]
+    names = "c.AAC, d.wv1, e.wav.gz, f.flac.part, train (a link that leads nowhere), b/b.m4a"
+    assert told.startswith(f"6 files in {corpus} may be audio but cannot be read: {names}. `ffmpeg")
+    caplog.clear()
+    for number in range(30):
+        (corpus / f"{number}.m4a").touch()
+    find_audio([corpus])
+    assert "36 files" in caplog.text and "and 16 more" in caplog.text
 
 
 def test_a_missing_path_and_a_folder_without_audio_are_errors(tmp_path: Path) -> None:

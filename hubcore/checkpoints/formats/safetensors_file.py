@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 import torch
 
 from hubcore.checkpoints.formats.file_bytes import CheckpointBytes, Span, naming, read_tensors
-from hubcore.checkpoints.formats.tensor_ref import MAX_DIMENSIONS, StorageRef, TensorRef, damaged, unsafe
+from hubcore.checkpoints.formats.tensor_ref import MAX_DIMENSIONS, StorageRef, TensorRef, damaged, not_the_file, unsafe
 from hubcore.errors import CheckpointError
 
 MAX_HEADER = 8 << 20  # the format allows 100 MB; a parsed header takes many times its size
@@ -114,7 +114,8 @@ class SafetensorsFile:
             raise damaged(f"it has {file.size} bytes, too few for a safetensors file")
         length = int.from_bytes(file.read_at(0, 8), "little")
         if length > MAX_HEADER:
-            raise damaged(f"it announces a header of {length} bytes, more than {MAX_HEADER}, or is no safetensors file")
+            what = f"it announces a header of {length} bytes, more than {MAX_HEADER}, or is no safetensors file"
+            raise not_the_file(file.read_at(0, min(file.size, 64))) or damaged(what)
         header = _parse(file.read_at(8, length))
         metadata = header.pop("__metadata__", {})
         if type(metadata) is not dict or not all(type(value) is str for value in metadata.values()):

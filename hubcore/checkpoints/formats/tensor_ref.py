@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from hubcore.errors import CheckpointError, UnsafeCheckpointError
+from hubcore.files import stand_in
 
 MAX_DIMENSIONS = 16
 
@@ -39,6 +40,12 @@ def damaged(what: str) -> CheckpointError:
         f"{what}. The file is damaged, cut short, or no checkpoint. "
         "Fetch it again, and compare its size and sha256 with the published ones."
     )
+
+
+def not_the_file(head: bytes) -> CheckpointError | None:
+    """The error for what stands where a checkpoint should, such as a git-lfs pointer; None if that is not known."""
+    found = stand_in(head)
+    return found and CheckpointError(f"it is {found[0]}. {found[1]}")
 
 
 def unsafe(what: str) -> UnsafeCheckpointError:

@@ -13,7 +13,7 @@ import torch
 from hubcore.checkpoints.formats.file_bytes import CheckpointBytes, Span, naming, read_tensors
 from hubcore.checkpoints.formats.pickle_reader import MAX_PICKLE_BYTES, TruncatedPickleError, read_pickle, read_pickle_prefix
 from hubcore.checkpoints.formats.records import GlobalName
-from hubcore.checkpoints.formats.tensor_ref import STORAGE_DTYPES, StorageRef, TensorRef, damaged, unsafe
+from hubcore.checkpoints.formats.tensor_ref import STORAGE_DTYPES, StorageRef, TensorRef, damaged, not_the_file, unsafe
 from hubcore.checkpoints.formats.zip_index import ZipIndex
 from hubcore.errors import CheckpointError
 
@@ -193,17 +193,13 @@ class TorchFile:
 
 def _foreign(head: bytes) -> CheckpointError:
     """The error for a file that is no file of `torch.save`, with a guess at what it is."""
-    start = head.lstrip()[:64].lower()
+    known = not_the_file(head)
+    if known:
+        return known
     if not head:
         what = "it is empty"
-    elif start.startswith((b"<!doctype", b"<html", b"<?xml")):
-        what = "it is a web page: the address gave an error or a log-in page instead of the file"
-    elif start.startswith(b"version https://git-lfs"):
-        what = "it is a git-lfs pointer: the weights themselves were not fetched (`git lfs pull` does)"
     elif head[257:262] == b"ustar":
         what = "it is a tar archive: unpack it first, if a checkpoint is in it"
-    elif head.startswith(b"\x1f\x8b"):
-        what = "it is gzip-compressed: unpack it first, if a checkpoint is in it"
     elif head[8:9] == b"{":
         what = "it is not a file of torch.save, though it may be a safetensors file"
     else:

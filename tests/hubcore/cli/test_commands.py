@@ -332,6 +332,24 @@ def test_extract_ends_with_a_table_and_totals(tmp_path: Path) -> None:
     assert np.load(tmp_path / "out" / "features" / "es_1.npy").shape == (364, 240)
 
 
+def test_extract_gives_features_for_every_name_and_tells_what_it_leaves_out(tmp_path: Path) -> None:
+    corpus = tmp_path / "corpus"
+    corpus.mkdir()
+    (tmp_path / "blob").write_bytes((DATA / "speech/en_1.flac").read_bytes())
+    for name in ("one.flac", "two.flac"):
+        (corpus / name).symlink_to("../blob")
+    for number in range(20):
+        (corpus / f"gone{number:02}.flac").symlink_to("../missing")
+    (corpus / "song.m4a").touch()
+    for number, paths in enumerate(([corpus], sorted(corpus.glob("*.flac")))):
+        out = tmp_path / f"out{number}"
+        result = call("extract", *paths, "-u", "fbank", "-o", out)
+        assert result.exit_code == 1 and "2 written" in result.stdout and "20 failed" in result.stdout
+        assert all(f"gone{number:02}.flac is a link to ../missing" in result.stderr for number in range(20))
+        assert sorted(path.name for path in (out / "features").iterdir()) == ["one.npy", "two.npy"]
+        assert ("1 file in" in result.stderr and "song.m4a" in result.stderr) == (number == 0)
+
+
 @pytest.mark.slow
 def test_extract_lists_bad_files_and_computes_the_others(corpus: Path, tmp_path: Path) -> None:
     out, clean = tmp_path / "out", tmp_path / "clean"

@@ -107,10 +107,23 @@ def test_odd_names(corpus: Path) -> None:
     assert any(line.startswith("line\\nbreak.wav\t") for line in told)
 
 
-def test_a_file_with_two_names_is_listed_once(corpus: Path) -> None:
+def test_a_file_with_two_names_is_listed_under_both(corpus: Path) -> None:
     (corpus / "z.wav").symlink_to(corpus / "b.wav")
     (corpus / "y").symlink_to(corpus / "b")
-    assert len(build_manifest(corpus, valid_percent=0).train) == 6
+    assert sorted(set(paths(build_manifest(corpus, valid_percent=0))))[-3:] == ["y/1.flac", "y/2.flac", "z.wav"]
+
+
+def test_files_of_other_endings_are_told(corpus: Path, tmp_path: Path) -> None:
+    sound(corpus / "x.ogg")
+    built = build_manifest(corpus, valid_percent=0, extensions=["wav"])
+    assert built.counts()["other_ending"] == 3 and built.counts()["train"] == 4
+    assert write_built(built, tmp_path)["other_ending.tsv"].read_text().splitlines() == [
+        "b/1.flac\tits ending is flac",
+        "b/2.flac\tits ending is flac",
+        "x.ogg\tits ending is ogg",
+    ]
+    write_built(build_manifest(corpus, valid_percent=0, extensions=["wav", "flac", "ogg"]), tmp_path)
+    assert not (tmp_path / "other_ending.tsv").exists()
 
 
 def test_what_is_asked_for_is_left_out_and_counted(corpus: Path) -> None:

@@ -103,6 +103,16 @@ def test_a_file_named_twice_is_one_utterance(tmp_path: Path) -> None:
     assert list(name_utterances([tmp_path, tmp_path / "x", tmp_path / "x" / "a.wav"])) == ["x/a"]
 
 
+def test_two_names_of_one_file_are_two_utterances(tmp_path: Path) -> None:
+    touch(tmp_path, "blobs/00", "snapshot/x/a.wav")
+    for name in ("one.wav", "two.wav"):
+        (tmp_path / "snapshot" / name).symlink_to("../blobs/00")
+    assert list(name_utterances([tmp_path / "snapshot"])) == ["one", "two", "x/a"]
+    assert list(name_utterances([tmp_path / "snapshot" / name for name in ("two.wav", "one.wav")])) == ["two", "one"]
+    (tmp_path / "linked").symlink_to("snapshot")
+    assert len(name_utterances([tmp_path / "snapshot", tmp_path / "linked"])) == 6, "below the name of each folder"
+
+
 def test_two_files_of_one_name_get_longer_names(tmp_path: Path) -> None:
     touch(tmp_path, "one/a.wav", "one/a.flac", "one/b.wav", "two/b.wav", "two/c.wav", "two/d/a.wav")
     both = name_utterances([tmp_path / "one", tmp_path / "two"])

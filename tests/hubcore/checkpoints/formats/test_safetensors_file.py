@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from hubcore.checkpoints.formats.safetensors_file import SafetensorsFile
 from hubcore.checkpoints.formats.tensor_ref import StorageRef, TensorRef
+from hubcore.checkpoints.layouts import open_checkpoint
 from hubcore.errors import CheckpointError, UnsafeCheckpointError
 from tests.hubcore.checkpoints.hostile_pieces import safetensors_bytes
 
@@ -162,6 +163,15 @@ def test_bad_headers_are_refused(tmp_path: Path, label: str) -> None:
     path.write_bytes(safetensors_bytes(BAD_HEADERS[label]))
     with pytest.raises(CheckpointError, match=r"bad\.safetensors"):
         SafetensorsFile(path)
+
+
+def test_a_git_lfs_pointer_is_named_with_the_command_that_fetches_the_file(tmp_path: Path) -> None:
+    for name in ("model.safetensors", "model.bin", "config.json"):
+        (tmp_path / name).write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 3\n")
+        with pytest.raises(CheckpointError, match=rf"{name}.* is a git-lfs pointer: .*Run `git lfs pull`\.$"):
+            open_checkpoint(tmp_path / name if name != "config.json" else tmp_path)
+        (tmp_path / "model.bin").write_bytes(b"")
+        (tmp_path / "model.safetensors").write_bytes(safetensors_bytes(GOOD))
 
 
 @pytest.mark.parametrize("label", BAD_FILES)
