@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,12 @@ from tests.paths import REPOSITORY
 def command(*arguments: object) -> Result:
     """`hubcore arguments`, in this process."""
     return CliRunner().invoke(main, [str(argument) for argument in arguments], prog_name="hubcore")
+
+
+def heed_signals() -> None:
+    """For `preexec_fn`: a child of a process that ignores signals, as in the background of a script, would ignore them too."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_DFL)
 
 
 def python(

@@ -5,9 +5,11 @@ from __future__ import annotations
 import importlib
 import logging
 import os
+import signal
 import sys
 import traceback
 import warnings
+from types import FrameType
 from typing import Any
 
 import click
@@ -57,7 +59,14 @@ class LazyGroup(click.Group):
     def main(self, *arguments: Any, **options: Any) -> Any:
         """Runs the command line; standard streams that were closed before it started lead nowhere."""
         _open_streams()
-        return super().main(*arguments, **options)
+        if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+            return super().main(*arguments, **options)
+        signal.signal(signal.SIGINT, _interrupt)
+        try:
+            return super().main(*arguments, **options)
+        finally:
+            if signal.getsignal(signal.SIGINT) is _interrupt:
+                signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def invoke(self, ctx: click.Context) -> Any:
         """Runs a command; an error that hubcore raised on purpose becomes one line and exit code 2."""
@@ -95,6 +104,12 @@ def _open_streams() -> None:
             setattr(sys, name, stream)
             if stream.fileno() == number:  # the lowest free number, so mostly its own
                 os.set_inheritable(number, True)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    """The first SIGINT is a KeyboardInterrupt; a second one ends the process while the first is still handled."""
+    signal.signal(signal.SIGINT, lambda *_: os._exit(130))
+    signal.default_int_handler(number, frame)
 
 
 def _with_debug(command: click.Command) -> click.Command:

@@ -379,8 +379,12 @@ class _Run:
         return f"{what} cannot be written ({error}). {self._kept()} {repair}"
 
 
+_SIGNALS = [getattr(signal, name, None) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU")]
+"""Signals that schedulers send before a time limit, and people."""
+
+
 class _Signals:
-    """Within it, SIGINT and SIGTERM let the update finish; a second SIGINT does not."""
+    """Within it, signals that would end the process let the update finish; a second SIGINT does not."""
 
     def __init__(self, run: _Run) -> None:
         self._run = run
@@ -388,8 +392,11 @@ class _Signals:
 
     def __enter__(self) -> None:
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._before[number] = signal.signal(number, self._caught)
+            for number in filter(None, _SIGNALS):
+                # Those that are ignored (nohup) stay so, and those that the calling program handles.
+                before = signal.getsignal(number)
+                if before == signal.SIG_DFL or (number == signal.SIGINT and callable(before)):
+                    self._before[number] = signal.signal(number, self._caught)
 
     def _caught(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002 - signal's signature
         if self._run.signal is not None and number == signal.SIGINT:

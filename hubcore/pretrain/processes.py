@@ -17,6 +17,8 @@ from hubcore.errors import HubcoreError
 _log = logging.getLogger("hubcore.pretrain")
 _TIMEOUT = timedelta(minutes=30)
 """Longest time that a process waits for the others, for instance while one of them reads a slow disk."""
+_SIZES = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
+"""Numbers of processes as torchrun, srun and kinds of mpirun set them; accelerate would join a group by any of them."""
 
 
 class Processes:
@@ -26,10 +28,16 @@ class Processes:
         device: `auto` or `cpu`.
 
     Raises:
-        HubcoreError: accelerate is not installed.
+        HubcoreError: accelerate is not installed, or something other than torchrun started several.
     """
 
     def __init__(self, device: str = "auto") -> None:
+        size = next((name for name in _SIZES if os.environ.get(name, "1") not in ("0", "1")), None)
+        if size and "LOCAL_RANK" not in os.environ:
+            raise HubcoreError(
+                f"{size} says that {os.environ[size]} processes were started, but not by torchrun. Each would train alone.",
+                fix=f"Start one torchrun a machine (srun --ntasks-per-node=1 torchrun ...), or unset {size} to run one.",
+            )
         try:
             from accelerate import Accelerator
             from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import math
 import os
+import sys
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -263,9 +264,12 @@ def load_matplotlib(module: str) -> Any:
     Raises:
         HubcoreError: it is missing or broken.
     """
+    if os.environ.get("MPLBACKEND", "").startswith("module://") and "IPython" not in sys.modules:
+        del os.environ["MPLBACKEND"]  # a notebook's, which a command started in it inherits, and cannot use
     try:
         return importlib.import_module(f"matplotlib.{module}")
-    except ImportError as error:
+    except (ImportError, ValueError) as error:  # ValueError: a setting it does not know
         missing = isinstance(error, ModuleNotFoundError) and error.name == "matplotlib"
         what = "matplotlib is not installed" if missing else f"matplotlib cannot be imported ({error})"
-        raise HubcoreError(f"{what}. Pictures are drawn with it.", fix="Run pip install 'hubcore[plot]'.") from error
+        fix = "Run pip install 'hubcore[plot]'." if isinstance(error, ImportError) else "Unset MPLBACKEND."
+        raise HubcoreError(f"{what}. Pictures are drawn with it.", fix=fix) from error

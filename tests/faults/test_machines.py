@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,8 +16,11 @@ import torch
 from hubcore import files, hub
 from hubcore.audio import load_audio
 from hubcore.checkpoints import open_checkpoint
+from hubcore.errors import HubcoreError
 from hubcore.extract import extract
 from hubcore.pretrain import pretrain, read_recipe
+from hubcore.pretrain.loop import _Signals
+from hubcore.pretrain.processes import Processes
 from hubcore.tools.convert import convert
 from hubcore.tools.export import export
 from hubcore_wav2vec2 import Wav2Vec2Upstream
@@ -24,6 +28,7 @@ from tests.faults.http_server import BODY, Answer
 from tests.faults.lab import a_lab
 from tests.hubcore.pretrain.conftest import Lab as Runs
 from tests.paths import REPOSITORY, SPEECH
+from tests.running import heed_signals, python
 
 CLIP = SPEECH / "en_1.flac"
 TINY = "wav2vec2_tiny_prompts"
@@ -155,3 +160,78 @@ def test_a_default_type_changes_no_load_and_no_features(dtype: torch.dtype) -> N
     finally:
         torch.set_default_dtype(torch.float32)
     assert got.dtype == torch.float32 and torch.equal(got, expected)
+
+
+# Signals and launchers ------------------------------------------------------------------------------------------------
+
+TWICE = """
+import atexit, os, signal, sys, time
+import click
+from hubcore.cli import main
+from hubcore.extract import run
+
+def interrupt():
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(5)
+
+compute, echo = run._compute, click.echo
+run._compute = lambda *arguments: interrupt()
+if sys.argv[3] == "exit":
+    atexit.register(interrupt)
+else:
+    click.echo = lambda text, **options: interrupt() if "interrupted" in text else echo(text, **options)
+main(["extract", sys.argv[1], "-u", "fbank", "-o", sys.argv[2]])
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("where", ["exit", "echo"])
+def test_a_second_interrupt_ends_an_extraction_quietly(tmp_path: Path, where: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", TWICE, str(CLIP), str(tmp_path / "out"), where],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        preexec_fn=heed_signals,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=100,
+    )
+    assert done.returncode == 130, done.stderr
+    assert "what is finished is kept" in done.stderr and "Traceback" not in done.stderr and "Exception" not in done.stderr
+
+
+def test_a_signal_that_is_ignored_or_handled_by_the_program_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Run:
+        signal = None
+
+    def mine(number: int, frame: object) -> None:
+        pass
+
+    before = {signal.SIGHUP: signal.SIG_IGN, signal.SIGUSR1: mine, signal.SIGUSR2: signal.SIG_DFL}
+    old = {number: signal.signal(number, handler) for number, handler in before.items()}
+    try:
+        with _Signals(Run()) as _:  # type: ignore[arg-type]
+            inside = {number: signal.getsignal(number) for number in before}
+        assert {number: signal.getsignal(number) for number in before} == before
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, handler)
+    assert inside[signal.SIGHUP] == signal.SIG_IGN and inside[signal.SIGUSR1] is mine
+    assert inside[signal.SIGUSR2] != signal.SIG_DFL
+
+
+@pytest.mark.parametrize("name", ["PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE", "WORLD_SIZE"])
+def test_processes_that_torchrun_did_not_start_are_refused(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setenv("PMI_RANK", "1")
+    monkeypatch.setenv(name, "1")
+    Processes("cpu").close()
+    monkeypatch.setenv(name, "2")
+    with pytest.raises(HubcoreError, match=f"{name} says that 2 processes were started, but not by torchrun.*unset {name}"):
+        Processes("cpu")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["module://matplotlib_inline.backend_inline", "module://no_such_backend"])
+def test_the_backend_of_a_notebook_does_not_reach_a_picture(tmp_path: Path, backend: str) -> None:
+    done = python("-m", "hubcore", "plot", CLIP, "-u", "fbank", "-o", tmp_path / "a.png", MPLBACKEND=backend)
+    assert "Traceback" not in done.stderr and (tmp_path / "a.png").stat().st_size > 1000

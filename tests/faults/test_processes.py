@@ -20,6 +20,7 @@ from tests.faults.cases import Case, Cases
 from tests.faults.http_server import BODY, SHA256, Answer, wait_until
 from tests.faults.lab import Lab, a_lab
 from tests.paths import REPOSITORY
+from tests.running import heed_signals
 
 cases = Cases()
 pytest_generate_tests = cases.generate
@@ -55,7 +56,13 @@ def process(lab: Lab, url: str, *, sha256: str = SHA256, setup: str = "") -> Ite
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
     command = [sys.executable, "-c", script, url, sha256, str(lab.cache)]
     with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, cwd=lab.cache.parent
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+        cwd=lab.cache.parent,
+        preexec_fn=heed_signals,
     ) as child:
         try:
             yield child

@@ -19,6 +19,7 @@ from hubcore.checkpoints import open_checkpoint
 from hubcore.pretrain.metrics import read_rows
 from tests.hubcore.pretrain.conftest import RECIPE, Lab
 from tests.paths import SPEECH
+from tests.running import heed_signals
 
 pytestmark = pytest.mark.slow
 
@@ -99,11 +100,17 @@ def test_two_processes_make_the_gradients_of_one_and_one_goes_on_where_two_ended
     assert json.loads((other / "checkpoints/update_00000004/state.json").read_text())["world_size"] == 1
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)], ids=["SIGTERM", "SIGINT"])
-def test_a_signal_saves_and_the_named_command_goes_on(lab: Lab, number: signal.Signals, code: int) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1], ids=lambda one: one.name)
+def test_a_signal_saves_and_the_named_command_goes_on(lab: Lab, number: signal.Signals) -> None:
     arguments = lab.arguments("optimization.max_updates=4000", "run.save_every=100000", "run.validate_every=0")
     process = subprocess.Popen(
-        lab.command(arguments), stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=lab.environment, cwd=lab.folder
+        lab.command(arguments),
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=lab.environment,
+        cwd=lab.folder,
+        preexec_fn=heed_signals,
     )
     metrics = lab.folder / "run/metrics.jsonl"
     deadline = time.monotonic() + 60
@@ -111,7 +118,7 @@ def test_a_signal_saves_and_the_named_command_goes_on(lab: Lab, number: signal.S
         time.sleep(0.05)
     process.send_signal(number)
     _, said = process.communicate(timeout=60)
-    assert process.returncode == code, said
+    assert process.returncode == 128 + number, said
     match = re.search(r"interrupted at update (\d+), which is saved. To resume: hubcore (.*)", said)
     assert match, said
     update, arguments = int(match[1]), match[2].split()
