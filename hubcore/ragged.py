@@ -31,6 +31,8 @@ def check_wavs(
 ) -> list[Tensor]:
     """The batch as a list of valid 1-D float waveforms, views of the caller's memory wherever possible.
 
+    Under `torch.compile` and `torch.export` shapes are checked, values are not: NaN and infinity go through.
+
     Args:
         wavs: 1-D float tensors (or numpy arrays) of any lengths, or one `(B, T)` tensor.
         lengths: `(B,)` samples of each row, only with a `(B, T)` tensor; all of `T` if None.
@@ -74,6 +76,8 @@ def check_wavs(
                 f"item {index} is {row.dtype} on {row.device}, but item 0 is {rows[0].dtype} on {rows[0].device}. "
                 "All waveforms of a batch must share dtype and device: convert them with wav.to(...)."
             )
+    if torch.compiler.is_compiling():  # a traced part cannot stop at a value
+        return rows
     extremes = torch.stack([value for row in rows for value in row.detach().aminmax()])  # one pass; NaN passes through
     if not bool(extremes.isfinite().all()):
         index = next(i for i, row in enumerate(rows) if not bool(row.isfinite().all()))
@@ -191,7 +195,7 @@ def pad_packed(packed: Tensor, lengths: Sequence[int]) -> Tensor:
         >>> pad_packed(torch.ones(3, 1), [1, 2])[..., 0].tolist()
         [[1.0, 0.0], [1.0, 1.0]]
     """
-    if len(set(lengths)) == 1:
+    if min(lengths) == max(lengths):
         return packed.reshape(len(lengths), lengths[0], packed.shape[-1])
     return pad_sequence(packed.split(list(lengths)), batch_first=True)
 

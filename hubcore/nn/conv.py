@@ -8,7 +8,6 @@ Shapes: `T` samples or rows, `F` frames, `N` packed frames of all utterances, `C
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from typing import cast
 
@@ -71,15 +70,11 @@ class FrameConv(nn.Module):
         """`(T, C_in)` to `(F, C_out)` with `F = (T - kernel) // stride + 1`."""
         out_channels, kernel, in_channels = self.weight.shape
         frames = (rows.shape[0] - kernel) // self.stride + 1
-        rows = rows.contiguous()
+        samples = rows.contiguous().flatten()
         out: Tensor | None = None
         for tap in range(0, kernel, self.stride):
             taps = min(self.stride, kernel - tap)
-            window = rows.as_strided(
-                (frames, taps * in_channels),
-                (self.stride * in_channels, 1),
-                rows.storage_offset() + tap * in_channels,
-            )
+            window = samples[tap * in_channels :].unfold(0, taps * in_channels, self.stride * in_channels)[:frames]
             weight = self.weight[:, tap : tap + taps].reshape(out_channels, taps * in_channels)
             if out is None:
                 out = functional.linear(window, weight, self.bias)
@@ -134,27 +129,32 @@ class ConvExtractor(nn.Module):
         """
         folded = self._fold_group_norm(signal, starts, lengths) if self.conv_norm == "group" else []
         total = conv_length(signal.shape[0], self.geometry)
-        chunks = []
-        for first in range(0, total, self.chunk):
-            last = min(first + self.chunk, total)
+        chunk = total if torch.compiler.is_compiling() else self.chunk  # a traced loop is written out, round by round
+        chunks, begin = [], 0
+        for first in range(0, total, chunk):
+            last = min(first + chunk, total)
             samples = signal[first * self.stride : (last - 1) * self.stride + self.receptive_field]
-            chunks.append(self._chunk(samples, first, starts, folded))
+            # The utterances of this chunk alone: walking all of them for every chunk would be quadratic.
+            while begin + 1 < len(starts) and starts[begin + 1] <= first:
+                begin += 1
+            end = begin - (-samples.shape[0] // self.stride)
+            chunks.append(self._chunk(samples, [start - first for start in starts[begin:end]], folded[begin:end]))
         frames = chunks[0] if len(chunks) == 1 else torch.cat(chunks)  # (grid cells, C), some between utterances
         counts = [conv_length(n, self.geometry) for n in lengths]
         if len(starts) == 1:
             return frames[: counts[0]]
         return torch.cat([frames[start : start + count] for start, count in zip(starts, counts, strict=True)])
 
-    def _chunk(self, samples: Tensor, first: int, starts: Sequence[int], folded: list[tuple[Tensor, Tensor]]) -> Tensor:
-        """Frames `first`, `first + 1`, ... from their samples, `(chunk, C)`."""
-        x = self._first(samples, first, starts, folded)
+    def _chunk(self, samples: Tensor, starts: Sequence[int], folded: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+        """The frames of some samples, `(chunk, C)`; `starts` are the grid cells, counted from there, of its utterances."""
+        x = self._first(samples, starts, folded)
         for index, conv in enumerate(self.convs):
             if index:
                 x = conv(x)
                 x = functional.gelu(self.norms[index](x) if self.conv_norm == "layer" else x)
         return x
 
-    def _first(self, samples: Tensor, first: int, starts: Sequence[int], folded: list[tuple[Tensor, Tensor]]) -> Tensor:
+    def _first(self, samples: Tensor, starts: Sequence[int], folded: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
         """The first convolution, its norm and GELU, `(rows, C)` in the dtype of the weights.
 
         Neighbouring samples are nearly equal, so their differences do not survive 16 bits: this one runs in float32 whatever
@@ -168,13 +168,10 @@ class ConvExtractor(nn.Module):
                 bias = None if conv.bias is None else conv.bias.to(windows.dtype)
                 rows = functional.linear(windows, conv.weight.flatten(1).to(windows.dtype), bias)
                 return functional.gelu(cast(Tensor, self.norms[0](rows.to(conv.weight.dtype))))
-            # The utterances of this chunk alone: walking all of them for every chunk would be quadratic.
-            begin = bisect_right(starts, first) - 1
-            end = bisect_left(starts, first - (-samples.shape[0] // self.stride))
-            bounds = [max(0, (start - first) * (self.stride // stride)) for start in starts[begin:end]] + [windows.shape[0]]
+            bounds = [max(0, start * (self.stride // stride)) for start in starts] + [windows.shape[0]]
             pieces = [
                 functional.linear(windows[low : min(high, windows.shape[0])], weight, shift)
-                for low, high, (weight, shift) in zip(bounds[:-1], bounds[1:], folded[begin:end], strict=True)
+                for low, high, (weight, shift) in zip(bounds[:-1], bounds[1:], folded, strict=True)
                 if low < min(high, windows.shape[0])
             ]
             return functional.gelu(pieces[0] if len(pieces) == 1 else torch.cat(pieces)).to(conv.weight.dtype)

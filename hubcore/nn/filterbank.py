@@ -121,11 +121,14 @@ class Filterbank(nn.Module):
 
     def _constants_for(self, frames: Tensor) -> _Constants:
         key = (frames.device, frames.dtype)
-        if key not in self._constants:
-            # Made in inference mode they would be unusable in a later call that needs gradients.
-            with torch.inference_mode(False), torch.device("cpu"):  # whatever default device was set
-                self._constants[key] = _constants(self.config, frames.device, frames.dtype)
-        return self._constants[key]
+        if key in self._constants:
+            return self._constants[key]
+        # Made in inference mode they would be unusable in a later call that needs gradients.
+        with torch.inference_mode(False), torch.device("cpu"):  # whatever default device was set
+            made = _constants(self.config, frames.device, frames.dtype)
+        if not torch.compiler.is_compiling():  # what is traced has no values that could be kept
+            self._constants[key] = made
+        return made
 
 
 class _Constants(NamedTuple):
