@@ -123,12 +123,12 @@ class Filterbank(nn.Module):
         key = (frames.device, frames.dtype)
         if key in self._constants:
             return self._constants[key]
+        if torch.compiler.is_compiling():  # what is traced has no values that could be kept
+            return _constants(self.config, frames.device, frames.dtype)
         # Made in inference mode they would be unusable in a later call that needs gradients.
         with torch.inference_mode(False), torch.device("cpu"):  # whatever default device was set
-            made = _constants(self.config, frames.device, frames.dtype)
-        if not torch.compiler.is_compiling():  # what is traced has no values that could be kept
-            self._constants[key] = made
-        return made
+            self._constants[key] = _constants(self.config, frames.device, frames.dtype)
+        return self._constants[key]
 
 
 class _Constants(NamedTuple):
