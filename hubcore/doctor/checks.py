@@ -242,9 +242,9 @@ def _check_conformance(exam: Examination, title: str, upstream: Any, place: Plac
         rule = (inspect.getdoc(CHECKS[failed.name]) or "").partition("\n")[0]
         fix = f"The contract: {rule} Correct forward; docs/conformance.md of hubcore says what each check proves."
         exam.finding(f"{title!r} fails the check {failed.name}: {failed.detail.rstrip('.')}.", fix, place)
-    passed, spared = (sum(check.outcome == how for check in result.results) for how in ("passed", "exempt"))
+    passed, exempted = (sum(check.outcome == how for check in result.results) for how in ("passed", "exempt"))
     seconds = sum(check.seconds for check in result.results)
-    seen.append(f"{passed} checks passed{f', {spared} exempt' if spared else ''}, {seconds:.1f} s")
+    seen.append(f"{passed} checks passed{f', {exempted} exempt' if exempted else ''}, {seconds:.1f} s")
 
 
 def check_objective(exam: Examination, point: EntryPoint) -> None:

@@ -52,7 +52,7 @@ def diagnose(registry: Registry, *, timeout: float = TIMEOUT, jobs: int | None =
         >>> [finding.owner for finding in diagnose(current_registry()).findings]
         []
     """
-    findings = [*_unreadable_entry_points(), *registry.problems, *contested_names(registry)]
+    findings = [*_unreadable_entry_points(), *registry.problems, *(found for _, found in contested_names(registry))]
     reports: list[PluginReport] = []
 
     def examined(plugin: Plugin) -> PluginReport:

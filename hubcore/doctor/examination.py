@@ -26,6 +26,7 @@ from hubcore.findings import last_sentence
 from hubcore.registry.names import module_of
 from hubcore.text import error_text
 
+_HUBCORE = os.path.dirname(os.path.dirname(__file__)) + os.sep
 FIX = "Fix or update that distribution; nothing else is harmed."
 
 Place = tuple[str, int | None]
@@ -212,4 +213,4 @@ def _flush() -> None:
 
 
 def _is_machinery(file: str) -> bool:
-    return file.startswith("<frozen ") or file in (__file__, "<string>") or f"{os.sep}importlib{os.sep}" in file
+    return file.startswith(("<frozen ", "<string>", _HUBCORE)) or f"{os.sep}importlib{os.sep}" in file

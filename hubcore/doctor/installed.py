@@ -7,7 +7,7 @@ import importlib.metadata
 import importlib.util
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import Distribution, EntryPoint
 from pathlib import Path
 
@@ -184,35 +184,31 @@ def own_entries(distribution: str) -> list[Entry]:
 
 
 def check_names(plugin: Plugin, report: PluginReport) -> None:
-    """Finds names that another distribution, or this one twice, claims too."""
-    registry, own = current_registry(), own_entries(report.distribution)
+    """Whether another distribution, or this one twice, claims one of its names."""
+    own = own_entries(report.distribution)
     names = sorted({name for entry in own for name in (entry.name, *entry.aliases)})
     findings = []
-    for name in sorted({*names} & {*registry.duplicates()}):
-        ours = next(entry for entry in own if name in (entry.name, *entry.aliases))
-        point = next((p for p in plugin.points if p.group == UPSTREAMS_GROUP and p.name == name), None)
-        place = (ours.card.file or "", ours.card.line) if ours.card else plugin.place(point)
-        findings.append(Finding(*_contested(registry, name), *place))
+    for name, finding in contested_names(current_registry()):
+        ours = next((entry for entry in own if name in (entry.name, *entry.aliases)), None)
+        if ours is not None:
+            point = next((p for p in plugin.points if p.group == UPSTREAMS_GROUP and p.name == name), None)
+            file, line = (ours.card.file or "", ours.card.line) if ours.card else plugin.place(point)
+            findings.append(replace(finding, file=file, line=line))
     report.add("names", listed(names), findings, f"{len(names)}, each its own")
 
 
-def contested_names(registry: Registry) -> Iterator[Finding]:
+def contested_names(registry: Registry) -> Iterator[tuple[str, Finding]]:
     """Each name with several owners, and where they claim it."""
-    for name in sorted(registry.duplicates()):
-        claims = [entry for entry in registry.entries if name in (entry.name, *entry.aliases)]
-        yield Finding(*_contested(registry, name), traceback=tuple(_claim(entry) for entry in claims))
-
-
-def _contested(registry: Registry, name: str) -> tuple[str, str]:
-    owners = registry.duplicates()[name]
-    choices = " or ".join(f"{owner}:{name}" for owner in dict.fromkeys(owners))
-    fix = f"Use {choices}, or uninstall one of them." if len({*owners}) > 1 else "Remove all but one of its records."
-    return f"{name} is claimed by {' and '.join(owners)}.", fix
+    for name, owners in sorted(registry.duplicates().items()):
+        choices = " or ".join(f"{owner}:{name}" for owner in dict.fromkeys(owners))
+        fix = f"Use {choices}, or uninstall one of them." if len({*owners}) > 1 else "Remove all but one of its records."
+        claims = tuple(_claim(entry) for entry in registry.entries if name in (entry.name, *entry.aliases))
+        yield name, Finding(f"{name} is claimed by {' and '.join(owners)}.", fix, traceback=claims)
 
 
 def _claim(entry: Entry) -> str:
     """Who claims a name, and the line of the card or the entry point that does."""
-    family = entry.family
-    version = f" {family.version}" if family and family.distribution == entry.owner else ""
-    place = f"entry point {entry.name} = {family.target if family else '?'}"
-    return f"{entry.owner}{version}: {f'{entry.card.file}, line {entry.card.line}' if entry.card else place}"
+    version = f" {entry.family.version}" if entry.family and entry.family.distribution == entry.owner else ""
+    if entry.card:
+        return f"{entry.owner}{version}: {entry.card.file}, line {entry.card.line}"
+    return f"{entry.owner}{version}: entry point {entry.name} = {entry.family.target if entry.family else '?'}"
