@@ -137,7 +137,9 @@ def load_audio(path: str | os.PathLike[str], sample_rate: int = 16000) -> Tensor
         _say_once(resampling, info.sample_rate, sample_rate)
         samples = soxr.resample(samples, info.sample_rate, sample_rate, quality="HQ")
         if not len(samples):
-            what = f"{info.path} has {info.frames} samples at {info.sample_rate} Hz, less than one at {sample_rate} Hz."
+            what = (
+                f"{info.path} has {plural(info.frames, 'sample')} at {info.sample_rate} Hz, less than one at {sample_rate} Hz."
+            )
             raise AudioError(what, fix="Leave the file out.")
     return torch.from_numpy(np.ascontiguousarray(samples, dtype=np.float32))
 

@@ -78,15 +78,20 @@ def load(
     *,
     device: torch.device | str | None = None,
     dtype: torch.dtype | None = None,
+    train: bool = False,
     **options: Any,
 ) -> Upstream:
-    """The upstream that a name means, with its weights, in eval mode: an object of exactly the class `info` shows.
+    """The upstream that a name means, with its weights: an object of exactly the class `info` shows.
+
+    It is in eval mode, without dropout, and stays so: a trainer such as Lightning does not change the mode of a part that is
+    in eval mode when training begins. To fine-tune, load it with `train=True`.
 
     Args:
         name: a name of `list()`.
         checkpoint: your own weights instead of the card's: a path, `https://...` or `hf://org/repo[@revision][/file]`.
         device: where the weights go; the CPU if None.
         dtype: their type, such as `torch.float16`; float32 if None.
+        train: in train mode, with the dropouts of its config or of `options`.
         **options: options of that class; an unknown one is an error.
 
     Raises:
@@ -106,6 +111,8 @@ def load(
 
     entry = current_registry().find(_checked(name))
     upstream: Upstream = build_upstream(entry, checkpoint, options, device=device, dtype=dtype)
+    if train and hasattr(upstream, "train"):
+        upstream.train()
     current_hooks().upstream_loaded(upstream, entry.card)
     return upstream
 

@@ -122,7 +122,7 @@ def check_options(cls: type[Any], options: Iterable[str], *, with_weights: bool)
     known = option_names(cls, with_weights=with_weights)
     for name in options if known is not None else ():
         if known is not None and name not in known:
-            raise unknown_option(cls, name, known)
+            raise unknown_option(cls, name, known, also=("checkpoint", "device", "dtype", "train"))
 
 
 def parse(cls: type[Any], pairs: Iterable[str], *, with_weights: bool | None = None) -> dict[str, Any]:
@@ -182,15 +182,15 @@ def parse_repeated(cls: type[Any], pairs: Iterable[str], *, with_weights: bool |
     return values
 
 
-def unknown_option(cls: type[Any], name: str, known: Iterable[str]) -> OptionError:
-    """The error for an option that a class does not have, naming the nearest ones.
+def unknown_option(cls: type[Any], name: str, known: Iterable[str], also: Iterable[str] = ()) -> OptionError:
+    """The error for an option that a class does not have, naming the nearest ones of `known` and `also`.
 
     Example:
         >>> from hubcore_fbank import FbankUpstream
         >>> print(unknown_option(FbankUpstream, "mel_bins", ["num_mel_bins", "cmvn"]))
         FbankUpstream has no option called 'mel_bins'. The nearest are num_mel_bins. `hubcore info` lists its options.
     """
-    near = nearest_names(name, known)
+    near = nearest_names(name, {*known, *also})
     hint = f"The nearest are {', '.join(near)}." if near else f"It takes {', '.join(sorted(known)) or 'none'}."
     return OptionError(
         f"{cls.__name__} has no option called {name!r}. {hint}", "`hubcore info` lists its options.", option=name

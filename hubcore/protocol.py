@@ -6,7 +6,7 @@ Shapes: `B` batch, `T` samples, `F` frames, `D` dim.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor
@@ -58,6 +58,34 @@ class UpstreamOutput(Mapping[str, Any]):
         Neighbouring frames overlap where windows do: wav2vec 2.0's frame f covers samples `[320 f, 320 f + 400)`.
         """
         return self.times
+
+    def unpad(self) -> tuple[tuple[Tensor, ...], ...]:
+        """The hidden states of each utterance without padding: for each, one `(F_i, D)` view for each layer asked for.
+
+        Example:
+            >>> import torch
+            >>> from hubcore import hub
+            >>> out = hub.load("fbank")([torch.randn(16000), torch.randn(8000)])
+            >>> [tuple(state.shape) for (state,) in out.unpad()]
+            [(98, 240), (48, 240)]
+        """
+        counts = self.lengths.tolist()
+        return tuple(tuple(state[item, :count] for state in self.hidden_states) for item, count in enumerate(counts))
+
+    def to(self, *args: Any, **options: Any) -> UpstreamOutput:
+        """The output elsewhere or in another type, as `Tensor.to`; a type is taken by the hidden states alone.
+
+        Example:
+            >>> import torch
+            >>> from hubcore import hub
+            >>> out = hub.load("fbank")([torch.randn(16000)]).to("cpu", torch.float16)
+            >>> out.last_hidden_state.dtype, out.lengths.dtype
+            (torch.float16, torch.int64)
+        """
+        states = tuple(state.to(*args, **options) for state in self.hidden_states)
+        device = states[0].device
+        extras = {name: value.to(device) if isinstance(value, Tensor) else value for name, value in self.extras.items()}
+        return replace(self, hidden_states=states, lengths=self.lengths.to(device), times=self.times.to(device), extras=extras)
 
     def __getitem__(self, key: str) -> Any:
         if key == "hidden_states":

@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from hubcore.errors import AudioError
+from hubcore.text import plural
 
 
 def check_wavs(
@@ -67,8 +68,8 @@ def check_wavs(
             )
         if row.shape[0] < min_samples:
             raise AudioError(
-                f"item {index} has {row.shape[0]} samples ({1000 * row.shape[0] / sample_rate:.1f} ms). One frame needs "
-                f"{min_samples} samples ({1000 * min_samples / sample_rate:.1f} ms at {sample_rate} Hz). "
+                f"item {index} has {plural(row.shape[0], 'sample')} ({1000 * row.shape[0] / sample_rate:.1f} ms). One frame "
+                f"needs {plural(min_samples, 'sample')} ({1000 * min_samples / sample_rate:.1f} ms at {sample_rate} Hz). "
                 "Leave it out, or pad it yourself if that is what you want."
             )
         if row.device != rows[0].device or row.dtype != rows[0].dtype:

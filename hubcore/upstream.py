@@ -6,6 +6,7 @@ A third-party class may inherit it or only satisfy `hubcore.Upstream`. Shapes: `
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import operator
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -18,7 +19,7 @@ from hubcore.card import Card
 from hubcore.checkpoints.report import LoadReport
 from hubcore.errors import AudioError, OptionError
 from hubcore.loading import load_checkpoint
-from hubcore.options import check_options, option_names
+from hubcore.options import check_options, option_names, unknown_option
 from hubcore.protocol import UpstreamOutput
 from hubcore.ragged import check_wavs
 from hubcore.sources.resolve import find_checkpoint
@@ -54,6 +55,9 @@ class UpstreamBase(nn.Module):
     """The family's config, a frozen dataclass."""
     configs: ClassVar[Mapping[str, Any]] = {}
     """The family's named configs (`CONFIGS`)."""
+
+    _call_options: ClassVar[tuple[str, ...] | None] = None
+    """The names that `forward` takes; None if it takes any."""
 
     def __init__(
         self,
@@ -209,6 +213,21 @@ class UpstreamBase(nn.Module):
         return {} if self._default_layers is None else {"layers": [*self._default_layers]}
 
     # Running --------------------------------------------------------------------------------------------------------
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        parameters = inspect.signature(cls.forward).parameters.values()
+        hidden = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
+        cls._call_options = None if hidden else tuple(parameter.name for parameter in parameters)[1:]
+
+    def __call__(self, *args: Any, **options: Any) -> UpstreamOutput:
+        """`forward`, with the hooks of `nn.Module`; an option that it does not take is an `OptionError`."""
+        if self._call_options is not None:
+            for name in options:
+                if name not in self._call_options:
+                    raise unknown_option(type(self), name, self._call_options)
+        output: UpstreamOutput = super().__call__(*args, **options)
+        return output
 
     def check_input(self, wavs: Sequence[Tensor] | Tensor, lengths: Tensor | Sequence[int] | None = None) -> list[Tensor]:
         """The batch as valid 1-D waveforms in the dtype of the weights, or float32 where that is wider.

@@ -6,7 +6,7 @@
 | fairseq, `args` | keys `model` and `args` (a pickled Namespace, flat) | `model` | `args` |
 | WavLM and UniSpeech-SAT | keys `model` and `cfg`, the config flat in `cfg` | `model` | `cfg` |
 | s3prl converted | keys `model_cfg`, `task_cfg`, `model_weight` | `model_weight` | `model_cfg`, `task_cfg` |
-| Hugging Face | a folder with `config.json`, or a weight file beside one | the weight file(s) | `config.json` |
+| Hugging Face | a folder with `config.json`, or a weight file beside one | the weight files | `config.json` |
 | ESPnet | a folder with `config.yaml` and one `.pth` file | that file | `encoder_conf` in `config.yaml` |
 | hubcore | safetensors with a `hubcore` entry in its header | the file | that entry |
 | a run | a folder that `hubcore pretrain` writes | of its newest checkpoint | that one's |

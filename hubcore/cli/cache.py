@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from hubcore.errors import CheckpointError
+from hubcore.text import plural
 
 if TYPE_CHECKING:
     from hubcore.sources.inventory import CacheItem
@@ -55,7 +56,7 @@ def ls(as_json: bool) -> None:
     rows = [(", ".join(item.names) or "-", format_bytes(item.size), (item.sha256 or "-")[:12], item.path) for item in items]
     if rows:
         click.echo(format_table(["name", "size", "sha256", "path"], rows, right=["size"]))
-    click.echo(f"{len(items)} files, {format_bytes(sum(item.size for item in items))}")
+    click.echo(f"{plural(len(items), 'file')}, {format_bytes(sum(item.size for item in items))}")
     partial = partial_files()
     if partial:
         size = sum(path.stat().st_size for path in partial)
@@ -74,7 +75,9 @@ def verify(targets: tuple[str, ...]) -> None:
         wrong = what_is_wrong(item)
         damaged += wrong is not None
         click.echo(f"{'ok' if wrong is None else 'damaged':<7}  {item.label}" + (f"  {wrong}" if wrong else ""))
-    click.echo(f"{len(items)} files read, {damaged} damaged" + ("; `hubcore cache rm` removes them" if damaged else ""))
+    click.echo(
+        f"{plural(len(items), 'file')} read, {damaged} damaged" + ("; `hubcore cache rm` removes them" if damaged else "")
+    )
     if damaged:
         click.get_current_context().exit(1)
 
@@ -116,7 +119,7 @@ def gc(older_than: float, dry_run: bool) -> None:
                 continue
         size, count = size + bytes_here, count + 1
         click.echo(f"{'would remove' if dry_run else 'removed'} {path}")
-    click.echo(f"{count} files, {format_bytes(size)}")
+    click.echo(f"{plural(count, 'file')}, {format_bytes(size)}")
 
 
 def _chosen(items: list[CacheItem], targets: tuple[str, ...]) -> list[CacheItem]:

@@ -11,7 +11,7 @@ import click
 from hubcore.cli.options import option_flag, typed_options
 from hubcore.cli.table import format_table
 from hubcore.progress import Progress
-from hubcore.text import format_duration, printable
+from hubcore.text import format_duration, plural, printable
 
 if TYPE_CHECKING:
     from hubcore.card import Card
@@ -132,7 +132,7 @@ def _print(summary: Summary, card: Card | None, as_json: bool) -> None:
     frames = sum(row["frames"] for row in summary.rows)
     click.echo(
         f"{len(summary.rows)} written to {printable(summary.folder)}, {summary.skipped} done before, "
-        f"{len(summary.failures)} failed; {format_duration(summary.audio_seconds)} of audio, {frames} frames, "
+        f"{len(summary.failures)} failed; {format_duration(summary.audio_seconds)} of audio, {plural(frames, 'frame')}, "
         f"in {summary.wall_seconds:.1f} s ({summary.speed:.1f} x real time)"
     )
     if card is not None and card.note and card.needs_weights:

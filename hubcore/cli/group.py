@@ -14,7 +14,7 @@ from typing import Any
 
 import click
 
-from hubcore.errors import HubcoreError
+from hubcore.errors import HubcoreError, nearest_names
 from hubcore.text import printable
 from hubcore.version import VERSION
 
@@ -55,6 +55,17 @@ class LazyGroup(click.Group):
         self._add_plugin_commands()
         found = super().get_command(ctx, cmd_name)
         return found and _with_debug(found)
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+        """The command that a line begins with; for one that is not there, the error names the nearest."""
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            near = nearest_names(args[0], self.list_commands(ctx))
+            if not near:
+                raise
+            what = f"No such command {args[0]!r}. The nearest are {', '.join(near)}."
+            raise click.UsageError(what, ctx) from error
 
     def main(self, *arguments: Any, **options: Any) -> Any:
         """Runs the command line; standard streams that were closed before it started lead nowhere."""

@@ -13,7 +13,7 @@ import click
 
 from hubcore.cli.table import format_table
 from hubcore.progress import Progress, is_terminal
-from hubcore.text import format_bytes, format_duration, printable
+from hubcore.text import format_bytes, format_duration, plural, printable
 
 if TYPE_CHECKING:
     from hubcore.pretrain import Status
@@ -56,7 +56,8 @@ def command(config: str, overrides: tuple[str, ...], out: str, init: str | None,
     elif outcome.status == "finished":
         if _is_main():
             click.echo(
-                f"{printable(out)}: {outcome.update} updates done. hub.load(NAME, checkpoint={printable(out)!r}) loads it."
+                f"{printable(out)}: {plural(outcome.update, 'update')} done. "
+                f"hub.load(NAME, checkpoint={printable(out)!r}) loads it."
             )
     else:
         if _is_main():

@@ -15,7 +15,7 @@ from typing import SupportsIndex, cast
 from hubcore.audio import check_exist, find_audio, full_name, probe
 from hubcore.corpus import read_manifest
 from hubcore.errors import AudioError, ExtractionError, OptionError
-from hubcore.text import printable
+from hubcore.text import plural, printable
 
 
 @dataclass(frozen=True)
@@ -263,7 +263,7 @@ def make_batches(named: Mapping[str, Path], *, sample_rate: int, min_samples: in
 def check_length(path: Path, samples: int, *, sample_rate: int, min_samples: int) -> None:
     """Raises `AudioError`, naming the file, if it is too short for one frame."""
     if samples < min_samples:
-        there, needed = (f"{count} samples ({1000 * count / sample_rate:.1f} ms)" for count in (samples, min_samples))
+        there, needed = (f"{plural(count, 'sample')} ({1000 * count / sample_rate:.1f} ms)" for count in (samples, min_samples))
         what = f"{printable(path)} has {there} at {sample_rate} Hz, and one frame needs {needed}."
         raise AudioError(what, fix="Leave it out, or pad it yourself.")
 

@@ -26,7 +26,7 @@ from hubcore.extract.finished import ROW_KEYS, Finished, exclusive
 from hubcore.extract.settings import Settings, settings_for
 from hubcore.extract.writers import FeatureWriter, find_writer, open_writer
 from hubcore.protocol import Upstream, UpstreamOutput
-from hubcore.text import format_bytes, format_duration, printable
+from hubcore.text import format_bytes, format_duration, plural, printable
 from hubcore.version import VERSION
 
 _log = logging.getLogger("hubcore.extract")
@@ -153,7 +153,7 @@ def extract(
             finished.append_failures(batches.failures)
             size = expected_bytes(batches, upstream, settings)
             about = "" if size is None else f", about {format_bytes(size)} to write"
-            _log.info("%d utterances, %s%s", len(todo), format_duration(batches.seconds), about)
+            _log.info("%s, %s%s", plural(len(todo), "utterance"), format_duration(batches.seconds), about)
             target = device_of(upstream) if device is None else torch.device(device)
             rows, failures, speeds = _run_batches(batches, upstream, settings, writer, finished, target, report)
             rows = in_order(rows, named)

@@ -40,7 +40,7 @@ from hubcore.pretrain.provenance import RECIPE, check_same_recipe, has_card_of, 
 from hubcore.pretrain.recipe import Recipe
 from hubcore.pretrain.steps import SMALLEST_SCALE, Stepper, Updated
 from hubcore.pretrain.validation import validate
-from hubcore.text import printable
+from hubcore.text import plural, printable
 
 _log = logging.getLogger("hubcore.pretrain")
 Report = Callable[["Status"], None]
@@ -151,7 +151,7 @@ class _Run:
         from hubcore.sources.resolve import resolve
 
         taken, fresh = objective.load_weights(resolve(self.init))
-        self._say("%s: %d tensors taken over; fresh: %s", self.init, len(taken), ", ".join(fresh) or "none")
+        self._say("%s: %s taken over; fresh: %s", self.init, plural(len(taken), "tensor"), ", ".join(fresh) or "none")
 
     def _resume(self, found: Found, stepper: Stepper) -> None:
         state = found.state
@@ -202,7 +202,7 @@ class _Run:
             warn_of_restarts()
         last = self.recipe.optimization.max_updates
         device, precision = self.processes.device, self.recipe.optimization.precision
-        self._say("%d process(es) on %s, precision %s", self.processes.world, device.type, precision)
+        self._say("%s on %s, precision %s", plural(self.processes.world, "process"), device.type, precision)
         batches = read_ahead(self.prepared.train.reader, self._places(), workers=self.recipe.data.workers)
         try:
             with _Signals(self):
@@ -277,7 +277,7 @@ class _Run:
         listed = len(self.prepared.train.corpus.utterances)
         if len(self.unreadable) > min(self.recipe.data.max_unreadable, listed - 1):
             raise _Stop(
-                f"{len(self.unreadable)} files could not be used, the last one: {list(self.unreadable.values())[-1]} "
+                f"{plural(len(self.unreadable), 'file')} could not be used, the last one: {list(self.unreadable.values())[-1]} "
                 f"data.max_unreadable is {self.recipe.data.max_unreadable}, and the manifests list {listed}. Make the manifest "
                 f"again, or raise the limit. {self._kept()}"
             )

@@ -82,9 +82,9 @@ def case_cached_file_flipped_bit(lab: Lab) -> None:
         file.write(bytes([BODY[0] ^ 1]))
     os.utime(lab.stored, ns=(before.st_atime_ns, before.st_mtime_ns))
     result = run(cache_command, "verify", code=1)
-    assert "damaged" in result.output and "1 files read, 1 damaged" in result.output
+    assert "damaged" in result.output and "1 file read, 1 damaged" in result.output
     assert lab.get(url) == BODY
-    assert "1 files read, 0 damaged" in run(cache_command, "verify").output
+    assert "1 file read, 0 damaged" in run(cache_command, "verify").output
 
 
 @cases("the cache cannot be written", "cached files are used; a missing file is an error that names `HUBCORE_CACHE`")
@@ -240,7 +240,7 @@ def test_ls_names_what_is_there(hub_lab: HubLab, tmp_path: Path, monkeypatch: py
     rows = json.loads(run(cache_command, "ls", "--json").output)
     assert {(*row["names"], *row["uris"]) for row in rows} == {("by_hub", hub_lab.uri), (url,)}
     assert "2 files read, 0 damaged" in run(cache_command, "verify").output
-    assert "1 files read" in run(cache_command, "verify", "by_hub").output
+    assert "1 file read" in run(cache_command, "verify", "by_hub").output
     assert isinstance(run(cache_command, "verify", "nothing", code=1).exception, HubcoreError)
     hub_lab.blob.write_bytes(OTHER)
     assert "the hub says" in run(cache_command, "verify", "by_hub", code=1).output

@@ -231,3 +231,49 @@ def test_two_loads_are_independent() -> None:
     with torch.no_grad():
         a.model.feature_norm.weight.zero_()
     assert b.model.feature_norm.weight.abs().sum() > 0
+
+
+# Everyday use ---------------------------------------------------------------------------------------------------------
+
+
+def test_names_are_listed_by_pattern() -> None:
+    assert hub.list("xls_r*") == ["xls_r_1b", "xls_r_2b", "xls_r_300m"]
+    assert "wav2vec2" in hub.list("wav2vec2*") and hub.list("nothing*") == [] and hub.list("*") == hub.list()
+
+
+@pytest.mark.parametrize(
+    ("call", "nearest"),
+    [
+        (lambda: hub.load("fbank")([torch.zeros(16000)], layer=[0]), "layers"),
+        (lambda: hub.load("fbank")([torch.zeros(16000)], length=None), "lengths"),
+        (lambda: hub.load("ofa_wav2vec2_tiny_prompts")([torch.zeros(16000)], lamdb=0.5), "lambd"),
+        (lambda: hub.load("fbank", layer=[0]), "layers"),
+        (lambda: hub.load("wav2vec2_tiny_prompts", divice="cpu"), "device"),
+        (lambda: hub.load("wav2vec2_tiny_prompts", checkpoit="x.pt"), "checkpoint"),
+    ],
+)
+def test_a_misspelt_option_of_a_call_or_of_loading_names_the_nearest(call: Callable[[], object], nearest: str) -> None:
+    with pytest.raises(OptionError, match=rf"no option called '\w+'. The nearest are {nearest}\b"):
+        call()
+
+
+def test_an_upstream_is_loaded_in_train_mode_when_asked() -> None:
+    wav = [torch.randn(16000)]
+    model = hub.load("wav2vec2_tiny_prompts", train=True, dropout=0.5)
+    assert model.training and not hub.load("wav2vec2_tiny_prompts").training
+    assert not torch.equal(model(wav).last_hidden_state, model(wav).last_hidden_state), "dropout is on"
+    assert hub.load("fbank", train=True).training
+
+
+def test_an_output_moves_and_loses_its_padding() -> None:
+    model = hub.load("ofa_wav2vec2_tiny_prompts")
+    wavs = [torch.randn(16000), torch.randn(8000)]
+    out = model(wavs, layers=[0, -1])
+    moved = out.to("cpu", torch.float64)
+    assert {state.dtype for state in moved.hidden_states} == {torch.float64}
+    assert (moved.lengths.dtype, moved.layers, moved.extras.keys()) == (torch.int64, out.layers, out.extras.keys())
+    assert out.to("meta").lengths.device.type == out.to("meta").frame_times().device.type == "meta"
+    assert all(value.device.type == "meta" for value in out.to("meta").extras.values() if isinstance(value, torch.Tensor))
+    for item, states in enumerate(out.unpad()):
+        assert len(states) == 2 and {len(state) for state in states} == {int(out.lengths[item])}
+        assert torch.equal(states[1], out.hidden_states[1][item, : len(states[1])])

@@ -26,7 +26,7 @@ from hubcore.extract.run import device_of
 from hubcore.extract.settings import settings_for
 from hubcore.fields import require
 from hubcore.protocol import Upstream, UpstreamOutput
-from hubcore.text import printable
+from hubcore.text import plural, printable
 from hubcore_ofa_wav2vec2.segments.grid import FIELD, SAMPLE_RATE, STRIDE, count_frames
 from hubcore_ofa_wav2vec2.segments.kmeans import Codebook, best_boundaries, tune_penalty
 from hubcore_ofa_wav2vec2.segments.peaks import Candidates, choose, find_candidates, tune_threshold
@@ -118,10 +118,10 @@ def load_task(task: Task) -> Tensor:
         raise AudioError(what, fix="Convert the file first.")
     wav = load_audio(task.file, SAMPLE_RATE)
     if len(wav) != task.samples:
-        what = f"{printable(task.file)} has {len(wav)} samples, but the manifest says {task.samples}."
+        what = f"{printable(task.file)} has {plural(len(wav), 'sample')}, but the manifest says {task.samples}."
         raise AudioError(what, fix="Make the manifest again.")
     if not count_frames(len(wav)):
-        what = f"{printable(task.file)} has {len(wav)} samples, and the first frame needs {FIELD}."
+        what = f"{printable(task.file)} has {plural(len(wav), 'sample')}, and the first frame needs {FIELD}."
         raise AudioError(what, fix="Leave the file out, with `hubcore manifest --min-seconds`.")
     return wav
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import struct
 import subprocess
 import sys
@@ -16,16 +17,18 @@ import click
 import numpy as np
 import pytest
 import soundfile
+import torch
 
 import hubcore
 from hubcore import hooks, hub
 from hubcore.cli import main, table
 from hubcore.cli.group import COMMANDS
-from hubcore.errors import DownloadError
+from hubcore.errors import AudioError, DownloadError
 from hubcore.extract import ROW_KEYS, NpyWriter, find_writer, run
 from hubcore.findings import Finding
 from hubcore.registry.names import Registry, current_registry
 from hubcore.sources.pins import record_pin
+from tests.paths import REPOSITORY
 from tests.running import command, python
 
 DATA = Path(__file__).parents[2] / "data"
@@ -190,6 +193,28 @@ def test_plugins_are_not_asked_for_a_built_in_command(monkeypatch: pytest.Monkey
 
 
 # list, info, fetch, doctor --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("typed", "meant"), [("lst", "list"), ("xtract", "extract"), ("segmnt", "segment")])
+def test_a_misspelt_command_suggests_the_nearest(typed: str, meant: str) -> None:
+    result = call(typed)
+    assert result.exit_code == 2 and f"No such command '{typed}'. The nearest are {meant}" in result.output
+
+
+def test_one_of_a_thing_is_not_many(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    soundfile.write(tmp_path / "in" / "a.wav", np.zeros(1), 16000)
+    failed = call("extract", tmp_path / "in", "-u", "fbank", "-o", tmp_path / "out").output
+    assert "has 1 sample (0.1 ms)" in failed
+    soundfile.write(tmp_path / "b.wav", np.random.default_rng(0).normal(0, 0.1, 16000), 16000)
+    assert "1 utterance, " in call("extract", tmp_path / "b.wav", "-u", "fbank", "-o", tmp_path / "one").output
+    with pytest.raises(AudioError, match=r"item 0 has 1 sample \("):
+        hub.load("fbank")([torch.zeros(1)])
+
+
+def test_no_message_leaves_the_plural_to_the_reader() -> None:
+    sources = [path for folder in ("hubcore", "plugins") for path in (REPOSITORY / folder).rglob("*.py")]
+    assert not [path for path in sources if re.search(r"[a-z]{3}\((s|es)\) ", path.read_text())]
 
 
 def test_list_groups_names_by_family_and_says_what_is_here() -> None:

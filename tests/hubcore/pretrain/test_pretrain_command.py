@@ -22,7 +22,7 @@ def test_a_run_from_the_command_line(lab: Lab) -> None:
     assert result.exit_code == 0, result.output
     assert result.stdout == f"{lab.folder}/run: 4 updates done. hub.load(NAME, checkpoint='{lab.folder}/run') loads it.\n"
     lines = result.stderr.splitlines()
-    assert "hubcore: 1 process(es) on cpu, precision fp32" in lines
+    assert "hubcore: 1 process on cpu, precision fp32" in lines
     shown = [line for line in lines if line.startswith("update 4 of 4: loss ")]
     assert len(shown) == 1 and "perplexity" in shown[0] and "x real time" in shown[0] and "left" in shown[0]
     again = run(*lab.arguments("optimization.max_updates=4"))

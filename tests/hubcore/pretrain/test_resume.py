@@ -76,7 +76,7 @@ def test_two_processes_make_the_gradients_of_one_and_one_goes_on_where_two_ended
         processes=2,
     )
     assert two.returncode == 0, two.stderr
-    assert "2 process(es) on cpu, precision fp32" in two.stderr
+    assert "2 processes on cpu, precision fp32" in two.stderr
     one = lab.run(lab.arguments(*common, "optimization.accumulate=8", "optimization.max_updates=2", out="one"))
     assert one.returncode == 0, one.stderr
     run, other = lab.folder / "one", lab.folder / "two"
