@@ -36,7 +36,7 @@ from hubcore.pretrain.monitor import Monitor, why_not_finite, why_scale_collapse
 from hubcore.pretrain.objective import Objective
 from hubcore.pretrain.prepare import Prepared, prepare
 from hubcore.pretrain.processes import Processes, warn_of_restarts
-from hubcore.pretrain.provenance import RECIPE, check_same_recipe, has_card_of, write_card, write_recipe
+from hubcore.pretrain.provenance import RECIPE, check_same_recipe, has_card_of, started_from, write_card, write_recipe
 from hubcore.pretrain.recipe import Recipe
 from hubcore.pretrain.steps import SMALLEST_SCALE, Stepper, Updated
 from hubcore.pretrain.validation import validate
@@ -84,7 +84,7 @@ def pretrain(recipe: Recipe, out: str | Path, *, init: str | None = None, report
     Args:
         recipe: what `read_recipe` gave.
         out: the run's folder; created if need be.
-        init: a checkpoint of any layout, or a name, whose weights to start from; ignored where the run resumes.
+        init: a checkpoint of any layout, or a name, whose weights to start from; a run that resumes must have begun with it.
         report: called after each update, in process 0.
 
     Raises:
@@ -129,6 +129,7 @@ class _Run:
         if found is not None:
             for text in check_same_recipe(self.folder, self.recipe):
                 self._say("the recipe has changed: %s", text)
+        self._check_init(str(found.state["init"]) if found else started_from(self.folder))
         objective = self.prepared.build()
         if found is None and self.init:
             self._initialise(objective)
@@ -146,6 +147,16 @@ class _Run:
         if self.processes.is_main:
             self._open(found)
         return stepper
+
+    def _check_init(self, before: str | None) -> None:
+        """Refuses other weights than the run began with, if it has begun; without --init it goes on from those."""
+        if before is not None and self.init and not _same_source(self.init, before):
+            raise OptionError(
+                f"{printable(self.folder)} holds a run that began with {f'--init {before}' if before else 'fresh weights'}, "
+                f"and now --init is {printable(self.init)}.",
+                fix="Leave --init out to resume, or choose another --out.",
+            )
+        self.init = before or self.init
 
     def _initialise(self, objective: Objective) -> None:
         from hubcore.sources.resolve import resolve
@@ -167,7 +178,7 @@ class _Run:
         self.place, self.samples = Place(int(state["epoch"]), int(state["position"])), int(state["samples"])
         self.window = Window(state["window"])
         self.monitor = Monitor(self.recipe.monitor, self.figures, state["monitor"])
-        self.unreadable, self.init = dict(state["unreadable"]), str(state["init"])
+        self.unreadable = dict(state["unreadable"])
         self.skipped = int(state.get("skipped", 0))
         before, now = int(state["micro_batches"]), self._group
         if before != now:
@@ -177,7 +188,7 @@ class _Run:
     def _open(self, found: Found | None) -> None:
         try:
             sweep(self.folder)
-            write_recipe(self.folder, self.recipe)
+            write_recipe(self.folder, self.recipe, init=self.init)
             state = found.state if found else {}
             self.journal = Journal(self.folder, self.update, state, events=self.recipe.run.tensorboard)
         except OSError as error:
@@ -381,6 +392,10 @@ class _Run:
 
 _SIGNALS = [getattr(signal, name, None) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU")]
 """Signals that schedulers send before a time limit, and people."""
+
+
+def _same_source(one: str, other: str) -> bool:
+    return one == other or Path(one).absolute() == Path(other).absolute()
 
 
 class _Signals:

@@ -64,20 +64,20 @@ def why_not_finite(update: int, loss: float, grad_norm: float, keys: list[str]) 
     """
     more = f" and {len(keys) - _NAMED} more" if len(keys) > _NAMED else ""
     return (
-        f"the loss is {loss:g} at update {update} (gradient norm {grad_norm:g}), so that update was not made. It would have "
-        f"learnt from {', '.join(map(printable, keys[:_NAMED]))}{more}."
+        f"the loss is {loss:g} at update {update} (gradient norm {grad_norm:g}), so this update was skipped. Its "
+        f"utterances: {', '.join(map(printable, keys[:_NAMED]))}{more}."
     )
 
 
 def why_too_many_skipped(skipped: int, limit: int) -> str:
-    """The message where too many updates had to be left out.
+    """The message where too many updates had to be skipped.
 
     Example:
-        >>> why_too_many_skipped(11, 10)[:40]
-        '11 updates had to be left out, and monit'
+        >>> why_too_many_skipped(11, 10)[:42]
+        'Skipped updates: 11; monitor.max_skipped i'
     """
     return (
-        f"{skipped} updates had to be left out, and monitor.max_skipped is {limit}. The usual causes are a learning rate that "
+        f"Skipped updates: {skipped}; monitor.max_skipped is {limit}. The usual causes are a learning rate that "
         "is too high and a file with broken audio. Lower optimization.lr, use optimization.clip_norm, or leave files out with "
         "data.exclude, which may change when you resume."
     )

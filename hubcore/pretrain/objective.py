@@ -107,7 +107,7 @@ class Figure:
     """Title of the panel in which `hubcore plot RUN` draws it; not drawn if empty."""
     live: str = ""
     """Format in the line on the terminal, such as `accuracy {:.3f}`; empty to leave it out."""
-    limits: Mapping[Literal["min_perplexity", "min_accuracy", "max_accuracy"], str] = field(default_factory=dict)
+    limits: Mapping[Literal["min_perplexity", "min_accuracy", "min_lead", "max_accuracy"], str] = field(default_factory=dict)
     """Keys of the recipe's `monitor` that limit it -> what the run says beyond the limit: usual causes, and what to change."""
 
 
@@ -137,7 +137,12 @@ class Objective(nn.Module):
             raise OptionError(
                 f"config is a {type(config).__name__}. {type(self).__name__} takes a {self.config_class.__name__}."
             )
-        self.model_config, self.config = model_config, config
+        self.model_config, self.config = self.fit_model_config(model_config, config), config
+
+    @classmethod
+    def fit_model_config(cls, model_config: Any, config: Any) -> Any:  # noqa: ARG003 - for those that override it
+        """The model's config with whatever in it follows from the objective's; a run records that one."""
+        return model_config
 
     @classmethod
     def open_guidance(cls, paths: Sequence[Path]) -> Mapping[str, Any] | None:

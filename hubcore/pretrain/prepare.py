@@ -132,6 +132,7 @@ def resolve(recipe: Recipe) -> tuple[Recipe, type[Objective], Any, Any]:
     named = cls.model_configs[name]
     model_config = build(type(named), values, prefix="model", where=recipe.source, start=named)
     config = build(cls.config_class, recipe.objective, prefix="objective", where=recipe.source)
+    model_config = cls.fit_model_config(model_config, config)
     model = {"config": name, **plain_values(model_config)}
     return dataclasses.replace(recipe, model=model, objective=plain_values(config)), cls, model_config, config
 

@@ -45,12 +45,19 @@ def write_text(path: Path, text: str) -> None:
         ) from error
 
 
-def write_recipe(run: Path, recipe: Recipe) -> None:
-    """Writes the resolved recipe of a run and what it runs with."""
-    text = yaml.safe_dump(
-        {**recipe.plain(), "made_with": versions(recipe)}, sort_keys=False, default_flow_style=None, width=120
-    )
+def write_recipe(run: Path, recipe: Recipe, *, init: str) -> None:
+    """Writes the resolved recipe of a run and what it runs with; `init` is empty for fresh weights."""
+    made_with = {**versions(recipe), "init": init}
+    text = yaml.safe_dump({**recipe.plain(), "made_with": made_with}, sort_keys=False, default_flow_style=None, width=120)
     write_text(run / RECIPE, text)
+
+
+def started_from(run: Path) -> str | None:
+    """The weights that a run without a checkpoint yet was begun with, empty for fresh ones; None if it has not begun."""
+    if not (run / RECIPE).is_file():
+        return None
+    init = read_recipe(str((run / RECIPE).absolute())).made_with.get("init")
+    return init if isinstance(init, str) else None
 
 
 def versions(recipe: Recipe) -> dict[str, Any]:

@@ -76,6 +76,9 @@ class OptimizationSection:
     """Decay of the two moments. fairseq: `optimizer.adam_betas`."""
     eps: Annotated[float, Above(0)] = 1e-6
     """Added to the root of the second moment. fairseq: `optimizer.adam_eps`."""
+    eps_form: Literal["torch", "fairseq"] = "torch"
+    """"torch" adds it to the corrected moment's root; "fairseq" to the root as it is, where it weighs more at first: divided by
+    `sqrt(1 - betas[1]**step)`, seven times as much at the first update."""
     weight_decay: NotNegative = 0.01
     """Each update takes `lr * weight_decay` of every weight away. fairseq: `optimizer.weight_decay`."""
     clip_norm: NotNegative = 0.0
@@ -132,7 +135,7 @@ class MonitorSection:
     """Limits of a collapse: a figure beyond its limit at `patience` rows in a row, after `grace_updates`."""
 
     max_skipped: Count = 10
-    """Updates that may be left out because their loss or gradient is no number. (Overflows of fp16 are not among them.)"""
+    """Updates that may be skipped because their loss or gradient is NaN or infinite; overflows of fp16 do not count."""
 
     grace_updates: Count = 2000
     """Updates that may look like anything."""
@@ -141,7 +144,10 @@ class MonitorSection:
     min_perplexity: float = 0.0
     """Lowest perplexity of the codes that counts as alive, summed over groups; 0 for no limit."""
     min_accuracy: float = 0.0
-    """Lowest accuracy of the contrastive task; chance is 1 in (negatives + 1). 0 for no limit."""
+    """Lowest accuracy of the contrastive task. 0 for no limit."""
+    min_lead: float = -1.0
+    """Lowest lead of the accuracy over chance, which is measured: the accuracy of each prediction at another frame. Counting
+    candidates does not give it, because those equal to the answer are left out. -1 for no limit."""
     max_accuracy: float = 0.9999
     """Highest one: a task that is solved is trivial. 1 for no limit."""
 

@@ -62,7 +62,7 @@ class Updated:
 
     @property
     def suspects(self) -> list[int]:
-        """Places of the micro-batches that may have broken it: those whose own loss is no number; all if there is none."""
+        """Places of the micro-batches that may have broken it: those whose own loss is NaN or infinite; all if none is."""
         lost = [batch.place for batch in self.batches if not math.isfinite(batch.total)]
         return lost or [batch.place for batch in self.batches]
 
@@ -156,8 +156,7 @@ class Stepper:
 
     def _step(self, size: int, lr: float, *, finite: bool) -> tuple[float, bool]:
         """Divides by the number of targets, clips, steps: the norm before clipping, and whether fp16 overflowed."""
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr
+        self._set_rates(lr)
         self._scaler.unscale_(self.optimizer)
         gradients = [parameter.grad for parameter in self._parameters if parameter.grad is not None]
         # DDP has averaged over processes what is to be a sum.
@@ -171,10 +170,23 @@ class Stepper:
                 self.optimizer.step()
             return norm, False
         before = self._scaler.get_scale()
-        if finite or not math.isfinite(norm):  # with a norm that is no number it takes no step, but notes the overflow
+        if finite or not math.isfinite(norm):  # with a norm that is not finite it takes no step, but notes the overflow
             self._scaler.step(self.optimizer)
         self._scaler.update()
         return norm, self._scaler.get_scale() < before
+
+    def _set_rates(self, lr: float) -> None:
+        """Sets learning rate and eps; in fairseq's form, eps depends on how many steps a parameter has made."""
+        options = self.recipe.optimization
+        groups: dict[float, list[Tensor]] = {}
+        for parameter in self._parameters:
+            eps = options.eps
+            if options.eps_form == "fairseq":  # parameters that layer drop left out have made fewer
+                step = int(self.optimizer.state[parameter]["step"]) + 1 if parameter in self.optimizer.state else 1
+                eps /= math.sqrt(1 - options.betas[1] ** step)
+            groups.setdefault(eps, []).append(parameter)
+        common = self.optimizer.param_groups[0]
+        self.optimizer.param_groups = [{**common, "params": part, "lr": lr, "eps": eps} for eps, part in groups.items()]
 
     def autocast(self) -> contextlib.AbstractContextManager[Any]:
         """The precision that the forward pass computes with."""

@@ -8,7 +8,7 @@ from hubcore.checkpoints import Checkpoint, Name, Reader, encoder_values
 from hubcore.checkpoints.foreign_options import to_bool
 from hubcore.checkpoints.names import SWAP_TAPS
 from hubcore.errors import CheckpointLayoutError
-from hubcore_ofa_wav2vec2.config import OfaWav2Vec2Config
+from hubcore_ofa_wav2vec2.config import OfaWav2Vec2Config, drawn_range
 from hubcore_ofa_wav2vec2.model import OfaWav2Vec2Model, build_model
 from hubcore_wav2vec2.checkpoint import NAMES as WAV2VEC2_NAMES
 from hubcore_wav2vec2.checkpoint import fit_projection
@@ -22,9 +22,6 @@ NAMES = WAV2VEC2_NAMES.extended(
     ]
 )
 """Names of the weights of `OfaWav2Vec2Model`; transformers has no such model."""
-
-_DRAWN = {"uniform": (0.0, 1.0), "uniform-fr": (0.0, 1.0), "scale": (1.0, 2.0)}
-"""The original's `mixup_distro` -> the lambdas that training drew; "both" goes up to `upper_lambd`."""
 
 
 def ofa_values(checkpoint: Checkpoint, notes: list[str]) -> dict[str, Any]:
@@ -44,11 +41,10 @@ def ofa_values(checkpoint: Checkpoint, notes: list[str]) -> dict[str, Any]:
     if "mixup" not in model:
         notes.append("the config does not say whether lambda mixes alpha (mixup); the original's default, no, was taken")
     draw = model.get("mixup_distro", "uniform")
-    upper = min(float(model.get("upper_lambd", 2.0)), 2.0)
-    drawn = {**_DRAWN, "both": (0.0, upper)}
-    if draw not in drawn:
-        raise CheckpointLayoutError(f"it has mixup_distro={draw!r}, which is none of {', '.join(drawn)}. It may be damaged.")
-    return {**values, "alpha_kernel": kernel, "mixing": to_bool(model.get("mixup", False)), "lambd_range": drawn[draw]}
+    drawn = drawn_range(draw, float(model.get("upper_lambd", 2.0)))
+    if drawn is None:
+        raise CheckpointLayoutError(f"it has mixup_distro={draw!r}, which the original does not know. It may be damaged.")
+    return {**values, "alpha_kernel": kernel, "mixing": to_bool(model.get("mixup", False)), "lambd_range": drawn}
 
 
 READER: Reader[OfaWav2Vec2Config, OfaWav2Vec2Model] = Reader(

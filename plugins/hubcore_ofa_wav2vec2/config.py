@@ -34,7 +34,7 @@ class OfaWav2Vec2Config(Wav2Vec2Config):
     mixing: bool = True
     """True if lambda mixes alpha with 1, which makes the frame rate a choice. The original: `mixup`."""
     lambd_range: tuple[Lambd, Lambd] = (0.0, 1.0)
-    """The lambdas that training drew. The original: `mixup_distro`, `upper_lambd`."""
+    """The lambdas that training drew; of a run, by `objective.lambd_draw`. The original: `mixup_distro`, `upper_lambd`."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -45,6 +45,16 @@ class OfaWav2Vec2Config(Wav2Vec2Config):
     def upstream_shape(self) -> UpstreamShape:
         """Shape of this config's upstream: wav2vec 2.0's layers, their frame rate depending on the input."""
         return replace(super().upstream_shape, frame_stride=None)
+
+
+def drawn_range(draw: str, upper: float) -> tuple[float, float] | None:
+    """The lambdas that a distribution of training draws; None if there is no such distribution. The original: `mixup_distro`.
+
+    Example:
+        >>> drawn_range("both", 1.5), drawn_range("scale", 1.5)
+        ((0.0, 1.5), (1.0, 2.0))
+    """
+    return {"uniform": (0.0, 1.0), "uniform-fr": (0.0, 1.0), "scale": (1.0, 2.0), "both": (0.0, min(upper, 2.0))}.get(draw)
 
 
 def with_cif(config: Wav2Vec2Config, **options: object) -> OfaWav2Vec2Config:

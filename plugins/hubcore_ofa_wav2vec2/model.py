@@ -35,6 +35,8 @@ class AlphaPredictor(nn.Module):
         self.conv = FrameConv(dim, dim, kernel=kernel, stride=1, bias=True)
         self.norm = nn.LayerNorm(dim)
         self.linear = nn.Linear(dim, 1)
+        bound = (dim * kernel) ** -0.5  # torch's own start of a Conv1d, which the original's is
+        nn.init.uniform_(self.conv.weight, -bound, bound)
 
     def forward(self, features: Tensor, lengths: Sequence[int]) -> Tensor:
         """Alpha `(N,)`, float32 or wider, of packed features `(N, C)`; `lengths` are the frames of each utterance."""

@@ -6,6 +6,7 @@ Shapes: `B` batch, `N` packed convolutional frames, `M` masked compressed frames
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, cast
 
@@ -16,7 +17,7 @@ from hubcore.errors import OptionError
 from hubcore.pretrain.objective import Batch, Figure, Losses, Term
 from hubcore_ofa_wav2vec2.checkpoint import READER
 from hubcore_ofa_wav2vec2.cif import fire, integrate_and_fire, without_nan
-from hubcore_ofa_wav2vec2.config import CONFIGS, OfaWav2Vec2Config
+from hubcore_ofa_wav2vec2.config import CONFIGS, OfaWav2Vec2Config, drawn_range
 from hubcore_ofa_wav2vec2.lambd import check_lambd, mix
 from hubcore_ofa_wav2vec2.model import OfaWav2Vec2Model, build_model
 from hubcore_ofa_wav2vec2.pretrain.config import OfaWav2Vec2Objective
@@ -71,6 +72,12 @@ class OfaWav2Vec2Pretraining(Wav2Vec2Pretraining):
         self, model_config: OfaWav2Vec2Config, config: OfaWav2Vec2Objective, model: OfaWav2Vec2Model | None = None
     ) -> None:
         super().__init__(model_config, config, build_model(model_config) if model is None else model)
+
+    @classmethod
+    def fit_model_config(cls, model_config: OfaWav2Vec2Config, config: OfaWav2Vec2Objective) -> OfaWav2Vec2Config:
+        """The config with the lambdas that training will draw."""
+        drawn = drawn_range(config.lambd_draw, config.upper_lambd)
+        return replace(model_config, lambd_range=drawn or model_config.lambd_range)
 
     @classmethod
     def open_guidance(cls, paths: Sequence[Path]) -> Mapping[str, Any] | None:

@@ -21,6 +21,8 @@ class Contrast:
     """Scalar: sum of the cross entropies over all `M`, natural logarithm."""
     correct: Tensor
     """Scalar int64: frames whose true target is the most similar of all."""
+    by_chance: Tensor
+    """Scalar int64: the same where each frame's prediction is that of another frame of its utterance, half of them further."""
     logits: Tensor
     """`(M, 1 + K)`: cosine similarity over temperature, the true target first; -inf where a negative is the same target."""
 
@@ -50,11 +52,14 @@ def contrast(
         wide = torch.promote_types(predictions.dtype, torch.float32)
         x = functional.normalize(predictions.to(wide), dim=-1, eps=1e-8)
         y = functional.normalize(targets.to(wide), dim=-1, eps=1e-8)
-        similarities, first = [x.new_empty(0, negatives.shape[1])], 0
+        similarities, others, first = [x.new_empty(0, negatives.shape[1])], [x.new_empty(0, 1 + negatives.shape[1])], 0
         for count in counts:
             if count:
                 own = slice(first, first + count)
-                similarities.append((x[own] @ y[own].t()).gather(1, negatives[own] - first))
+                each, places = x[own] @ y[own].t(), negatives[own] - first
+                similarities.append(each.gather(1, places))
+                frames = torch.arange(count, device=places.device)[:, None]
+                others.append(each.detach().roll(count // 2, 0).gather(1, torch.cat([frames, places], dim=1)))
             first += count
         wrong = torch.cat(similarities)  # (M, K)
         same = (codes[negatives] == codes[:, None]).all(-1)  # (M, K)
@@ -62,6 +67,11 @@ def contrast(
         logits = torch.cat([true, wrong], dim=1) / temperature
         logits = torch.cat([logits[:, :1], logits[:, 1:].masked_fill(same, float("-inf"))], dim=1)
         loss = (logits.logsumexp(-1) - logits[:, 0]).sum()
-        # One that is largest and smallest at once has no rival left: no answer.
-        correct = ((logits.argmax(-1) == 0) & (logits.argmin(-1) != 0)).sum()
-    return Contrast(loss, correct, logits)
+        shuffled = torch.cat(others)  # (M, 1 + K)
+        shuffled[:, 1:].masked_fill_(same, float("-inf"))
+    return Contrast(loss, _correct(logits), _correct(shuffled), logits)
+
+
+def _correct(logits: Tensor) -> Tensor:
+    """Number of rows whose first is the largest; one that is largest and smallest at once has no rival: no answer."""
+    return ((logits.argmax(-1) == 0) & (logits.argmin(-1) != 0)).sum()

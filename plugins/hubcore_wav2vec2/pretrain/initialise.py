@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,9 @@ from hubcore.checkpoints import Checkpoint, Reader, Turn, open_checkpoint
 from hubcore.checkpoints.layouts import NATIVE
 from hubcore.checkpoints.weights import check_names
 from hubcore.errors import CheckpointLayoutError
+from hubcore.loading import import_class
 from hubcore.pretrain.objective import Objective
+from hubcore.registry.names import current_registry
 from hubcore_wav2vec2.checkpoint import HEADS, READER
 from hubcore_wav2vec2.config import Wav2Vec2Config
 
@@ -38,6 +41,7 @@ def load_pretraining_weights(
     target: dict[str, Tensor] = dict(objective.state_dict())
     with open_checkpoint(path) as checkpoint:
         if checkpoint.layout == NATIVE:  # of this family or of one built on it
+            _check_family(checkpoint)
             rows: dict[str, tuple[str, Turn | None]] = {name: (name, None) for name in checkpoint.tensors}
             found = Wav2Vec2Config(**{name: checkpoint.config[name] for name in _FIELDS if name in checkpoint.config})
             _check_config(path, objective.model_config, found)
@@ -52,9 +56,12 @@ def load_pretraining_weights(
                 continue
             tensor = checkpoint.read([theirs], dtype=torch.float32)[theirs]
             tensor = turn.read(tensor) if turn else tensor
-            if ours == "quantizer.codebook" and tensor.numel() == target[ours].numel() and tensor.ndim == 3:
-                tensor = tensor.reshape(target[ours].shape)  # fairseq's and transformers' have all groups on one axis
+            if ours == "quantizer.codebook" and checkpoint.layout != NATIVE:  # elsewhere all groups are on one axis
+                said = checkpoint.config.get("latent_groups", checkpoint.config.get("num_codevector_groups"))
+                groups = said if isinstance(said, int) and said > 0 else objective.config.codebook_groups
+                tensor = tensor.unflatten(1, (groups, -1))[0] if tensor.shape[1] % groups == 0 else tensor
             values[ours] = tensor
+        _check_heads(path, objective, values)
         needed = {
             name: tuple(value.shape)
             for name, value in target.items()
@@ -72,7 +79,40 @@ def _heads(checkpoint: Checkpoint) -> dict[str, tuple[str, Turn | None]]:
     found = READER.names.find(checkpoint.tensors)
     system, prefix = found if found else ("fairseq", "")
     beside = {name.removeprefix(prefix): name for name in checkpoint.tensors}
-    return {ours: (beside[theirs], turn) for ours, (theirs, turn) in HEADS.read(system, beside).items()}
+    heads = {ours: (beside[theirs], turn) for ours, (theirs, turn) in HEADS.read(system, beside).items()}
+    # HuBERT's final_proj goes by the name of ours, but has no codebook beside it.
+    return {ours: row for ours, row in heads.items() if ours == "mask_embedding" or "quantizer.codebook" in heads}
+
+
+def _check_family(checkpoint: Checkpoint) -> None:
+    """Refuses our own file of a family that is not built on this one, such as HuBERT's."""
+    families = (entry.family for entry in current_registry().entries)
+    family = next((family for family in families if family is not None and family.class_name == checkpoint.kind), None)
+    reader = getattr(import_class(family), "reader", None) if family is not None else READER
+    if reader is None or not issubclass(reader.config_class, Wav2Vec2Config):
+        raise CheckpointLayoutError(
+            f"{checkpoint.path} is a checkpoint of {checkpoint.kind}, which is not of the wav2vec 2.0 family. Start from one "
+            "that is."
+        )
+
+
+def _check_heads(path: Path, objective: Objective, values: Mapping[str, Tensor]) -> None:
+    """Refuses heads of another shape, and says which options made them."""
+    codebook = values.get("quantizer.codebook")
+    if codebook is None or codebook.ndim != 3 or "project_predictions.weight" not in values:
+        return
+    groups, entries, width = codebook.shape
+    made = {"codebook_groups": groups, "codebook_entries": entries, "codebook_dim": groups * width}
+    made["final_dim"] = len(values["project_predictions.weight"])
+    wrong = {name: value for name, value in made.items() if getattr(objective.config, name) != value}
+    if wrong:
+        told = ", ".join(
+            f"{name} {value} and this recipe has {getattr(objective.config, name)}" for name, value in wrong.items()
+        )
+        raise CheckpointLayoutError(
+            f"{path} cannot start this run, for its heads are of another shape: it has {told}. Add "
+            f"{' '.join(f'objective.{name}={value}' for name, value in wrong.items())}."
+        )
 
 
 def _check_config(path: Path, wanted: Wav2Vec2Config, found: Wav2Vec2Config) -> None:

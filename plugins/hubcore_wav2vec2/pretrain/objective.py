@@ -24,19 +24,23 @@ from hubcore_wav2vec2.pretrain.initialise import load_pretraining_weights
 from hubcore_wav2vec2.pretrain.masking import draw_masks, draw_negatives
 from hubcore_wav2vec2.pretrain.quantizer import GumbelQuantizer, Quantized, gumbel_noise
 
+_NOT_LEARNT = (
+    "The contrastive task is not being learnt. The usual causes are audio that is silence or noise, targets that are all the "
+    "same, and a learning rate that is too high. Listen to some of the files, lower optimization.lr, or raise "
+    "optimization.warmup_updates."
+)
 FIGURES = {
     "accuracy": Figure(
         "accuracy",
         "accuracy {:.3f}",
         {
-            "min_accuracy": "The contrastive task is not being learnt. The usual causes are audio that is silence or noise, "
-            "targets that are all the same, and a learning rate that is too high. Listen to some of the files, lower "
-            "optimization.lr, or raise optimization.warmup_updates.",
+            "min_accuracy": _NOT_LEARNT,
             "max_accuracy": "The contrastive task has become trivial, so nothing more is learnt from it. The usual causes are "
             "masks that leave too much uncovered, and negatives that give themselves away by padding or silence. Raise "
             "objective.mask_prob or objective.mask_length, and look at the audio.",
         },
     ),
+    "lead": Figure(limits={"min_lead": _NOT_LEARNT}),
     "code_perplexity": Figure(
         "perplexity of the codes",
         "perplexity {:.1f}",
@@ -189,6 +193,7 @@ class Wav2Vec2Pretraining(Objective):
         }
         figures = {
             "accuracy": (answers.contrast.correct.item() / max(size, 1), size),
+            "lead": ((answers.contrast.correct - answers.contrast.by_chance).item() / max(size, 1), size),
             "code_perplexity": (answers.quantized.code_perplexity.item(), size),
             "prob_perplexity": (answers.quantized.prob_perplexity.item(), size),
             "temperature": (answers.temperature, size),

@@ -6,6 +6,7 @@ import dataclasses
 import json
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,6 +25,7 @@ from hubcore.pretrain import pretrain, read_recipe
 from hubcore.pretrain.objective import Batch, Losses
 from hubcore_ofa_wav2vec2 import CONFIGS
 from hubcore_ofa_wav2vec2.checkpoint import NAMES, READER
+from hubcore_ofa_wav2vec2.model import AlphaPredictor
 from hubcore_ofa_wav2vec2.pretrain import (
     OfaWav2Vec2Objective,
     OfaWav2Vec2Pretraining,
@@ -72,6 +74,13 @@ def gold_losses(case: str) -> tuple[OfaWav2Vec2Pretraining, Losses]:
     ]
     batch = Batch(list(arrays[f"{case}/in/source"]), guidance=segments)
     return objective, objective(batch, update=1, seed=0, given=gold_draws(case), lambd=about["lambd"])
+
+
+def manifest_of_gold(folder: Path) -> str:
+    """The override that names a manifest of the original's data, as it lies here."""
+    lines = (GOLD / "ofa_dataset/manifest/aligned.tsv").read_text().splitlines()
+    (folder / "train.tsv").write_text("\n".join([str(GOLD / "ofa_dataset/LibriSpeech"), *lines[1:]]) + "\n")
+    return f"data.train={folder / 'train.tsv'}"
 
 
 def gold_draws(case: str) -> Draws:
@@ -245,6 +254,34 @@ def test_lambda_is_drawn_from_its_range(draw: str, upper: float, low: float, hig
         assert drawn.mean() == pytest.approx((low + high) / 2, abs=0.06 * (high - low))
 
 
+@pytest.mark.parametrize(
+    ("draw", "upper", "wanted"), [("uniform", 2.0, (0, 1)), ("scale", 1.0, (1, 2)), ("both", 1.5, (0, 1.5))]
+)
+def test_a_run_records_the_lambdas_that_it_draws(
+    draw: str, upper: float, wanted: tuple[float, float], tmp_path: Path, recwarn: pytest.WarningsRecorder
+) -> None:
+    train = manifest_of_gold(tmp_path)
+    options = (f"objective.lambd_draw={draw}", f"objective.upper_lambd={upper}", "objective.segmentation_weight=0")
+    small = ("data.workers=0", "optimization.max_updates=1", "run.device=cpu", "run.tensorboard=false")
+    recipe = read_recipe("ofa_tiny", [train, *options, "objective.frame_weight=0", "data.min_samples=2000", *small])
+    assert pretrain(recipe, tmp_path / "run").status == "finished"
+    upstream: Any = hub.load("ofa_wav2vec2", checkpoint=tmp_path / "run")
+    assert upstream.config.lambd_range == wanted
+    upstream([gold_wavs()[1]], lambd=wanted[1])
+    assert not [warning for warning in recwarn if "lambd" in str(warning.message)]
+
+
+def test_a_fresh_alpha_predictor_is_as_wide_as_the_original_s() -> None:
+    """There it is torch's own start of a Conv1d."""
+    torch.manual_seed(0)
+    ours, theirs = AlphaPredictor(64).conv, torch.nn.Conv1d(64, 64, 5)
+    assert ours.bias is not None and theirs.bias is not None
+    for mine, other in ((ours.weight, theirs.weight), (ours.bias, theirs.bias)):
+        assert float(mine.detach().abs().max()) <= (64 * 5) ** -0.5 + 1e-6
+        assert float(mine.detach().std()) == pytest.approx(float(other.detach().std()), rel=0.15)
+    assert float(ours.weight.detach().std()) == pytest.approx(float(theirs.weight.detach().std()), rel=0.02)
+
+
 def test_lambda_follows_the_seed_and_nothing_else() -> None:
     objective = gold_objective(segmentation_weight=0.0, frame_weight=0.0).eval()
     batch = Batch([gold_wavs()[1]])
@@ -350,14 +387,12 @@ def test_features_of_audio_that_is_too_loud_are_no_numbers_and_no_crash() -> Non
 def test_a_run_of_too_high_a_rate_ends_with_its_reason(tmp_path: Path, precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hubcore.pretrain.steps._FIRST_SCALE", 1e-3)
     dataset = GOLD / "ofa_dataset"
-    lines = (dataset / "manifest/aligned.tsv").read_text().splitlines()
-    (tmp_path / "train.tsv").write_text("\n".join([str(dataset / "LibriSpeech"), *lines[1:]]) + "\n")
     roots = f"data.segments=[{dataset / 'pseudo/alpha'}, {dataset / 'pseudo/boundaries'}]"
     rate = ("optimization.lr=1e4", "optimization.warmup_updates=0", f"optimization.precision={precision}")
-    data = (f"data.train={tmp_path / 'train.tsv'}", roots, "data.min_samples=2000", "data.workers=0")
+    data = (manifest_of_gold(tmp_path), roots, "data.min_samples=2000", "data.workers=0")
     outcome = pretrain(read_recipe("ofa_tiny", [*data, *rate, "run.device=cpu"]), tmp_path / "run")
     assert outcome.status == "stopped"
-    reason = "fp16 overflows" if precision == "fp16" else "11 updates had to be left out"
+    reason = "fp16 overflows" if precision == "fp16" else "Skipped updates: 11"
     assert reason in outcome.message and "Lower optimization.lr" in outcome.message
 
 

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,9 +17,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from hubcore import hub
-from hubcore.errors import CheckpointLayoutError, MissingWeightsError, OptionError
+from hubcore.errors import CheckpointLayoutError, OptionError
 from hubcore.pretrain.objective import Batch, Losses
-from hubcore_wav2vec2 import CONFIGS
+from hubcore_wav2vec2 import CONFIGS, Wav2Vec2Config
 from hubcore_wav2vec2.pretrain import (
     Draws,
     GumbelQuantizer,
@@ -199,6 +200,19 @@ def test_no_rival_left_is_no_right_answer() -> None:
     assert int(alone.correct) == 0
 
 
+@pytest.mark.parametrize("learnt", [False, True])
+def test_the_lead_over_chance_tells_learning_from_none_where_accuracy_cannot(learnt: bool) -> None:
+    """Equal codes are left out, and what is left is few: an answer at random is right far more often than once in 51."""
+    generator = torch.Generator().manual_seed(0)
+    vectors, codes = torch.randn(6, 16, generator=generator), torch.randint(0, 6, (2000, 1), generator=generator)
+    targets = vectors[codes[:, 0]]
+    predictions = targets + torch.randn(2000, 16, generator=generator) if learnt else torch.randn(2000, 16, generator=generator)
+    counts = [900, 1100]
+    result = contrast(predictions, targets, codes, draw_negatives(counts, 50, generator), counts, 0.1)
+    accuracy, lead = int(result.correct) / 2000, int(result.correct - result.by_chance) / 2000
+    assert accuracy > 5 / 51 and (lead > 0.5 if learnt else abs(lead) < 0.04)
+
+
 # The whole objective --------------------------------------------------------------------------------------------------
 
 
@@ -361,9 +375,40 @@ def test_a_fine_tuned_checkpoint_leaves_the_heads_fresh_and_says_so() -> None:
     ]
 
 
-def test_heads_of_another_size_are_refused() -> None:
-    with pytest.raises(MissingWeightsError, match="quantizer"):
-        gold_objective(codebook_entries=10).load_weights(gold_file("fairseq_tiny_w2v2_groupnorm.pt"))
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"codebook_entries": 10}, r"codebook_entries 20 and this recipe has 10\. Add objective\.codebook_entries=20\."),
+        # As many entries in all: each would be taken for one of another codebook.
+        ({"codebook_groups": 4, "codebook_entries": 10, "codebook_dim": 48}, "Add objective.codebook_groups=2 objective"),
+        ({"final_dim": 32}, "Add objective.final_dim=24"),
+    ],
+)
+def test_heads_of_another_shape_are_refused_with_the_options_that_made_them(options: dict[str, int], message: str) -> None:
+    with pytest.raises(CheckpointLayoutError, match=message):
+        gold_objective(**options).load_weights(gold_file("fairseq_tiny_w2v2_groupnorm.pt"))
+
+
+@pytest.mark.parametrize("form", ["fairseq", "s3prl", "native", "state dict"])
+def test_hubert_starts_no_run_and_its_heads_are_not_taken(form: str, tmp_path: Path) -> None:
+    upstream: Any = hub.load("hubert", checkpoint=gold_file("upstreams/hubert_tiny.fairseq.pt"))
+    shared = {field.name: getattr(upstream.config, field.name) for field in dataclasses.fields(Wav2Vec2Config)}
+    original = torch.load(gold_file("upstreams/hubert_tiny.s3prl.pt"), weights_only=True)["model_weight"]
+    final_dim = len(original["final_proj.weight"])
+    options = dataclasses.replace(QUIET, final_dim=final_dim)
+    objective = Wav2Vec2Pretraining(Wav2Vec2Config(**shared), options)
+    path = tmp_path / "hubert.pt"
+    if form == "native":
+        upstream.save_checkpoint(path := tmp_path / "hubert.safetensors")
+    elif form == "state dict":  # nothing in it says whose it is, and the encoder is the same
+        torch.save({name: tensor for name, tensor in original.items() if name != "label_embs_concat"}, path)
+        _, fresh_ones = objective.load_weights(path)
+        assert {"project_predictions.weight", "project_predictions.bias"} <= set(fresh_ones)
+        return
+    else:
+        path = gold_file(f"upstreams/hubert_tiny.{form}.pt")
+    with pytest.raises(CheckpointLayoutError, match=r"not (a|of the) wav2vec 2.0"):
+        objective.load_weights(path)
 
 
 def test_an_encoder_of_another_shape_is_refused() -> None:
