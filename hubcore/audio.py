@@ -28,6 +28,7 @@ from torch import Tensor
 
 from hubcore.audio_headers import (
     begins_audio,
+    damage,
     fill_in,
     kind_of,
     mpeg_samples,
@@ -348,9 +349,11 @@ def _reaching(path: str | os.PathLike[str], done: str = "reached") -> Iterator[N
 
 def _check_length(name: str, data: mmap.mmap, whole: bool) -> None:
     """Raises `AudioError` if a file holds less or more audio than it says."""
-    missing, more = shortage(data), unread(data, whole=whole)
+    missing, more, wrong = shortage(data), unread(data, whole=whole), damage(data, whole=whole)
     if missing:
         raise _cut_off(name, missing)
+    if more is None and wrong:
+        raise AudioError(f"{name} is damaged: {wrong}.", fix="Fetch or make it again; `ffmpeg -i IN OUT.wav` saves the rest.")
     if more is None:
         return
     count = len(data) - more

@@ -9,6 +9,7 @@ from __future__ import annotations
 import mmap
 import re
 import struct
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from io import BytesIO
@@ -29,6 +30,10 @@ _SECTOR = 4096
 """Fewer zeros than this after the samples are padding."""
 _OGG_PAGE = 65307
 """The largest Ogg page in bytes."""
+_MIRRORED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
+"""Each byte with its bits in the other order."""
+_FLAC_TAIL = 1 << 16
+"""Bytes at the end of a FLAC file that the header of the last frame is searched in."""
 _W64_NAME = b"\xf3\xac\xd3\x11\x8c\xd1\x00\xc0\x4f\x8e\xdb\x8a"
 """Bytes after the four letters in the name of a W64 chunk."""
 
@@ -104,8 +109,20 @@ def unread(data: Data, *, whole: bool = False) -> int | None:
         return _next_ogg(data) if whole or _last_ogg_page(data)[14:18] != data[14:18] else None
     if data[:3] == b"ID3" or data[:1] == b"\xff":
         return _next_mpeg(data)
-    at = data.find(_FLAC, 8) if whole and data[:8] == _FLAC else -1
+    at = data.find(_FLAC, 8) if data[:8] == _FLAC and (whole or _flac_surplus(data)) else -1
     return at if at >= 0 else None
+
+
+def damage(data: Data, *, whole: bool = False) -> str | None:
+    """Says in half a sentence what is wrong inside a compressed file that a decoder would pass over; None if nothing is known.
+
+    Args:
+        data: the file.
+        whole: check every Ogg page, which takes reading them.
+    """
+    if data[:4] == b"OggS":
+        return _ogg_damage(data) if whole else None
+    return _flac_surplus(data) if data[:8] == _FLAC else None
 
 
 def fill_in(data: mmap.mmap) -> bool:
@@ -250,7 +267,7 @@ def _metadata_end(data: Data, at: int, chunks: _Chunks | None) -> int:
     return end if padding or rest.startswith(_TAGS) else at
 
 
-# Ogg ----------------------------------------------------------------------------------------------------------------------
+# Ogg and FLAC -------------------------------------------------------------------------------------------------------------
 
 
 def _ogg_shortage(data: Data) -> str | None:
@@ -271,20 +288,89 @@ def _last_ogg_page(data: Data) -> bytes:
 
 def _next_ogg(data: Data) -> int | None:
     """First byte of streams that begin after others have ended; those of one file begin together. None if there are none."""
-    at, begun = 0, False
-    while (at := data.find(b"OggS\0", at)) >= 0 and at + 27 <= len(data):
-        first = bool(data[at + 5] & 2)
+    begun = False
+    for at, length in _ogg_pages(data):
+        first = length > 5 and bool(data[at + 5] & 2)
         if first and begun:
             return at
         begun = begun or not first
-        segments = data[at + 26]
-        at += 27 + segments + sum(data[at + 27 : at + 27 + segments])
     return None
+
+
+def _ogg_pages(data: Data) -> Iterator[tuple[int, int]]:
+    """First byte and length of each Ogg page."""
+    at = 0
+    while (at := data.find(b"OggS\0", at)) >= 0 and at + 27 <= len(data):
+        segments = data[at + 26]
+        length = 27 + segments + sum(data[at + 27 : at + 27 + segments])
+        yield at, length
+        at += length
+
+
+def _ogg_damage(data: Data) -> str | None:
+    """A page whose checksum is wrong, or before which pages are missing: decoders play silence or nothing instead."""
+    next_number: dict[bytes, int] = {}
+    for at, length in _ogg_pages(data):
+        page = data[at : at + length]
+        stream, number, checksum = page[14:18], *struct.unpack("<II", page[18:26])
+        # The checksum is zlib's with the bits of each byte and of the sum in the other order, and nothing inverted.
+        mirrored = zlib.crc32((page[:22] + bytes(4) + page[26:]).translate(_MIRRORED), 0xFFFFFFFF) ^ 0xFFFFFFFF
+        if int(f"{mirrored:032b}"[::-1], 2) != checksum:
+            return f"the checksum of its Ogg page at byte {at} is wrong"
+        if number != next_number.get(stream, number):
+            return f"Ogg pages are missing before byte {at}"
+        next_number[stream] = number + 1 & 0xFFFFFFFF
+    return None
+
+
+def _flac_surplus(data: Data) -> str | None:
+    """Says by how much the last frame goes beyond the samples that the header states, which is where decoders stop."""
+    block, total = int.from_bytes(data[10:12], "big"), int.from_bytes(data[21:26], "big") & 0xFFFFFFFFF
+    first, last = 4, False
+    while not last and first + 4 <= len(data):
+        last = data[first] >= 0x80
+        first += 4 + int.from_bytes(data[first + 1 : first + 4], "big")
+    tail, like = data[max(first, len(data) - _FLAC_TAIL) :], data[first : first + 4].ljust(4)
+    heads = (tail[match.start() : match.start() + 20].ljust(20, b"\0") for match in re.finditer(b"\xff[\xf8\xf9]", tail))
+    frames = [_flac_frame(head, block) for head in heads if head[1] == like[1] and head[2] & 15 == like[2] & 15]
+    ends = {0} | {end for _, end in frames}
+    # Chance bytes may look like a header, but not like that of a frame which follows another.
+    end = max((end for start, end in frames if start in ends), default=0)
+    return f"its header states {total} samples, but its last frame ends at sample {end}" if 0 < total < end else None
+
+
+def _flac_frame(head: bytes, block: int) -> tuple[int, int]:
+    """The first sample of a FLAC frame and the one after it, from its header; (-1, -1) if its checksum is wrong.
+
+    Args:
+        head: the first bytes of the frame.
+        block: samples of each frame, where frames are counted and not samples.
+    """
+    lead, code = head[4], head[2] >> 4
+    more = f"{lead:08b}0".index("0")  # how many bytes a number takes that is spelt as in UTF-8
+    number, at = lead & 0x7F >> more, 4 + max(1, more)
+    for byte in head[5:at]:
+        number = number << 6 | byte & 0x3F
+    wide = {6: 1, 7: 2}.get(code, 0)
+    if wide:
+        size = int.from_bytes(head[at : at + wide], "big") + 1
+    else:
+        size = 192 if code == 1 else 576 << code - 2 if 2 <= code < 6 else 256 << max(0, code - 8)
+    at += wide + {12: 1, 13: 2, 14: 2}.get(head[2] & 15, 0)
+    checksum = 0
+    for byte in head[:at]:
+        checksum ^= byte
+        for _ in range(8):
+            checksum = checksum << 1 ^ (0x107 if checksum & 0x80 else 0)
+    start = number if head[1] & 1 else number * block
+    return (start, start + size) if checksum == head[at] else (-1, -1)
 
 
 # MPEG ---------------------------------------------------------------------------------------------------------------------
 
 _MP3_FRAME = 1152
+_MPEG_START = 1 << 16
+"""Bytes that the first frame is searched in."""
 _BIT_RATES = {
     1: (0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320),
     2: (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
@@ -336,7 +422,10 @@ def _unstated_mpeg(data: Data) -> list[tuple[int, int, int]]:
 
 def _next_mpeg(data: Data) -> int | None:
     """First byte of frames beyond those that the record in the first one states; None if there are none."""
-    frames = _mpeg_frames(data, 0, len(data))
+    start = _after_tag(data, 0)
+    if not next(_mpeg_frames(data, start, min(len(data), start + _MPEG_START)), None):
+        return None
+    frames = _mpeg_frames(data, start, len(data))
     at, length, _ = next(frames, (0, 0, 0))
     count, size = _mpeg_record(data[at : at + length]) or (0, 0)
     if not count or (size and not _are_frames(data, at + size)):
@@ -356,9 +445,7 @@ def _are_frames(data: Data, at: int) -> bool:
 
 def _mpeg_frames(data: Data, at: int, end: int) -> Iterator[tuple[int, int, int]]:
     """First byte, length and samples of each frame from byte `at` on."""
-    if data[at : at + 3] == b"ID3" and at + 10 <= end:
-        size = data[at + 6 : at + 10]
-        at += 10 + (size[0] << 21 | size[1] << 14 | size[2] << 7 | size[3])
+    at = _after_tag(data, at)
     while at >= 0 and at + 4 <= end:
         frame = _mpeg_frame(data[at : at + 4])
         if frame is None:
@@ -366,6 +453,13 @@ def _mpeg_frames(data: Data, at: int, end: int) -> Iterator[tuple[int, int, int]
             continue
         yield at, *frame
         at += frame[0]
+
+
+def _after_tag(data: Data, at: int) -> int:
+    """Where an ID3 tag at byte `at` ends; `at` where there is none."""
+    size = data[at + 6 : at + 10]
+    is_tag = data[at : at + 3] == b"ID3" and len(size) == 4
+    return at + 10 + (size[0] << 21 | size[1] << 14 | size[2] << 7 | size[3]) if is_tag else at
 
 
 def _mpeg_record(frame: bytes) -> tuple[int, int] | None:

@@ -18,7 +18,7 @@ import torch
 
 from hubcore import audio
 from hubcore.audio import AUDIO_EXTENSIONS, find_audio, load_audio, probe
-from hubcore.audio_headers import _mpeg_frame, mpeg_samples, mpeg_with_length, shortage
+from hubcore.audio_headers import _flac_surplus, _mpeg_frame, _ogg_pages, mpeg_samples, mpeg_with_length, shortage
 from hubcore.errors import AudioError, HubcoreError
 
 DATA = Path(__file__).parents[1] / "data"
@@ -566,6 +566,45 @@ def test_mp3_inside_wav_is_read_with_and_without_a_record(tmp_path: Path, record
     path = tmp_path / "mp3.wav"
     path.write_bytes(mp3_in_wav(mp3 if record else without_index(mp3), len(speech)))
     assert 0 <= len(load_audio(path)) - len(speech) < (1 if record else 4 * 1152)
+
+
+@pytest.mark.parametrize("stated", [1, 4096, 12288, 15999])
+def test_a_flac_file_with_more_samples_than_its_header_states_is_told(tmp_path: Path, stated: int) -> None:
+    data = bytearray(encode(tone(16000), container="FLAC"))
+    data[22:26] = struct.pack(">I", stated)
+    (tmp_path / "long.flac").write_bytes(data)
+    assert len(soundfile.read(tmp_path / "long.flac")[0]) == stated, "the premise"
+    for read in (probe, load_audio):
+        with pytest.raises(AudioError, match=f"states {stated} samples, but its last frame ends at sample 16000"):
+            read(tmp_path / "long.flac")
+
+
+@pytest.mark.parametrize("rate", [8000, 16000, 12345, 48001, 192_000])
+@pytest.mark.parametrize("samples", [20, 4096, 4097, 70_000, 800_000])
+def test_a_whole_flac_file_says_so_itself(tmp_path: Path, rate: int, samples: int) -> None:
+    noise = np.random.default_rng(samples).standard_normal((samples, 2 if samples < 99_999 else 1)) / 4
+    data = bytearray(encode(noise, rate, container="FLAC"))
+    assert _flac_surplus(bytes(data)) is None
+    data[22:26] = struct.pack(">I", samples - 1)
+    assert f"at sample {samples}" in str(_flac_surplus(bytes(data)))
+
+
+@pytest.mark.parametrize("subtype", ["VORBIS", "OPUS"])
+def test_an_ogg_file_with_pages_missing_or_changed_is_damaged(tmp_path: Path, subtype: str) -> None:
+    data = encode(np.random.default_rng(0).standard_normal(160_000) / 8, container="OGG", subtype=subtype)
+    pages = [data[at : at + length] for at, length in _ogg_pages(data)]
+    assert len(pages) > 8 and b"".join(pages) == data
+    changed = bytearray(data)
+    changed[len(data) // 2] ^= 1
+    for name, damaged in {
+        "missing": b"".join(pages[:4] + pages[6:]),
+        "swapped": b"".join([*pages[:4], pages[5], pages[4], *pages[6:]]),
+        "changed": bytes(changed),
+        "zeros": data[: len(data) // 2] + bytes(50) + data[len(data) // 2 + 50 :],
+    }.items():
+        (tmp_path / name).write_bytes(damaged)
+        with pytest.raises(AudioError, match=f"{name} is damaged: .*Ogg page"):
+            load_audio(tmp_path / name)
 
 
 SPHERE = b"""NIST_1A
