@@ -182,8 +182,13 @@ def convert(value: Any, hint: Any, key: str, where: Where) -> Any:
     return found
 
 
-def _hints(cls: type[Any]) -> Mapping[str, Any]:
+def _hints(cls: Any) -> Mapping[str, Any]:
     """The annotations of a dataclass's fields; those that cannot be resolved are not checked."""
+    return _evaluated(cls)
+
+
+@functools.lru_cache(maxsize=256)
+def _evaluated(cls: Any) -> Mapping[str, Any]:
     try:
         return get_type_hints(cls, include_extras=True)
     except (NameError, AttributeError, TypeError):

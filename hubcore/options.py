@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import contextlib
 import dataclasses
+import functools
 import inspect
 import itertools
 import re
@@ -269,9 +270,14 @@ def _fields(config_class: Any) -> dict[str, tuple[Any, Any]]:
 def _hints(thing: Any) -> dict[str, Any]:
     """Annotations as types; none where one of them cannot be resolved, as below `if TYPE_CHECKING:`."""
     try:
-        return get_type_hints(thing, include_extras=True)
+        return dict(_evaluated(thing))
     except Exception:  # a plugin's annotation may be anything
         return {}
+
+
+@functools.lru_cache(maxsize=256)
+def _evaluated(thing: Any) -> Mapping[str, Any]:
+    return get_type_hints(thing, include_extras=True)
 
 
 def _argument_docs(cls: type[Any]) -> dict[str, str]:
