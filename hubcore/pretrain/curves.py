@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ _TERMS = "weighted/"
 # Okabe and Ito's palette, told apart with any colour vision.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8A8A00")
 _NUMBER = re.compile(r"[\d.]+")
-_DASHES: tuple[Any, ...] = ("-", (0, (4, 2)), (0, (1, 1.5)), (0, (5, 1, 1, 1)))
+_DASHES: tuple[tuple[float, ...], ...] = ((), (4, 2), (1, 1.5), (5, 1, 1, 1), (2, 2), (8, 2), (5, 1, 1, 1, 1, 1))
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,8 @@ class Curves:
     series: dict[str, tuple[list[int], list[float]]]
     figures: Mapping[str, Figure]
     """Panels and formats, as its objective declares them."""
+    folder: Path
+    """The run."""
 
 
 def is_run(folder: Path) -> bool:
@@ -62,7 +64,7 @@ def read_curves(run: Path) -> Curves:
         raise OptionError(
             f"{printable(run / METRICS)} has no figures yet. A row is written each run.log_every updates. Wait for the first."
         )
-    return Curves(run.resolve().name, series, _figures(run))
+    return Curves(run.resolve().name, series, _figures(run), run.resolve())
 
 
 def _figures(run: Path) -> Mapping[str, Figure]:
@@ -79,6 +81,8 @@ def draw_curves(runs: Sequence[Curves]) -> Any:
     Raises:
         HubcoreError: matplotlib is missing or broken.
     """
+    if len({run.name for run in runs}) < len(runs):
+        runs = [replace(run, name=f"{run.folder.parent.name}/{run.name}") for run in runs]
     with load_matplotlib("style").context(STYLE, after_reset=True):
         titles: dict[str, list[str]] = {}
         for name, shown in run_figures({name: shown for run in runs for name, shown in run.figures.items()}).items():
@@ -122,25 +126,28 @@ def _label(name: str) -> str:
     return name.rpartition("/")[0] if name.startswith("valid/") else "training"
 
 
+def _dashes(number: int) -> Any:
+    """The line style of this number; no two are the same."""
+    dashes = _DASHES[number] if number < len(_DASHES) else (number, 2) + (1, 2) * (number % 3)
+    return (0, dashes) if dashes else "-"
+
+
 def _draw_panel(axis: Any, title: str, runs: Sequence[Curves], drawn: Sequence[Sequence[str]]) -> None:
     axis.set_title(title, loc="left", fontsize=9)
-    colours = itertools.cycle(_COLOURS)
-    styles: dict[str, Any] = {}
-    for run, names in zip(runs, drawn, strict=True):
-        colour = next(colours)
+    kinds = {name: number for number, name in enumerate(dict.fromkeys(itertools.chain.from_iterable(drawn)))}
+    for place, (run, names) in enumerate(zip(runs, drawn, strict=True)):
         for name in names:
             updates, values = run.series[name]
-            label, style = _label(name), "-"
-            if len(runs) > 1:
-                label, style = f"{run.name}: {label}", styles.setdefault(name, _DASHES[len(styles) % len(_DASHES)])
-            elif name != names[0]:
-                colour = next(colours)
+            # Of several runs each has a colour and each kind of curve a line style; of one run each curve has a colour.
+            many = len(runs) > 1
+            turn, colour = divmod(place if many else kinds[name], len(_COLOURS))
+            style = _dashes(turn * len(kinds) + kinds[name] if many else turn)
             marker = "o" if name.startswith("valid/") or len(updates) == 1 else None
-            look = {"color": colour, "linestyle": style, "linewidth": 1.1, "marker": marker, "markersize": 3}
-            axis.plot(updates, values, label=label, **look)
+            look = {"color": _COLOURS[colour], "linestyle": style, "linewidth": 1.1, "marker": marker, "markersize": 3}
+            axis.plot(updates, values, label=f"{run.name}: {_label(name)}" if many else _label(name), **look)
     if sum(map(len, drawn)) > 1:
         beside = {"loc": "center left", "bbox_to_anchor": (1.0, 0.5), "borderaxespad": 0.3}
-        for text in axis.legend(fontsize=6.5, frameon=False, handlelength=1.5, **beside).get_texts():
+        for text in axis.legend(fontsize=6.5, frameon=False, handlelength=4.5, **beside).get_texts():
             text.set_parse_math(False)
     if all(name.startswith(_TERMS) for names in drawn for name in names):
         axis.set_yscale("log", nonpositive="mask")  # terms differ by powers of ten
