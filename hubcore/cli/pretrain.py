@@ -7,6 +7,7 @@ import logging
 import os
 import sys
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -45,7 +46,7 @@ def command(config: str, overrides: tuple[str, ...], out: str, init: str | None,
     logging.getLogger("hubcore.pretrain").setLevel(logging.INFO)
     recipe = read_recipe(config, overrides)
     if dry_run:
-        _print_plan(recipe, as_json)
+        _print_plan(recipe, Path(out), init, as_json)
         return
     from hubcore.pretrain.loop import pretrain
 
@@ -78,13 +79,21 @@ def _is_main() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
-def _print_plan(recipe: Any, as_json: bool) -> None:
+def _print_plan(recipe: Any, out: Path, init: str | None, as_json: bool) -> None:
+    """Prints what a run would do, after the checks that its start makes."""
     import yaml
 
+    from hubcore.pretrain.checkpoints import newest_checkpoint
     from hubcore.pretrain.dry_run import describe_run
     from hubcore.pretrain.prepare import prepare
+    from hubcore.pretrain.provenance import check_same_recipe
+    from hubcore.sources.resolve import find_checkpoint
 
     prepared = prepare(recipe)
+    if newest_checkpoint(out) is not None:
+        check_same_recipe(out, prepared.recipe)
+    elif init is not None:
+        find_checkpoint(init)
     plan = describe_run(prepared)
     if as_json:
         click.echo(json.dumps({**plan, "recipe": prepared.recipe.plain()}, indent=2))

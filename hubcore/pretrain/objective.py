@@ -162,6 +162,11 @@ class Objective(nn.Module):
         return None
 
     @classmethod
+    def needs_guidance(cls, config: Any) -> bool:  # noqa: ARG003 - as below
+        """True if the objective cannot do without `data.segments`."""
+        return False
+
+    @classmethod
     def crops_to_shortest(cls, config: Any) -> bool:  # noqa: ARG003 - for those that override it
         """True to crop the waveforms of a batch to its shortest, as fairseq's collater does."""
         return False

@@ -79,6 +79,11 @@ def prepare(recipe: Recipe) -> Prepared:
             f"{needed} samples. Raise it, to at least that."
         )
     rate, stride = int(getattr(model_config, "sample_rate", 16000)), int(getattr(model_config, "frame_stride", 1))
+    if not data.segments and cls.needs_guidance(config):
+        raise OptionError(
+            f"{recipe.source('data.segments')}: data.segments is empty, but {cls.upstream} learns from segments.",
+            fix="Make them with `hubcore segment`, and add data.segments=segments; or set the weights of their losses to 0.",
+        )
     # The guidance is opened once: training and validation share it.
     guidance = cls.open_guidance([Path(path) for path in data.segments])
     cropping = Cropping(data.max_samples, stride, to_shortest=cls.crops_to_shortest(config))

@@ -91,6 +91,11 @@ class OfaWav2Vec2Pretraining(Wav2Vec2Pretraining):
         segments.strict = getattr(segments, "exact", True)
         return cast("Mapping[str, Any]", segments)
 
+    @classmethod
+    def needs_guidance(cls, config: OfaWav2Vec2Objective) -> bool:
+        """True if alpha is to learn from segments."""
+        return config.needs_segments
+
     def variants(self) -> Mapping[str, Mapping[str, Any]]:
         """Four frame rates to validate at, 20 ms among them; one where lambda has no influence."""
         if not self.model.mixing:

@@ -88,6 +88,15 @@ def test_the_live_line_shows_what_there_is() -> None:
     assert text == "loss 2.500, accuracy 0.500, perplexity 80.2, alpha 0.250, 41.0 ms a frame, lr 5.00e-04"
 
 
+def test_a_dry_run_refuses_what_the_start_refuses(lab: Lab) -> None:
+    result = run(*lab.arguments(), "--init", "no/such.pt", "--dry-run")
+    assert result.exit_code == 2 and "no/such.pt does not exist" in result.output
+    assert run(*lab.arguments(out="run")).exit_code == 0
+    started = run(*lab.arguments("optimization.lr=1e-9", out="run"))
+    dry = run(*lab.arguments("optimization.lr=1e-9", out="run"), "--dry-run")
+    assert dry.exit_code == started.exit_code == 2 and dry.output == started.output
+
+
 @pytest.mark.slow
 def test_the_curves_of_a_run_and_of_several(lab: Lab) -> None:
     for out in ("one", "two"):

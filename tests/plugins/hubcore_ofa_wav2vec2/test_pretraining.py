@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
@@ -19,6 +20,7 @@ from hubcore import hub
 from hubcore.audio import load_audio
 from hubcore.checkpoints import open_checkpoint
 from hubcore.checkpoints.native import write_native
+from hubcore.cli import main
 from hubcore.corpus import read_manifest
 from hubcore.errors import ExtractionError, OptionError
 from hubcore.pretrain import pretrain, read_recipe
@@ -421,3 +423,13 @@ def test_an_ofa_run_may_start_a_plain_one(tmp_path: Path) -> None:
 def test_a_misspelt_draw_is_refused() -> None:
     with pytest.raises(OptionError, match="lambd_draw must be one of uniform"):
         OfaWav2Vec2Objective(lambd_draw="uniform-fps")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("dry_run", [True, False])
+def test_segments_that_are_missing_are_told_before_the_start_and_by_a_dry_run(dry_run: bool, tmp_path: Path) -> None:
+    (tmp_path / "train.tsv").write_text(f"{tmp_path}\na.wav\t32000\n")
+    arguments = ["pretrain", "ofa_tiny", f"data.train={tmp_path / 'train.tsv'}", "--out", str(tmp_path / "run")]
+    result = CliRunner().invoke(main, [*arguments, *["--dry-run"] * dry_run])
+    assert result.exit_code == 2 and "data.segments is empty" in result.output and not (tmp_path / "run").exists()
+    none = ["objective.frame_weight=0", "objective.segmentation_weight=0", "--dry-run"]
+    assert CliRunner().invoke(main, [*arguments, *none]).exit_code == 0
