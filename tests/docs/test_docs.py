@@ -27,7 +27,7 @@ from hubcore.protocol import Upstream, UpstreamOutput
 from hubcore.registry import names as registry
 from hubcore.registry.reading import SCHEMA
 from hubcore_wav2vec2 import CONFIGS, build_model
-from tests.paths import REPOSITORY, SPEECH
+from tests.paths import GOLD, REPOSITORY, SPEECH
 
 DOCS = REPOSITORY / "docs"
 PAGES = [REPOSITORY / "README.md", REPOSITORY / "CHANGELOG.md", *sorted(DOCS.rglob("*.md"))]
@@ -103,8 +103,9 @@ by_page = pytest.mark.parametrize("page", PAGES, ids=name_of)
 @pytest.fixture
 def snippets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[types.ModuleType]:
     """The module that a page's snippets run in, in a folder of its own with the clips of this repository in it."""
-    (tmp_path / "tests/data").mkdir(parents=True)
+    (tmp_path / "tests/data/gold").mkdir(parents=True)
     (tmp_path / "tests/data/speech").symlink_to(SPEECH)
+    (tmp_path / "tests/data/gold/ofa_dataset").symlink_to(GOLD / "ofa_dataset")
     module = types.ModuleType("snippets_of_a_page")
     monkeypatch.setitem(sys.modules, module.__name__, module)  # so that its classes can be pickled
     monkeypatch.setenv("HUBCORE_OFFLINE", "1")
