@@ -13,7 +13,10 @@ import math
 import os
 import secrets
 import shutil
+import socket
 import stat
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -27,6 +30,14 @@ _log = logging.getLogger("hubcore.files")
 _CANNOT_SYNC = frozenset((errno.EINVAL, errno.EBADF, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS))
 """Answers to fsync of file systems that have none for this kind of file."""
 _said: list[bool] = []
+_LOCK = ".hubcore.lock"
+IF_DEAD = f"If that process is dead, use --force-unlock, or delete the file {_LOCK} there."
+"""Advice for a folder that is held."""
+_BEAT = 30.0
+"""Seconds between two signs of life of who holds a folder."""
+SILENT = 300.0
+"""Seconds without one after which a process of another machine counts as dead."""
+_SETTLE = 0.5
 
 
 _STAND_INS = (
@@ -208,13 +219,18 @@ def _sync(descriptor: int, name: object) -> None:
             _log.warning("%s cannot be synced (%s); after a power cut, files written here may be incomplete", name, error)
 
 
-def hold(folder: Path) -> contextlib.ExitStack:
+def hold(folder: Path, *, force: bool = False) -> contextlib.ExitStack:
     """Holds a folder against other processes until the result is closed, or this process ends; creates it first.
 
-    Where the file system has no locks, nothing is held.
+    The system's lock tells processes of one machine apart. Where it does nothing, or not between machines, as on some network
+    file systems, a lock file with host, pid and time does, which its owner touches as long as it lives.
+
+    Args:
+        folder: the folder.
+        force: take no notice of a lock file.
 
     Raises:
-        BlockingIOError: another process holds it.
+        BlockingIOError: another process holds it; `strerror` says which one.
         OSError: it cannot be created.
 
     Example:
@@ -228,18 +244,95 @@ def hold(folder: Path) -> contextlib.ExitStack:
         in use
     """
     folder.mkdir(parents=True, exist_ok=True)
-    held = contextlib.ExitStack()
+    path = folder / _LOCK
+    with contextlib.ExitStack() as stack:
+        locked = _lock(folder, stack)
+        mine = json.dumps({"host": socket.gethostname(), "pid": os.getpid(), "since": time.strftime("%Y-%m-%d %H:%M:%S")})
+        there = _read_lock(path)
+        try:
+            with write_whole(path, durable=False, replace=there is not None) as temporary:
+                temporary.write_text(mine, encoding="utf-8")
+                silent = temporary.stat().st_mtime - path.stat().st_mtime if there is not None else 0.0
+                if there is not None and not force and _lives(there, silent, locked):
+                    raise _in_use(path)
+            if there is not None and not locked:
+                time.sleep(_SETTLE)  # of several that replace the file of a dead process at once, the last one has it
+            if path.read_text(encoding="utf-8") != mine:
+                raise _in_use(path)
+        except FileExistsError as error:
+            raise _in_use(path) from error
+        except BlockingIOError:
+            raise
+        except OSError:  # no file can be written here
+            return stack.pop_all()
+        stop = threading.Event()
+        threading.Thread(target=_beat, args=(path, stop), daemon=True).start()
+        stack.callback(_release, path, mine, stop)
+        return stack.pop_all()
+
+
+def _lock(folder: Path, held: contextlib.ExitStack) -> bool:
+    """Takes the system's lock; True if it really keeps others out. Raises `BlockingIOError` if another process has it."""
     if fcntl is None:
-        return held
-    descriptor = os.open(folder, os.O_RDONLY)
-    held.callback(os.close, descriptor)
+        return False
+    for again in (False, True):
+        descriptor = os.open(folder, os.O_RDONLY)
+        held.callback(os.close, descriptor)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
+                return False
+            if not again:
+                raise _in_use(folder / _LOCK) from error
+            return True
+    return False  # a lock that can be taken twice is none
+
+
+def _read_lock(path: Path) -> dict[str, Any] | None:
+    """The record of a lock file; empty if it is not one, None if there is none."""
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
-            held.close()
-            raise BlockingIOError(errno.EWOULDBLOCK, os.strerror(errno.EWOULDBLOCK), str(folder)) from error
-    return held
+        record = parse_json(read_small(path, 1 << 12))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError):
+        return {}
+    return record if isinstance(record, dict) else {}
+
+
+def _lives(record: dict[str, Any], silent: float, locked: bool) -> bool:
+    """True if the process of a lock file may be alive, that has not touched it for `silent` seconds."""
+    pid = record.get("pid")
+    if record.get("host") != socket.gethostname() or os.name == "nt" or not isinstance(pid, int):
+        return silent < SILENT
+    if locked:
+        return False
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
+def _beat(path: Path, stop: threading.Event) -> None:
+    while not stop.wait(_BEAT):
+        with contextlib.suppress(OSError):
+            os.utime(path)
+
+
+def _release(path: Path, mine: str, stop: threading.Event) -> None:
+    stop.set()
+    with contextlib.suppress(OSError):
+        if path.read_text(encoding="utf-8") == mine:
+            path.unlink()
+
+
+def _in_use(path: Path) -> BlockingIOError:
+    record = _read_lock(path) or {}
+    who = "{pid} on {host} since {since}".format_map(record) if {"pid", "host", "since"} <= record.keys() else "unknown"
+    return BlockingIOError(errno.EWOULDBLOCK, f"process {who}", str(path.parent))
 
 
 def stand_in(head: bytes) -> tuple[str, str] | None:

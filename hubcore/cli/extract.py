@@ -48,6 +48,7 @@ Example:
     help="Audio computed at once.",
 )
 @click.option("--device", default="cpu", show_default=True, help="Where to compute, such as cuda:0.")
+@click.option("--force-unlock", is_flag=True, help="Ignore the lock file of a run that died on another machine.")
 @option_flag()
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 def command(
@@ -60,6 +61,7 @@ def command(
     format: str,
     batch_seconds: float,
     device: str,
+    force_unlock: bool,
     pairs: tuple[str, ...],
     as_json: bool,
 ) -> None:
@@ -91,6 +93,7 @@ def command(
                 format=format,
                 call_options=once(calls),
                 report=progress,
+                force_unlock=force_unlock,
             )
     except KeyboardInterrupt:
         click.echo("what is finished is kept; run the same command again to resume", err=True)

@@ -31,9 +31,12 @@ Example:
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 @click.option("--out", "-o", required=True, metavar="RUN", help="The run's folder; a run that is in it is resumed.")
 @click.option("--init", metavar="C", help="Weights to start from: a run, a path, https://..., hf://... or a name.")
+@click.option("--force-unlock", is_flag=True, help="Ignore the lock file of a run that died on another machine.")
 @click.option("--dry-run", is_flag=True, help="Print what the run would do, and its resolved recipe; train nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
-def command(config: str, overrides: tuple[str, ...], out: str, init: str | None, dry_run: bool, as_json: bool) -> None:
+def command(
+    config: str, overrides: tuple[str, ...], out: str, init: str | None, force_unlock: bool, dry_run: bool, as_json: bool
+) -> None:
     """Pre-train by a recipe: CONFIG is a YAML file, or the bare name of one that comes with hubcore.
 
     Any key of the recipe can be given as KEY=VALUE, such as optimization.lr=1e-4. The same command resumes a run that was
@@ -51,7 +54,7 @@ def command(config: str, overrides: tuple[str, ...], out: str, init: str | None,
     from hubcore.pretrain.loop import pretrain
 
     with Progress("update", keep=True) as bar:
-        outcome = pretrain(recipe, out, init=init, report=partial(_show, bar))
+        outcome = pretrain(recipe, out, init=init, report=partial(_show, bar), force_unlock=force_unlock)
     if as_json and _is_main():
         click.echo(json.dumps({"run": out, **vars(outcome)}, indent=2))
     elif outcome.status == "finished":

@@ -14,7 +14,7 @@ from typing import Any
 
 from hubcore.errors import ExtractionError
 from hubcore.extract.batches import Failure
-from hubcore.files import hold, sync, write_whole
+from hubcore.files import IF_DEAD, hold, sync, write_whole
 from hubcore.text import printable
 
 ROW_KEYS = (
@@ -63,7 +63,7 @@ class Finished:
         self.failures_path = folder / "failures.jsonl"
 
     def read(self) -> dict[str, dict[str, Any]]:
-        """The rows by utterance. A last line that a killed run left unfinished is removed.
+        """The rows by utterance. A last line that a killed run left unfinished is removed, and all but the last row of one.
 
         Raises:
             ExtractionError: the file is not a manifest.
@@ -77,7 +77,7 @@ class Finished:
                 rows[row["utterance"]] = {**{key: row.get(key) if key in _NEWER else row[key] for key in ROW_KEYS}, **row}
             except (ValueError, KeyError, TypeError) as error:
                 raise _malformed(self.path, number, error) from error
-        if torn:
+        if torn or len(rows) < whole.count(b"\n") + bool(whole):  # or two runs wrote at once
             self.replace(rows.values())
         return rows
 
@@ -109,17 +109,17 @@ class Finished:
             _append(self.failures_path, map(asdict, failures))
 
 
-def exclusive(folder: Path) -> contextlib.ExitStack:
-    """Holds the folder against another run until the result is closed; creates it first.
+def exclusive(folder: Path, *, force: bool = False) -> contextlib.ExitStack:
+    """Holds the folder against another run until the result is closed; creates it first; see `hubcore.files.hold`.
 
     Raises:
         ExtractionError: it cannot be created, or another run holds it.
     """
     try:
-        return hold(folder)
+        return hold(folder, force=force)
     except BlockingIOError as error:
-        what = f"{printable(folder)} is being written by another extraction."
-        raise ExtractionError(what, fix="Wait for it, or choose another folder.") from error
+        what = f"{printable(folder)} is being written by another extraction ({error.strerror})."
+        raise ExtractionError(what, fix=f"Wait for it, or choose another folder. {IF_DEAD}") from error
     except OSError as error:
         raise _unusable(folder, error) from error
 

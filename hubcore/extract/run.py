@@ -96,6 +96,7 @@ def extract(
     format: str = "npy",
     call_options: Mapping[str, Any] = MappingProxyType({}),
     report: Report | None = None,
+    force_unlock: bool = False,
 ) -> Summary:
     """Computes the features of audio files and writes them below `out_dir`, with `manifest.jsonl`.
 
@@ -116,6 +117,7 @@ def extract(
         format: `npy`, or one that a plugin brings; see `FeatureWriter`.
         call_options: keywords of each call of the upstream.
         report: called before the first batch and after each one; see `Report`.
+        force_unlock: take no notice of the lock file of another run.
 
     Raises:
         AudioError: a path does not exist or cannot be reached; a folder holds no audio file or cannot be listed.
@@ -142,7 +144,7 @@ def extract(
         raise OptionError(f"batch_seconds is {batch_seconds}. It must be above 0.", fix="60 suits a base model on a laptop.")
     named = name_utterances(paths)
     folder = Path(out_dir)
-    with exclusive(folder):
+    with exclusive(folder, force=force_unlock):
         finished = Finished(folder)
         writer = open_writer(make_writer, folder, format)
         try:

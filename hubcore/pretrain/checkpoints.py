@@ -22,7 +22,7 @@ from hubcore.checkpoints.formats.safetensors_file import SafetensorsFile
 from hubcore.checkpoints.native import write_native
 from hubcore.checkpoints.runs import MODEL, OPTIMIZER, STATE, read_state, run_checkpoints
 from hubcore.errors import CheckpointError
-from hubcore.files import hold, write_whole
+from hubcore.files import IF_DEAD, hold, write_whole
 from hubcore.sources.stamps import hash_file
 from hubcore.text import printable
 
@@ -39,17 +39,18 @@ class Found:
     state: dict[str, Any]
 
 
-def hold_run(run: Path) -> contextlib.ExitStack:
-    """Holds a run's folder against another process until the result is closed; creates it first.
+def hold_run(run: Path, *, force: bool = False) -> contextlib.ExitStack:
+    """Holds a run's folder against another process until the result is closed; creates it first; see `hubcore.files.hold`.
 
     Raises:
         CheckpointError: it cannot be created, or another process holds it.
     """
     try:
-        return hold(run)
+        return hold(run, force=force)
     except BlockingIOError as error:
         raise CheckpointError(
-            f"{printable(run)} is in use by another run.", fix="Wait for it to end, or choose another --out."
+            f"{printable(run)} is in use by another run ({error.strerror}).",
+            fix=f"Wait for it to end, or choose another --out. {IF_DEAD}",
         ) from error
     except OSError as error:
         raise CheckpointError(f"{printable(run)} cannot be used ({error}).", fix="Choose another --out.") from error

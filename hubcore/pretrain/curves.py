@@ -53,17 +53,16 @@ def read_curves(run: Path) -> Curves:
     Raises:
         OptionError: it has no figures yet.
     """
-    series: dict[str, tuple[list[int], list[float]]] = {}
+    points: dict[str, dict[int, float]] = {}  # the last row of an update counts, should two runs have written at once
     for row in read_rows(run / METRICS):
         for name, value in row.items():
             if name != "update" and isinstance(value, int | float) and isinstance(row.get("update"), int):
-                updates, values = series.setdefault(name, ([], []))
-                updates.append(row["update"])
-                values.append(float(value))
-    if not series:
+                points.setdefault(name, {})[row["update"]] = float(value)
+    if not points:
         raise OptionError(
             f"{printable(run / METRICS)} has no figures yet. A row is written each run.log_every updates. Wait for the first."
         )
+    series = {name: (sorted(values), [values[update] for update in sorted(values)]) for name, values in points.items()}
     return Curves(run.resolve().name, series, _figures(run), run.resolve())
 
 

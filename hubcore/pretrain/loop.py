@@ -78,7 +78,9 @@ class _Stop(Exception):  # noqa: N818 - it ends a run, and is no error of it
 
 
 @on_cpu()
-def pretrain(recipe: Recipe, out: str | Path, *, init: str | None = None, report: Report | None = None) -> Outcome:
+def pretrain(
+    recipe: Recipe, out: str | Path, *, init: str | None = None, report: Report | None = None, force_unlock: bool = False
+) -> Outcome:
     """Runs a recipe, or resumes it where `out` holds checkpoints of it.
 
     Args:
@@ -86,6 +88,7 @@ def pretrain(recipe: Recipe, out: str | Path, *, init: str | None = None, report
         out: the run's folder; created if need be.
         init: a checkpoint of any layout, or a name, whose weights to start from; a run that resumes must have begun with it.
         report: called after each update, in process 0.
+        force_unlock: take no notice of the lock file of another run.
 
     Raises:
         OptionError: the recipe is impossible, or `out` holds a run of another one.
@@ -97,7 +100,7 @@ def pretrain(recipe: Recipe, out: str | Path, *, init: str | None = None, report
     processes = Processes(recipe.run.device)
     folder = Path(out)
     try:
-        with hold_run(folder) if processes.is_main else contextlib.nullcontext():
+        with hold_run(folder, force=force_unlock) if processes.is_main else contextlib.nullcontext():
             return _Run(prepared, folder, processes, init or "", report if processes.is_main else None).go()
     finally:
         processes.close()

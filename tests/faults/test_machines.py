@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import errno
+import fcntl
+import json
 import os
 import signal
+import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,19 +20,20 @@ import torch
 from hubcore import files, hub
 from hubcore.audio import load_audio
 from hubcore.checkpoints import open_checkpoint
-from hubcore.errors import HubcoreError
+from hubcore.errors import ExtractionError, HubcoreError
 from hubcore.extract import extract
 from hubcore.pretrain import pretrain, read_recipe
+from hubcore.pretrain.curves import read_curves
 from hubcore.pretrain.loop import _Signals
 from hubcore.pretrain.processes import Processes
 from hubcore.tools.convert import convert
 from hubcore.tools.export import export
 from hubcore_wav2vec2 import Wav2Vec2Upstream
-from tests.faults.http_server import BODY, Answer
+from tests.faults.http_server import BODY, Answer, wait_until
 from tests.faults.lab import a_lab
 from tests.hubcore.pretrain.conftest import Lab as Runs
 from tests.paths import REPOSITORY, SPEECH
-from tests.running import heed_signals, python
+from tests.running import command, heed_signals, python
 
 CLIP = SPEECH / "en_1.flac"
 TINY = "wav2vec2_tiny_prompts"
@@ -62,6 +67,111 @@ def test_everything_is_written_where_nothing_can_be_synced(runs: Runs, caplog: p
         assert hub.load("wav2vec2", checkpoint=folder / made).layer_names == upstream.layer_names
     assert (folder / "out/features/en_1.npy").is_file()
     assert len([record for record in caplog.records if "cannot be synced" in record.getMessage()]) == 1
+
+
+# Disks without locks --------------------------------------------------------------------------------------------------
+
+
+def enolck(descriptor: int, operation: int) -> None:
+    raise OSError(errno.ENOLCK, "no locks available")
+
+
+LOCKS = {"refused": enolck, "does nothing": lambda *_: None}
+
+
+@pytest.fixture(params=LOCKS)
+def no_locks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fcntl, "flock", LOCKS[request.param])
+    monkeypatch.setattr(files, "_SETTLE", 0.01)
+
+
+def another_holder(folder: Path, *, host: str = "node7", pid: int = 12, silent: float = 0.0) -> Path:
+    """The lock file of another process."""
+    folder.mkdir(exist_ok=True)
+    path = folder / ".hubcore.lock"
+    path.write_text(json.dumps({"host": host, "pid": pid, "since": "2026-01-02 03:04:05"}))
+    os.utime(path, (time.time() - silent,) * 2)
+    return path
+
+
+@pytest.mark.usefixtures("no_locks")
+def test_two_extractions_into_one_folder_do_not_both_run_where_the_system_has_no_locks(tmp_path: Path) -> None:
+    inner: list[str] = []
+
+    def meanwhile(*_: object) -> None:
+        with pytest.raises(ExtractionError) as caught:
+            extract([CLIP], hub.load("fbank"), tmp_path / "out")
+        inner.append(str(caught.value))
+
+    extract([CLIP], hub.load("fbank"), tmp_path / "out", report=meanwhile)
+    assert len(inner) == 2
+    assert f"another extraction (process {os.getpid()} on {socket.gethostname()} since 20" in inner[0]
+    assert "--force-unlock" in inner[0]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["features", "manifest.jsonl"]
+
+
+def test_a_folder_held_by_another_machine_is_refused_until_it_is_silent(tmp_path: Path) -> None:
+    folder = tmp_path / "out"
+    lock = another_holder(folder)
+    with pytest.raises(BlockingIOError, match="process 12 on node7 since 2026-01-02 03:04:05"):
+        files.hold(folder)
+    with files.hold(folder, force=True), pytest.raises(BlockingIOError, match=str(os.getpid())):
+        files.hold(folder, force=True)  # a process of this machine that lives is not to be ignored
+    assert not lock.exists()
+    another_holder(folder, silent=files.SILENT + 5)
+    with files.hold(folder):
+        assert json.loads(lock.read_text())["host"] == socket.gethostname()
+
+
+@pytest.mark.parametrize("locks", [True, False])
+def test_the_lock_of_a_dead_process_of_this_machine_is_taken_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, locks: bool
+) -> None:
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    if not locks:
+        monkeypatch.setattr(fcntl, "flock", enolck)
+        monkeypatch.setattr(files, "_SETTLE", 0.01)
+    another_holder(tmp_path, host=socket.gethostname(), pid=gone.pid)
+    with files.hold(tmp_path):
+        pass
+    another_holder(tmp_path).write_bytes(b"{torn")  # no process can be told from it, so its age decides
+    with pytest.raises(BlockingIOError, match="unknown"):
+        files.hold(tmp_path)
+
+
+def test_a_holder_shows_that_it_lives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "_BEAT", 0.01)
+    with files.hold(tmp_path):
+        lock = tmp_path / ".hubcore.lock"
+        os.utime(lock, (0, 0))
+        wait_until(lambda: lock.stat().st_mtime > 1)
+
+
+def test_two_runs_do_not_train_in_one_folder_where_another_machine_s_locks_are_not_seen(runs: Runs) -> None:
+    another_holder(runs.folder / "run")
+    arguments = runs.arguments("optimization.max_updates=1")
+    refused = command(*arguments)
+    assert refused.exit_code == 2 and "is in use by another run (process 12 on node7" in refused.output
+    assert command(*arguments, "--force-unlock").exit_code == 0
+
+
+def test_rows_that_two_runs_wrote_are_read_once(tmp_path: Path, runs: Runs) -> None:
+    out = tmp_path / "out"
+    other = another_holder(out)
+    arguments = ["extract", CLIP, "-u", "fbank", "-o", out]
+    assert command(*arguments).exit_code == 2
+    assert command(*arguments, "--force-unlock").exit_code == 0 and not other.exists()
+    manifest = out / "manifest.jsonl"
+    rows = manifest.read_bytes()
+    manifest.write_bytes(rows * 3)
+    assert command(*arguments).exit_code == 0 and manifest.read_bytes() == rows
+    run = tmp_path / "run"
+    pretrain(read_recipe(str(runs.recipe()), ["optimization.max_updates=3"]), run)
+    once = read_curves(run).series
+    metrics = run / "metrics.jsonl"
+    metrics.write_bytes(metrics.read_bytes() * 2)
+    assert read_curves(run).series == once and once["loss"][0] == [1, 2, 3]
 
 
 # Streams that are closed, or no files ---------------------------------------------------------------------------------
