@@ -152,7 +152,7 @@ class _Run:
         return stepper
 
     def _check_init(self, before: str | None) -> None:
-        """Refuses other weights than the run began with, if it has begun; without --init it goes on from those."""
+        """Refuses other weights than the run began with, if it has begun; without --init it resumes from those."""
         if before is not None and self.init and not _same_source(self.init, before):
             raise OptionError(
                 f"{printable(self.folder)} holds a run that began with {f'--init {before}' if before else 'fresh weights'}, "
