@@ -48,6 +48,7 @@ class Featurizer(nn.Module):
         normalize: bool = False,
     ) -> None:
         super().__init__()
+        upstream = getattr(upstream, "module", upstream)  # as DistributedDataParallel wraps it
         self.feature_selection = feature_selection
         self.normalize = normalize
         self.layer_names = tuple(upstream.layer_names)
@@ -66,6 +67,8 @@ class Featurizer(nn.Module):
         """The width `D` of the features."""
         self.downsample_rate = upstream.frame_stride
         """Samples between frames; None where the upstream's frame rate varies. s3prl: `downsample_rate`."""
+        first = getattr(upstream, "min_samples", None)
+        self._first_frame = first if first == getattr(upstream, "receptive_field", None) else None
         self.weights = nn.Parameter(torch.zeros(len(self.layers), device=upstream_device))
 
     def forward(self, wavs: Sequence[Tensor] | Tensor, out: UpstreamOutput) -> list[Tensor]:
@@ -85,6 +88,25 @@ class Featurizer(nn.Module):
             )
         features, lengths = self.padded(out)
         return [row[:length] for row, length in zip(features, lengths.tolist(), strict=True)]
+
+    def tolist(self, paired_wavs: Sequence[Tensor], paired_feature: Tensor) -> list[Tensor]:
+        """Padded features `(B, F, D)` as one `(F_i, D)` tensor for each waveform. s3prl: `Featurizer.tolist`.
+
+        Lengths are computed from the waveforms, as in s3prl, but where frames are computed without padding they are those that
+        the upstream gives, none repeated. `forward` takes them from its output, which is right for every upstream.
+
+        Raises:
+            OptionError: the frame rate depends on the input, or the features are of another batch.
+        """
+        if self.downsample_rate is None or paired_feature.ndim != 3 or len(paired_wavs) != len(paired_feature):
+            raise OptionError(
+                f"tolist was given {len(paired_wavs)} waveforms, features of shape {tuple(paired_feature.shape)}, and "
+                f"{self.downsample_rate} samples between frames. It needs (B, F, D) features of as many waveforms and a fixed "
+                "rate. Use featurizer(wavs, upstream(wavs))."
+            )
+        stride, first = self.downsample_rate, self._first_frame
+        counts = [round(len(w) / stride) if first is None else (len(w) - first) // stride + 1 for w in paired_wavs]
+        return [rows[:count] for rows, count in zip(paired_feature, counts, strict=True)]
 
     def padded(self, out: UpstreamOutput) -> tuple[Tensor, Tensor]:
         """`((B, F, D), lengths (B,))`, exactly zero beyond each length."""

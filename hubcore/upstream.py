@@ -253,8 +253,9 @@ class UpstreamBase(nn.Module):
             OptionError: empty, not integers, or out of range.
         """
         count = len(self.layer_names)
+        layers = self._default_layers if layers is None else layers
         if layers is None:
-            return tuple(range(count)) if self._default_layers is None else self._default_layers
+            return tuple(range(count))
         if isinstance(layers, int | str) or not isinstance(layers, Sequence) or not len(layers):
             raise OptionError(f"layers is {layers!r}. It must be a non-empty list of indices, such as [0, -1], or None.")
         chosen = []

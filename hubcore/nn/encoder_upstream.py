@@ -79,12 +79,39 @@ class EncoderUpstream(UpstreamBase):
         )
         self.config = config
         self.model = type(self).build_model(config) if model is None else model
-        blocks = getattr(self.model, "num_layers", self.num_layers)
-        if blocks != self.num_layers:
+        if self.num_layers != len(shape.layer_names) - 1:
             raise OptionError(
-                f"the model has {blocks} blocks, but its config says {self.num_layers}. Both must agree. "
+                f"the model has {self.num_layers} blocks, but its config says {len(shape.layer_names) - 1}. Both must agree. "
                 "Build the model from this config, or pass the config that it was built from."
             )
+
+    @property
+    def num_layers(self) -> int:
+        """Number of blocks: those of the model, also where it was cut."""
+        return getattr(getattr(self, "model", None), "num_layers", self._num_layers)
+
+    @num_layers.setter
+    def num_layers(self, count: int) -> None:
+        self._num_layers = count
+
+    @property
+    def layer_names(self) -> tuple[str, ...]:
+        """One name for each hidden state."""
+        return self._layer_names[: self.num_layers + 1]
+
+    @layer_names.setter
+    def layer_names(self, names: Sequence[str]) -> None:
+        self._layer_names = tuple(names)
+        self._num_layers = len(names) - 1
+
+    @property
+    def hidden_sizes(self) -> tuple[int, ...]:
+        """The width `D` of each hidden state."""
+        return self._hidden_sizes[: self.num_layers + 1]
+
+    @hidden_sizes.setter
+    def hidden_sizes(self, sizes: Sequence[int]) -> None:
+        self._hidden_sizes = tuple(sizes)
 
     def forward(
         self,

@@ -1,9 +1,11 @@
 """`s3prl.hub` on hubcore: every name as a function that gives its model. Imports no torch.
 
 Beside the names of `hubcore.hub.list()` there are, for each family with weights, `<family>_custom`, `<family>_local`,
-`<family>_url` (all three take a path or an address) and `hf_<family>_custom` (a repository of the Hugging Face Hub).
+`<family>_url` (all three take a path or an address) and `hf_<family>_custom` (a repository of the Hugging Face Hub);
+`baseline` is `fbank`, and `baseline_local` takes s3prl's file of settings.
 
-The models are hubcore's own objects, each with one method more, `get_downsample_rates(key)`.
+The models are hubcore's own objects, each with one method more, `get_downsample_rates(key)`, and fairseq's names for its
+parts (`model.encoder.layers[0].self_attn`). What they give is a dictionary too.
 
 Example:
     >>> import torch
@@ -16,10 +18,12 @@ Example:
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from hubcore import hub as core
+from hubcore.compat.s3prl.baseline import baseline_settings
 from hubcore.compat.s3prl.download import forget
 from hubcore.compat.s3prl.rates import DownsampleRates
 from hubcore.errors import OptionError, UnknownUpstreamError
@@ -39,8 +43,9 @@ def options(only_registered_ckpt: bool = False) -> list[str]:
         >>> "wav2vec2_custom" in hub.options(), "wav2vec2_custom" in hub.options(only_registered_ckpt=True)
         (True, False)
     """
-    needing = {*_custom_loaders(), *_cards_without_sources()}
-    return sorted({*core.list()} - needing if only_registered_ckpt else {*core.list(), *needing})
+    needing = {*_custom_loaders(), *_cards_without_sources(), "baseline_local"}
+    known = {*core.list(), "baseline"}
+    return sorted(known - needing if only_registered_ckpt else known | needing)
 
 
 def load(name: str, ckpt: str | os.PathLike[str] | None, refresh: bool, conf: Mapping[str, Any]) -> Any:
@@ -48,7 +53,8 @@ def load(name: str, ckpt: str | os.PathLike[str] | None, refresh: bool, conf: Ma
 
     Args:
         name: the name.
-        ckpt: a path or an address; needed by the `custom` loaders, optional elsewhere. s3prl ignores it elsewhere.
+        ckpt: a path or an address; needed by the `custom` loaders, optional elsewhere. s3prl ignores it elsewhere; here only
+            a path that is not there is ignored, with a warning, and any where there are no weights.
         refresh: whether cached files are downloaded again.
         conf: options of the model. `legacy` and `fairseq`, which choose the code that opens a checkpoint in s3prl, are taken
             and mean nothing, since every layout is read here.
@@ -59,6 +65,15 @@ def load(name: str, ckpt: str | os.PathLike[str] | None, refresh: bool, conf: Ma
         DownloadError: the checkpoint cannot be obtained.
         CheckpointError: it cannot be used.
     """
+    if name == "baseline_local":
+        conf = dict(conf)
+        file = conf.pop("model_config", None) or ckpt
+        if file is None:
+            raise OptionError("'baseline_local' needs a file of settings, and none was given. Pass model_config=.")
+        name, settings = baseline_settings(file)
+        ckpt, conf = None, settings | conf
+    elif name == "baseline":
+        name = "fbank"
     rest = {key: value for key, value in conf.items() if key not in ("legacy", "fairseq", "model_config")}
     if conf.get("model_config") is not None:
         raise OptionError(
@@ -80,13 +95,20 @@ def load(name: str, ckpt: str | os.PathLike[str] | None, refresh: bool, conf: Ma
         raise OptionError(
             f"{name!r} needs a checkpoint, and none was given. Pass path_or_url= to S3PRLUpstream, ckpt= to a hub function."
         )
-    if name in custom:
+    is_custom = name in custom
+    if is_custom:
         family, is_repository = custom[name]
         if is_repository and "://" not in str(ckpt) and not os.path.exists(os.path.expanduser(ckpt or "")):
             ckpt = f"hf://{ckpt}"
         name = name if name in known else family
+    card = current_registry().find(name).card
+    if ckpt is not None and card is not None and not is_custom and name not in _cards_without_sources():
+        is_there = "://" in str(ckpt) or os.path.exists(os.path.expanduser(ckpt))
+        if not card.sources or not is_there:
+            why = "it is not there, and the name has weights of its own" if card.sources else "the name has no weights"
+            warnings.warn(f"the checkpoint {ckpt} of {name!r} was ignored: {why}.", stacklevel=2)
+            ckpt = None
     if refresh:
-        card = current_registry().find(name).card
         if ckpt is not None:
             forget(os.fspath(ckpt))
         elif card is not None:
@@ -94,6 +116,19 @@ def load(name: str, ckpt: str | os.PathLike[str] | None, refresh: bool, conf: Ma
     upstream: Any = core.load(name, ckpt, **rest)
     if not hasattr(upstream, "get_downsample_rates"):
         upstream.get_downsample_rates = DownsampleRates(upstream)
+    return _as_theirs(upstream)
+
+
+def _as_theirs(upstream: Any) -> Any:
+    """The same object, with fairseq's names for its parts, and dictionaries for its outputs."""
+    from torch import nn
+
+    from hubcore.compat.s3prl.aliases import add_aliases
+    from hubcore.compat.s3prl.output import as_dict
+
+    if isinstance(upstream, nn.Module):
+        add_aliases(upstream)
+        upstream.register_forward_hook(as_dict)
     return upstream
 
 
@@ -122,13 +157,13 @@ def _cards_without_sources() -> set[str]:
 def __getattr__(name: str) -> Callable[..., Any]:
     if name.startswith("_"):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    if name in _custom_loaders():
+    if name in _custom_loaders() or name == "baseline_local":
 
         def load_custom(ckpt: str | os.PathLike[str] | None = None, *, refresh: bool = False, **conf: Any) -> Any:
             return load(name, ckpt, refresh, conf)
 
         function: Callable[..., Any] = load_custom
-    elif name in core.list():
+    elif name in core.list() or name == "baseline":
 
         def load_registered(refresh: bool = False, *, ckpt: str | os.PathLike[str] | None = None, **conf: Any) -> Any:
             return load(name, ckpt, refresh, conf)

@@ -16,6 +16,8 @@ from hubcore.errors import AudioError, OptionError
 from hubcore.ragged import check_wavs, frame_mask
 
 Frames = Literal["real", "s3prl"]
+FRAMES = "HUBCORE_S3PRL_FRAMES"
+"""The environment variable for the frames of every `S3PRLUpstream` that is told nothing else."""
 
 _SHORTEST_S = 0.05
 """s3prl appends zeros to what is shorter, in seconds."""
@@ -40,13 +42,13 @@ class S3PRLUpstream(nn.Module):
     Args:
         name: a name of `available_names()`; the same as for `hubcore.hub.load`.
         path_or_url: your own checkpoint: a path, `https://...` or `hf://org/repo[@revision][/file]`. s3prl ignores it for
-            names with a checkpoint of their own; here it is used.
+            names with a checkpoint of their own; here it is used, but for a path that is not there (a warning says so).
         refresh: whether the checkpoint is downloaded again.
         normalize: whether each hidden state is layer-normed, without trained scale.
         extra_conf: options of the upstream, such as `{"lambd": 0.3}`; an unknown one is an error. `frames` may stand here
             too, and wins, for recipes that only pass this dictionary on.
         randomize: whether the weights are thrown away for those of a new model of the same shape.
-        frames: "real" or "s3prl".
+        frames: "real" or "s3prl"; what the environment variable `HUBCORE_S3PRL_FRAMES` says if None, else "real".
 
     Raises:
         UnknownUpstreamError: no such name.
@@ -72,14 +74,14 @@ class S3PRLUpstream(nn.Module):
         extra_conf: Mapping[str, Any] | None = None,
         randomize: bool = False,
         *,
-        frames: Frames = "real",
+        frames: Frames | None = None,
     ) -> None:
         super().__init__()
         conf = dict(extra_conf or {})
-        self.frames: Frames = conf.pop("frames", frames)
+        self.frames: Any = conf.pop("frames", frames) or os.environ.get(FRAMES) or "real"
         """Frames that an utterance has: `real` or `s3prl`."""
         if self.frames not in get_args(Frames):
-            raise OptionError(f"frames is {self.frames!r}. It must be 'real' or 's3prl'.")
+            raise OptionError(f"frames is {self.frames!r} (or {FRAMES} says so). It must be 'real' or 's3prl'.")
         self.normalize = bool(normalize)
         # In s3prl these two may stand among the options as well: `refresh` wins there, `ckpt` does not.
         refresh, given = conf.pop("refresh", refresh), conf.pop("ckpt", None)
@@ -127,7 +129,7 @@ class S3PRLUpstream(nn.Module):
 
         Args:
             wavs: `(B, T)` or `(B, T, 1)` float waveforms at the upstream's rate, padded in any way.
-            wavs_len: `(B,)` samples of each.
+            wavs_len: `(B,)` or `(B, 1)` samples of each; what goes beyond the tensor is cut.
 
         Raises:
             AudioError: a waveform cannot be used; the message names the item. The shortest that can be used is
@@ -142,6 +144,8 @@ class S3PRLUpstream(nn.Module):
                 f"the waveforms {what}. They must be one tensor (B, T) or (B, T, 1), one channel. Pad them with "
                 "torch.nn.utils.rnn.pad_sequence, or call .upstream, which takes a list."
             )
+        wavs_len = torch.as_tensor(wavs_len)
+        wavs_len = wavs_len.flatten().clamp(max=wavs.shape[1])
         if self.frames == "real":
             out = self.upstream(wavs, wavs_len)
             states, lengths = list(out.hidden_states), out.lengths

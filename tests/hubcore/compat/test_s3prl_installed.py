@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ import pytest
 
 import hubcore
 from hubcore.compat import s3prl as compat
-from hubcore.errors import PluginError
+from hubcore.errors import OptionError, PluginError
 from tests.gold import gold_file
 from tests.paths import REPOSITORY
 from tests.running import python
@@ -167,3 +168,128 @@ def test_the_frontend_knows_nothing_of_hubcore() -> None:
     text = (REPOSITORY / "tests/hubcore/compat/espnet_frontend.py").read_text()
     code = text.partition('"""\n')[2].partition('"""\n')[2]
     assert "import s3prl" in code and "hubcore" not in code
+
+
+# Over the real s3prl --------------------------------------------------------------------------------------------------
+
+STANDIN = {
+    "__init__.py": "__version__ = 'real'\n",
+    "hub.py": "raise RuntimeError('the real hub imports every family')\n",
+    "nn/__init__.py": "from s3prl.nn.upstream import Featurizer, S3PRLUpstream\nclass BeamDecoder: pass\n",
+    "nn/upstream.py": "class S3PRLUpstream: pass\nclass Featurizer: pass\n",
+    "upstream/__init__.py": "",
+    "upstream/interfaces.py": "SAMPLE_RATE = 16000\nclass UpstreamBase: pass\nclass Featurizer: pass\n",
+    "downstream/__init__.py": "",
+    "downstream/runner.py": (
+        "from s3prl import hub\nfrom s3prl.upstream.interfaces import SAMPLE_RATE, Featurizer\n"
+        "def run(name, wavs):\n"
+        "    upstream = getattr(hub, name)(ckpt=None, model_config=None, refresh=False)\n"
+        "    featurizer = Featurizer(upstream=upstream, feature_selection='hidden_states', upstream_device='cpu')\n"
+        "    return featurizer(wavs, upstream(wavs))\n"
+    ),
+    "problem/__init__.py": "from s3prl.problem.asr import SuperbASR\n",
+    "problem/asr.py": (
+        "from s3prl.nn import Featurizer, S3PRLUpstream\nfrom s3prl.task import Task\n"
+        "class SuperbASR:\n"
+        "    def build(self, name):\n"
+        "        upstream = S3PRLUpstream(name)\n"
+        "        return Task(upstream, Featurizer(upstream))\n"
+    ),
+    "task/__init__.py": "class Task:\n    def __init__(self, *parts): self.parts = parts\n",
+}
+
+
+@pytest.fixture
+def real_s3prl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    for name, text in STANDIN.items():
+        (tmp_path / "s3prl" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "s3prl" / name).write_text(text)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    yield tmp_path / "s3prl"
+    compat.uninstall()
+    for name in [name for name in sys.modules if name.partition(".")[0] == "s3prl"]:
+        del sys.modules[name]
+
+
+def use_it_all() -> None:
+    """What s3prl's own scripts do."""
+    import torch
+
+    runner, problem = importlib.import_module("s3prl.downstream.runner"), importlib.import_module("s3prl.problem")
+    assert [tuple(rows.shape) for rows in runner.run(TINY, [torch.randn(16000), torch.randn(8000)])] == [(49, 96), (24, 96)]
+    upstream, featurizer = problem.SuperbASR().build(TINY).parts
+    assert type(upstream) is compat.S3PRLUpstream and type(featurizer) is compat.Featurizer
+    assert importlib.import_module("s3prl").__version__ == "real" and importlib.import_module("s3prl.nn").BeamDecoder
+    assert importlib.import_module("s3prl.hub").options is compat.hub.options
+    code: dict[str, object] = {}
+    exec(f"import s3prl.hub\nfrom s3prl import hub\nfrom s3prl.hub import {TINY} as one\nassert s3prl.hub is hub", code)
+    assert type(code["one"]()).__name__ == "Wav2Vec2Upstream"  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("before", [[], ["s3prl.problem", "s3prl.downstream"], ["s3prl"]])
+def test_the_rest_of_s3prl_goes_on_working_on_our_upstreams(real_s3prl: Path, before: list[str]) -> None:
+    for name in before:
+        importlib.import_module(name)
+    compat.install(overlay=True)
+    use_it_all()
+    compat.install(overlay=True)
+    use_it_all()
+    compat.uninstall()
+    theirs = importlib.import_module("s3prl.nn.upstream")
+    assert theirs.S3PRLUpstream is not compat.S3PRLUpstream
+    assert importlib.import_module("s3prl.problem.asr").S3PRLUpstream is importlib.import_module("s3prl.nn").S3PRLUpstream
+    assert importlib.import_module("s3prl.upstream.interfaces").Featurizer is not hubcore.Featurizer
+    with pytest.raises(RuntimeError, match="the real hub"):
+        importlib.import_module("s3prl.hub")
+
+
+def test_modules_that_hold_the_real_hub_get_ours_and_give_it_back(real_s3prl: Path) -> None:
+    (real_s3prl / "hub.py").write_text("def fbank(**options): return 'real'\n")
+    runner = importlib.import_module("s3prl.downstream.runner")
+    theirs = runner.hub
+    compat.install(overlay=True)
+    use_it_all()
+    assert runner.hub is sys.modules["s3prl.hub"] is not theirs
+    compat.uninstall()
+    assert runner.hub is sys.modules["s3prl.hub"] is sys.modules["s3prl"].hub is theirs  # type: ignore[attr-defined]
+
+
+def test_what_an_older_s3prl_lacks_is_ours(real_s3prl: Path) -> None:
+    for name in ("nn/__init__.py", "nn/upstream.py", "upstream/interfaces.py"):
+        (real_s3prl / name).unlink()
+    (real_s3prl / "nn").rmdir()
+    compat.install(overlay=True)
+    assert importlib.import_module("s3prl.nn").S3PRLUpstream is compat.S3PRLUpstream
+    assert importlib.import_module("s3prl.upstream.interfaces").Featurizer is hubcore.Featurizer
+    assert importlib.import_module("s3prl.problem").SuperbASR().build("fbank").parts
+
+
+def test_an_overlay_that_fails_leaves_nothing_behind(real_s3prl: Path) -> None:
+    (real_s3prl / "nn/upstream.py").write_text("import a_package_that_s3prl_needs\n")
+    with pytest.raises(ModuleNotFoundError, match="a_package_that_s3prl_needs"):
+        compat.install(overlay=True)
+    assert "s3prl.hub" not in sys.modules
+    (real_s3prl / "nn/upstream.py").write_text(STANDIN["nn/upstream.py"])
+    compat.install(overlay=True)
+    use_it_all()
+
+
+def test_an_overlay_needs_the_real_one() -> None:
+    with pytest.raises(PluginError, match="overlay=True needs it"):
+        compat.install(overlay=True)
+
+
+def test_frames_of_every_model_are_set_by_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HUBCORE_S3PRL_FRAMES", "real")
+    compat.install(frames="s3prl")
+    from s3prl.nn import S3PRLUpstream
+
+    assert S3PRLUpstream(TINY).frames == "s3prl"
+    compat.install(frames="real")
+    assert S3PRLUpstream(TINY).frames == "real"
+    compat.install(frames="s3prl")
+    compat.uninstall()
+    assert compat.S3PRLUpstream(TINY).frames == "real" and os.environ["HUBCORE_S3PRL_FRAMES"] == "real"
+    with pytest.raises(OptionError, match="'real' or 's3prl'"):
+        compat.install(frames="nominal")
+    assert importlib.util.find_spec("s3prl") is None
