@@ -112,6 +112,9 @@ def test_every_module_is_a_module() -> None:
     assert s3prl.util.download.set_dir is set_dir is compat.set_dir and callable(get_dir) and callable(_urls_to_filepaths)
     assert s3prl.__version__ == f"0+hubcore.{hubcore.__version__}"
     assert type(getattr(s3prl.hub, TINY)()).__name__ == "Wav2Vec2Upstream"
+    from s3prl.hub import baseline, fbank, wav2vec2_tiny_prompts
+
+    assert type(wav2vec2_tiny_prompts()).__name__ == "Wav2Vec2Upstream" and type(fbank()) is type(baseline())
     assert set(s3prl.hub.options()) <= set(dir(s3prl.hub)) and dir(s3prl.nn)[:2] == ["Featurizer", "S3PRLUpstream"]
     with pytest.raises(ModuleNotFoundError):
         importlib.import_module("s3prl.downstream")
