@@ -18,8 +18,12 @@ class Featurizer(nn.Module):
     `weights` `(L,)` is trained with the downstream task; zeros at first, which is the plain mean. No forward pass is run
     at construction. Lengths come from the output, so an upstream with a variable frame rate works.
 
+    Of several upstreams, `Featurizer([a, b])(wavs, [a(wavs), b(wavs)])`, each has a weighted sum of its own, a `Featurizer` in
+    `parts`. Their features stand side by side, the frames lined up by time: beside each frame of the first upstream stands
+    that of each other one whose centre is nearest.
+
     Args:
-        upstream: read for its layers and widths; it is neither kept nor changed.
+        upstream: read for its layers and widths, it is neither kept nor changed; or a list of upstreams.
         feature_selection: `"hidden_states"`, `"last_hidden_state"` or `"hidden_state_<k>"`.
         upstream_device: where the hidden states will be; the weights are put there.
         layer_selection: one layer or a list of layers of `hidden_states`, negative ones counted from the end; if None, those
@@ -39,9 +43,15 @@ class Featurizer(nn.Module):
         [(49, 96), (24, 96)]
     """
 
+    output_dim: int
+    """The width `D` of the features."""
+    downsample_rate: int | None
+    """Samples between frames; None where the upstream's frame rate varies. s3prl: `downsample_rate`."""
+    _first_frame: int | None
+
     def __init__(
         self,
-        upstream: Upstream,
+        upstream: Upstream | Sequence[Upstream],
         feature_selection: str = "hidden_states",
         upstream_device: torch.device | str | None = None,
         layer_selection: int | Sequence[int] | None = None,
@@ -51,6 +61,15 @@ class Featurizer(nn.Module):
         upstream = getattr(upstream, "module", upstream)  # as DistributedDataParallel wraps it
         self.feature_selection = feature_selection
         self.normalize = normalize
+        if isinstance(upstream, Sequence):
+            parts = [Featurizer(one, feature_selection, upstream_device, layer_selection, normalize) for one in upstream]
+            if not parts:
+                raise OptionError("there is no upstream. A featurizer needs one or more.")
+            for number, part in enumerate(parts):
+                self.add_module(str(number), part)
+            self.output_dim = sum(part.output_dim for part in parts)
+            self.downsample_rate, self._first_frame = parts[0].downsample_rate, parts[0]._first_frame
+            return
         self.layer_names = tuple(upstream.layer_names)
         self._hidden_sizes = tuple(upstream.hidden_sizes)
         given = getattr(upstream, "default_layers", None)
@@ -64,28 +83,32 @@ class Featurizer(nn.Module):
                 "Choose layers of one width with layer_selection."
             )
         self.output_dim = sizes[0]
-        """The width `D` of the features."""
         self.downsample_rate = upstream.frame_stride
-        """Samples between frames; None where the upstream's frame rate varies. s3prl: `downsample_rate`."""
         first = getattr(upstream, "min_samples", None)
         self._first_frame = first if first == getattr(upstream, "receptive_field", None) else None
         self.weights = nn.Parameter(torch.zeros(len(self.layers), device=upstream_device))
 
-    def forward(self, wavs: Sequence[Tensor] | Tensor, out: UpstreamOutput) -> list[Tensor]:
+    @property
+    def parts(self) -> tuple[Featurizer, ...]:
+        """The featurizer of each upstream, where there are several."""
+        return tuple(part for part in self.children() if isinstance(part, Featurizer))
+
+    def forward(self, wavs: Sequence[Tensor] | Tensor, out: UpstreamOutput | Sequence[UpstreamOutput]) -> list[Tensor]:
         """One `(F_i, D)` tensor for each utterance, without padding.
 
         Args:
             wavs: the waveforms that gave `out`; only their number is used, as a check.
-            out: the upstream's output for them.
+            out: the upstream's output for them, or the output of each of several.
 
         Raises:
             OptionError: `out` is of another batch, or lacks a layer.
         """
-        if len(wavs) != len(out.lengths):
-            raise OptionError(
-                f"there are {len(wavs)} waveforms, but the output holds {len(out.lengths)} utterances. Both must be of one "
-                "call: featurizer(wavs, upstream(wavs))."
-            )
+        for one in out if isinstance(out, Sequence) else (out,):
+            if len(wavs) != len(one.lengths):
+                raise OptionError(
+                    f"there are {len(wavs)} waveforms, but the output holds {len(one.lengths)} utterances. Both must be of one "
+                    "call: featurizer(wavs, upstream(wavs))."
+                )
         features, lengths = self.padded(out)
         return [row[:length] for row, length in zip(features, lengths.tolist(), strict=True)]
 
@@ -108,8 +131,14 @@ class Featurizer(nn.Module):
         counts = [round(len(w) / stride) if first is None else (len(w) - first) // stride + 1 for w in paired_wavs]
         return [rows[:count] for rows, count in zip(paired_feature, counts, strict=True)]
 
-    def padded(self, out: UpstreamOutput) -> tuple[Tensor, Tensor]:
+    def padded(self, out: UpstreamOutput | Sequence[UpstreamOutput]) -> tuple[Tensor, Tensor]:
         """`((B, F, D), lengths (B,))`, exactly zero beyond each length."""
+        parts, outs = self.parts or (self,), [*out] if isinstance(out, Sequence) else [out]
+        if len(outs) != len(parts):
+            raise OptionError(f"there are {len(outs)} outputs for {len(parts)} upstreams. Pass one of each.")
+        if self.parts:
+            return _side_by_side([part.padded(one)[0] for part, one in zip(parts, outs, strict=True)], outs)
+        (out,) = outs
         self._check_origin(out)
         weights = functional.softmax(self.weights, dim=0)
         total: Tensor | None = None
@@ -145,7 +174,26 @@ class Featurizer(nn.Module):
 
     def extra_repr(self) -> str:
         """Settings for `print(featurizer)`."""
+        if self.parts:
+            return f"output_dim={self.output_dim}"
         return f"layers={list(self.layers)}, output_dim={self.output_dim}, normalize={self.normalize}"
+
+
+def _side_by_side(features: Sequence[Tensor], outs: Sequence[UpstreamOutput]) -> tuple[Tensor, Tensor]:
+    """Features `(B, F, D)` of several upstreams beside those of the first, at its frames, and its lengths."""
+    first, *others = outs
+    counts, centres = first.lengths.tolist(), [out.frame_times().mean(-1) for out in outs]  # (B, F) each
+    joined = [features[0]]
+    for rows, out, own in zip(features[1:], others, centres[1:], strict=True):
+        if len(out.lengths) != len(counts):
+            raise OptionError(f"the outputs hold {len(counts)} and {len(out.lengths)} utterances. All must be of one batch.")
+        lined_up = rows.new_zeros(*features[0].shape[:2], rows.shape[-1])
+        for item, (here, there) in enumerate(zip(counts, out.lengths.tolist(), strict=True)):
+            between = (own[item, 1:there] + own[item, : there - 1]) / 2
+            nearest = torch.searchsorted(between, centres[0][item, :here].to(between))
+            lined_up[item, :here] = rows[item, nearest]
+        joined.append(lined_up)
+    return torch.cat(joined, dim=-1), first.lengths
 
 
 def _select(

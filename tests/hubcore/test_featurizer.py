@@ -135,3 +135,57 @@ def test_no_forward_pass_at_construction(model: torch.nn.Module) -> None:
         Featurizer(model)
     finally:
         handle.remove()
+
+
+# Several upstreams ----------------------------------------------------------------------------------------------------
+
+
+def test_several_upstreams_stand_side_by_side_with_their_frames_lined_up() -> None:
+    models = [hub.load("wav2vec2_tiny_prompts"), hub.load("fbank"), hub.load("ofa_wav2vec2_tiny_prompts")]
+    wavs = [torch.randn(16000), torch.randn(7000)]
+    featurizer = Featurizer(models)
+    with torch.no_grad():
+        outs = [model(wavs) for model in models]
+    both = featurizer(wavs, outs)
+    assert featurizer.output_dim == 96 + 240 + 96 and featurizer.downsample_rate == 320
+    assert [tuple(rows.shape) for rows in both] == [(49, 432), (21, 432)]
+    for item, rows in enumerate(both):
+        start = 0
+        for model, out in zip(models, outs, strict=True):
+            alone = Featurizer(model)(wavs, out)[item]
+            centres, wanted = (o.frame_times()[item, : int(o.lengths[item])].mean(-1) for o in (out, outs[0]))
+            nearest = (centres[None] - wanted[:, None]).abs()
+            taken = rows[:, start : start + alone.shape[1]]
+            at = (taken[:, None] - alone[None]).abs().amax(-1).argmin(1)
+            assert torch.equal(taken, alone[at])
+            assert torch.allclose(nearest.gather(1, at[:, None])[:, 0], nearest.amin(1), atol=1e-9)
+            start += alone.shape[1]
+    sum(rows.sum() for rows in both).backward()
+    assert all(part.weights.grad is not None for part in featurizer.parts)
+    together, lengths = featurizer.padded(outs)
+    assert lengths.tolist() == [49, 21] and not together[1, 21:].any()
+
+
+def test_several_upstreams_give_what_each_gives_alone_in_any_batch() -> None:
+    models = [hub.load("fbank"), hub.load("wav2vec2_tiny_prompts")]
+    wavs = [torch.randn(16000), torch.randn(7000)]
+    featurizer = Featurizer(models)
+    batch = featurizer(wavs, [model(wavs) for model in models])[1]
+    torch.testing.assert_close(batch, featurizer(wavs[1:], [model(wavs[1:]) for model in models])[0], atol=1e-4, rtol=1e-4)
+
+
+def test_outputs_that_do_not_belong_to_the_upstreams_are_refused() -> None:
+    models = [hub.load("fbank"), hub.load("wav2vec2_tiny_prompts")]
+    wavs = [torch.randn(16000)]
+    fbank, wav2vec2 = (model(wavs) for model in models)
+    featurizer = Featurizer(models)
+    for outs, said in (
+        (fbank, "1 outputs for 2 upstreams"),
+        ([fbank], "1 outputs for 2 upstreams"),
+        ([wav2vec2, fbank], "must belong to one upstream"),
+        ([fbank, models[1](wavs * 2)], "there are 1 waveform|holds 2 utterances"),
+    ):
+        with pytest.raises(OptionError, match=said):
+            featurizer(wavs, outs)
+    with pytest.raises(OptionError, match="no upstream"):
+        Featurizer([])
