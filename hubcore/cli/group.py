@@ -33,6 +33,7 @@ COMMANDS = (
     "registry",
     "plugin",
     "doctor",
+    "docs",
 )
 """The built-in commands, in the order of `--help`; each is `command` in the module of its name beside this one."""
 

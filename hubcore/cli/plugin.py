@@ -47,7 +47,7 @@ def new(name: str | None, package: str | None, families: tuple[str, ...], folder
     click.echo(f"{count} files written to {made}. Next:\n")
     click.echo(f"  cd {shlex.quote(str(made))}\n  pip install -e '.[test]'\n  pytest\n  hubcore info {first}")
     models = made / (f"{package}/*" if package else f"hubcore_{name}") / "model.py"
-    click.echo(f"\nYour model goes into {models}; docs/write_a_plugin.md goes through it.")
+    click.echo(f"\nYour model goes into {models}; `hubcore docs write_a_plugin` goes through it.")
 
 
 @command.command("check", epilog=_CHECK)

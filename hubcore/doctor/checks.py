@@ -230,7 +230,7 @@ def _check_conformance(exam: Examination, title: str, upstream: Any, place: Plac
         CHECKS["attributes"](upstream)
     except AssertionError as error:
         what = f"{title!r} fails the check attributes: {str(error).rstrip('.')}."
-        exam.finding(what, "Correct the class; docs/upstream_contract.md of hubcore says what each attribute is.", place)
+        exam.finding(what, "Correct the class; `hubcore docs upstream_contract` says what each attribute is.", place)
         return
     seen.append("built")
     if not exam.job["conformance"]:
@@ -240,7 +240,7 @@ def _check_conformance(exam: Examination, title: str, upstream: Any, place: Plac
     result = check_upstream(upstream, {**exempt.get("", {}), **exempt.get(title, {})})
     for failed in result.failures:
         rule = (inspect.getdoc(CHECKS[failed.name]) or "").partition("\n")[0]
-        fix = f"The contract: {rule} Correct forward; docs/conformance.md of hubcore says what each check proves."
+        fix = f"The contract: {rule} Correct forward; `hubcore docs conformance` says what each check proves."
         exam.finding(f"{title!r} fails the check {failed.name}: {failed.detail.rstrip('.')}.", fix, place)
     passed, exempted = (sum(check.outcome == how for check in result.results) for how in ("passed", "exempt"))
     seconds = sum(check.seconds for check in result.results)

@@ -51,4 +51,4 @@ _ALL: tuple[Check, ...] = (
 )
 
 CHECKS: Mapping[str, Check] = MappingProxyType({check.__name__.removeprefix("check_"): check for check in _ALL})
-"""Name to check function, read-only; `docs/conformance.md` says what each proves."""
+"""Name to check function, read-only; `hubcore docs conformance` says what each proves."""

@@ -13,7 +13,8 @@ def test_the_wheel_has_everything_and_nothing_else(hubcore_wheel: Path) -> None:
     names = {name for name in zipfile.ZipFile(hubcore_wheel).namelist() if ".dist-info/" not in name}
     folders = [REPOSITORY / "hubcore", *(REPOSITORY / "plugins").glob("hubcore_*")]
     ours = {path.relative_to(folder.parent) for folder in folders for path in folder.rglob("*") if path.is_file()}
-    assert names == {path.as_posix() for path in ours if "__pycache__" not in path.parts} | {"hubcore/registry.yaml"}
+    pages = {f"hubcore/{path.relative_to(REPOSITORY).as_posix()}" for path in (REPOSITORY / "docs").rglob("*.md")}
+    assert names == {path.as_posix() for path in ours if "__pycache__" not in path.parts} | {"hubcore/registry.yaml"} | pages
     assert {name.split("/")[0] + "/py.typed" for name in names} | {"hubcore/scaffold/files/.gitignore.in"} <= names
 
 
@@ -30,6 +31,8 @@ assert hubcore.__file__.startswith({str(site)!r}), hubcore.__file__
 info = hub.info("wav2vec2_tiny_prompts")
 assert info.card.file.startswith({str(site)!r}), info.card.file
 assert info.file.startswith({str(site)!r}), info.file
+from hubcore.cli.docs import pages
+assert str(pages()["quickstart"]).startswith({str(site)!r}), pages()
 print(hub.load("wav2vec2_tiny_prompts")([torch.zeros(16000)]).lengths.tolist(), len(hub.list()) > 10)
 """
     assert python("-c", script, cwd=tmp_path).stdout.strip() == "[49] True"

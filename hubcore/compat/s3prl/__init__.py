@@ -9,7 +9,7 @@ s3prl.util.download        set_dir, get_dir, ...              hubcore.compat.s3p
 s3prl.upstream.interfaces  Featurizer, the older one          hubcore
 ```
 
-docs/migrating_from_s3prl.md says what comes out differently, and why.
+`hubcore docs migrating_from_s3prl` says what comes out differently, and why.
 """
 
 from __future__ import annotations

@@ -217,6 +217,21 @@ def test_no_message_leaves_the_plural_to_the_reader() -> None:
     assert not [path for path in sources if re.search(r"[a-z]{3}\((s|es)\) ", path.read_text())]
 
 
+def test_docs_lists_and_prints_the_pages_that_messages_name() -> None:
+    listed = call("docs").output
+    assert {"quickstart", "families/hubert"} <= {line.split()[0] for line in listed.splitlines()}
+    assert call("docs", "quickstart").output == (REPOSITORY / "docs/quickstart.md").read_text()
+    assert call("docs", "docs/registry.md").output.startswith("# ")
+    missing = call("docs", "quickstrat")
+    assert missing.exit_code == 2 and "The nearest are quickstart." in missing.output
+    for folder in ("hubcore", "plugins"):
+        for path in (REPOSITORY / folder).rglob("*"):
+            if path.suffix in (".py", ".in", ".md", ".yaml"):
+                assert not re.search(r"docs/\w+\.md", path.read_text()), f"{path} names a folder that a wheel lacks"
+                for page in re.findall(r"`hubcore docs ([\w/]+)`", path.read_text()):
+                    assert (REPOSITORY / "docs" / f"{page}.md").is_file(), (path, page)
+
+
 def test_list_groups_names_by_family_and_says_what_is_here() -> None:
     lines = call("list").output.splitlines()
     assert lines[0].split() == ["name", "size", "parameters", "cached", "note"]
