@@ -25,6 +25,26 @@ def plural(count: int, noun: str) -> str:
     return f"{count} {noun if count == 1 else noun + ('es' if noun.endswith('s') else 's')}"
 
 
+def path_text(path: str | os.PathLike[str]) -> str:
+    """A path as text in a file of ours: its bytes as UTF-8, whatever the locale, so that it is the same text everywhere.
+
+    Example:
+        >>> path_text("café.wav")
+        'café.wav'
+    """
+    return os.fsencode(path).decode("utf-8", "surrogateescape")
+
+
+def text_path(text: str) -> str:
+    """The path that `path_text` gave as text, as functions of this locale take it.
+
+    Example:
+        >>> text_path(path_text("café.wav"))
+        'café.wav'
+    """
+    return os.fsdecode(text.encode("utf-8", "surrogateescape"))
+
+
 def error_text(error: BaseException) -> str:
     """The class of an exception and its message, on one line; a broken plugin's own exception may not even have one.
 

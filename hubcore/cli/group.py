@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import io
 import logging
 import os
 import signal
@@ -109,13 +110,18 @@ class LazyGroup(click.Group):
 
 
 def _open_streams() -> None:
-    """Opens standard streams that are closed, or the next files opened would get their numbers, and what is printed."""
+    """Opens standard streams that are closed, or the next files opened would get their numbers, and what is printed.
+
+    What the others cannot encode is written out, as the name of a file may be.
+    """
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         if getattr(sys, name) is None:
             stream = open(os.devnull, "w" if number else "r")  # noqa: SIM115 - open as long as the process
             setattr(sys, name, stream)
             if stream.fileno() == number:  # the lowest free number, so mostly its own
                 os.set_inheritable(number, True)
+        elif number and isinstance(getattr(sys, name), io.TextIOWrapper):
+            getattr(sys, name).reconfigure(errors="backslashreplace")
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

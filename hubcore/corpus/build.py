@@ -18,7 +18,7 @@ from hubcore.corpus.files import write_together
 from hubcore.corpus.manifest import Manifest, ManifestEntry, manifest_text, why_not_a_name
 from hubcore.errors import AudioError, ExtractionError, OptionError
 from hubcore.fields import require
-from hubcore.text import printable
+from hubcore.text import path_text, printable, text_path
 
 if TYPE_CHECKING:
     from hubcore.audio import AudioInfo
@@ -220,7 +220,7 @@ def _find(
         raise AudioError(f"{printable(folder)} is not a folder.", fix="Check the spelling.")
     paths, without_text, others = [], 0, []
     for file in find_audio([root]):
-        path = file.relative_to(root).as_posix()
+        path = path_text(file.relative_to(root).as_posix())
         ending = path.rpartition(".")[2].lower()
         if ending not in endings:
             others.append(LeftOut(path, f"its ending is {ending}"))
@@ -243,7 +243,7 @@ def _measure(root: Path, path: str) -> AudioInfo | LeftOut:
     if problem:
         return LeftOut(path, f"its path {problem}, so that no manifest can name it; rename it")
     try:
-        return probe(root / path)
+        return probe(root / text_path(path))
     except AudioError as error:
         return LeftOut(path, str(error))
 

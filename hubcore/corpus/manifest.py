@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from hubcore.corpus.files import write_together
 from hubcore.errors import ExtractionError
-from hubcore.text import printable
+from hubcore.text import path_text, printable, text_path
 
 
 class ManifestEntry(NamedTuple):
@@ -55,7 +55,7 @@ class Manifest:
 
     def locate(self, entry: ManifestEntry) -> Path:
         """Path of an entry's file."""
-        return self.root / entry.path
+        return self.root / text_path(entry.path)
 
     def seconds(self, sample_rate: int = 16000) -> float:
         """The duration of all files together, at `sample_rate` Hz."""
@@ -87,7 +87,7 @@ def read_manifest(path: str | os.PathLike[str], *, root: str | os.PathLike[str] 
         fix = "Make a manifest with `hubcore manifest DIR --dest D`."
         raise ExtractionError(f"{name} cannot be read: {error.strerror or error}.", fix=fix) from error
     try:
-        lines = data.decode("utf-8").split("\n")
+        lines = data.decode("utf-8-sig").split("\n")
     except UnicodeDecodeError as error:
         bad = data.count(b"\n", 0, error.start) + 1
         raise _malformed(name, bad, "is not UTF-8 text", "Give that file a name in UTF-8") from error
@@ -111,7 +111,7 @@ def read_manifest(path: str | os.PathLike[str], *, root: str | os.PathLike[str] 
             again = f"names {printable(relative)!r}, as line {first_line[relative]} does"
             raise _malformed(name, number, again, "Keep one of them")
         entries.append(ManifestEntry(relative, int(count)))
-    return Manifest(Path(lines[0] if root is None else root), tuple(entries))
+    return Manifest(Path(text_path(lines[0]) if root is None else root), tuple(entries))
 
 
 def write_manifest(manifest: Manifest, path: str | os.PathLike[str]) -> None:
@@ -140,7 +140,7 @@ def manifest_text(manifest: Manifest) -> str:
         >>> manifest_text(Manifest(Path("/corpus"), ()))
         '/corpus\n'
     """
-    root = str(manifest.root)
+    root = path_text(manifest.root)
     problems = {
         root: why_not_a_name(root) or ("ends with white space, which fairseq strips" if root != root.rstrip() else None)
     }

@@ -15,7 +15,7 @@ from typing import SupportsIndex, cast
 from hubcore.audio import check_exist, find_audio, full_name, probe
 from hubcore.corpus import read_manifest
 from hubcore.errors import AudioError, ExtractionError, OptionError
-from hubcore.text import plural, printable
+from hubcore.text import path_text, plural, printable
 
 
 @dataclass(frozen=True)
@@ -211,14 +211,14 @@ def _files_of(given: Path) -> tuple[Path, list[Path]]:
     found = find_audio([given])
     if not given.is_dir():
         return given.parent, found
-    return given, sorted(found, key=lambda path: path.relative_to(given).with_suffix("").as_posix())
+    return given, sorted(found, key=lambda path: path_text(path.relative_to(given).with_suffix("").as_posix()))
 
 
 def _possible_names(folder: Path, path: Path) -> tuple[str, ...]:
     """Names of a file below `folder`, the shortest first."""
     relative = path.relative_to(folder)
-    short, long = relative.with_suffix("").as_posix(), relative.as_posix()
-    above = os.path.basename(os.path.dirname(full_name(folder / "_"))) or "root"
+    short, long = path_text(relative.with_suffix("").as_posix()), path_text(relative.as_posix())
+    above = path_text(os.path.basename(os.path.dirname(full_name(folder / "_")))) or "root"
     return short, long, f"{above}/{short}", f"{above}/{long}"
 
 
@@ -270,4 +270,4 @@ def check_length(path: Path, samples: int, *, sample_rate: int, min_samples: int
 
 def source_of(path: Path) -> str:
     """A file as the manifest names it: its absolute path."""
-    return os.path.abspath(path)
+    return path_text(os.path.abspath(path))

@@ -28,7 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hubcore.errors import AudioError, ExtractionError, HubcoreError, OptionError, PluginError
-from hubcore.text import error_text, printable
+from hubcore.text import error_text, printable, text_path
 
 _PARTIAL = ".partial"
 """The folder, inside the output folder, of what is being written."""
@@ -51,7 +51,7 @@ class FeatureWriter(Protocol):
         """Writes `(F, D)` or `(L, F, D)` and returns the file's path relative to the folder, with `/` between folders.
 
         Args:
-            utterance: its name in the manifest, which may have `/` in it; no two of one folder are the same.
+            utterance: its name in the manifest (for `text_path`), which may have `/` in it; no two of one folder are the same.
             features: float32 or float16, finite.
 
         Raises:
@@ -97,7 +97,7 @@ class NpyWriter:
             ExtractionError: the file system refuses any.
         """
         file = f"features/{utterance}.npy"
-        target = self.folder / file
+        target = self.folder / text_path(file)
         self._count += 1
         partial = self._partial / f"{self._count}.npy"
         try:
@@ -128,7 +128,7 @@ class NpyWriter:
     def holds(self, file: str, shape: tuple[int, ...], dtype: str) -> bool:
         """True if `file` exists and is whole, with an array of this shape and type."""
         try:
-            array = np.load(self.folder / file, mmap_mode="r", allow_pickle=False)
+            array = np.load(self.folder / text_path(file), mmap_mode="r", allow_pickle=False)
         except (OSError, ValueError, EOFError):
             return False
         return bool(array.shape == shape and array.dtype == np.dtype(dtype))

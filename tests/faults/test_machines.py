@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import json
@@ -10,26 +11,32 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import soundfile
 import torch
 
 from hubcore import files, hub
 from hubcore.audio import load_audio
+from hubcore.card import Source
 from hubcore.checkpoints import open_checkpoint
-from hubcore.errors import ExtractionError, HubcoreError
+from hubcore.corpus import read_manifest
+from hubcore.errors import DownloadError, ExtractionError, HubcoreError
 from hubcore.extract import extract
 from hubcore.pretrain import pretrain, read_recipe
 from hubcore.pretrain.curves import read_curves
 from hubcore.pretrain.loop import _Signals
 from hubcore.pretrain.processes import Processes
+from hubcore.registry.reading import read_registry
+from hubcore.sources.https import addresses, transfer
 from hubcore.tools.convert import convert
 from hubcore.tools.export import export
 from hubcore_wav2vec2 import Wav2Vec2Upstream
-from tests.faults.http_server import BODY, Answer, wait_until
+from tests.faults.http_server import BODY, SHA256, Answer, wait_until
 from tests.faults.lab import a_lab
 from tests.hubcore.pretrain.conftest import Lab as Runs
 from tests.paths import REPOSITORY, SPEECH
@@ -345,3 +352,162 @@ def test_processes_that_torchrun_did_not_start_are_refused(monkeypatch: pytest.M
 def test_the_backend_of_a_notebook_does_not_reach_a_picture(tmp_path: Path, backend: str) -> None:
     done = python("-m", "hubcore", "plot", CLIP, "-u", "fbank", "-o", tmp_path / "a.png", MPLBACKEND=backend)
     assert "Traceback" not in done.stderr and (tmp_path / "a.png").stat().st_size > 1000
+
+
+# Networks that are not there, servers that never come to the point ----------------------------------------------------
+
+
+@pytest.fixture
+def fresh_hosts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(addresses, "_refused", {})
+
+
+@pytest.mark.usefixtures("fresh_hosts")
+def test_the_first_refused_connection_decides_for_a_host(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    asked: list[object] = []
+    connect = socket.create_connection
+    monkeypatch.setattr(socket, "create_connection", lambda *a, **k: asked.append(a[0]) or connect(*a, **k))
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # not listening
+        dead = f"http://127.0.0.1:{taken.getsockname()[1]}"
+        monkeypatch.setenv("HF_ENDPOINT", dead)
+        with a_lab(tmp_path, monkeypatch, caplog) as lab:
+            sources = [Source(f"{dead}/a.pt", SHA256), Source("hf://org/repo/model.pt", SHA256), Source(f"{dead}/b.pt", SHA256)]
+            with pytest.raises(DownloadError, match="cannot be reached"):
+                lab.fetch(*sources)
+            assert len(asked) == 1 and lab.waits == []
+            assert lab.fetch(*sources, Source(lab.server.answers(Answer()), SHA256)).read_bytes() == BODY
+            assert len(asked) == 2, "a host that is there is asked"
+            addresses._refused.clear()
+            with pytest.raises(DownloadError, match=r"reach|fetched"):
+                lab.fetch(sources[1])
+            assert lab.waits == []
+
+
+def test_a_host_that_goes_away_in_the_middle_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    with a_lab(tmp_path, monkeypatch, caplog) as lab:
+        url = lab.server.answers(Answer(cut=100_000), Answer())
+        connect, calls = socket.create_connection, []
+
+        def sometimes(*arguments: object, **options: object) -> socket.socket:
+            calls.append(1)
+            if len(calls) == 2:
+                raise ConnectionRefusedError(errno.ECONNREFUSED, "refused")
+            return connect(*arguments, **options)  # type: ignore[arg-type]
+
+        monkeypatch.setattr(socket, "create_connection", sometimes)
+        assert lab.get(url) == BODY and len(calls) == 3
+
+
+HEAD = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+NEVER = {
+    "1xx answers": (b"", b"HTTP/1.1 100 Continue\r\n\r\n"),
+    "a byte of a header": (b"HTTP/1.1 200 OK\r\nX: ", b"a"),
+    "a byte of the status line": (b"", b"H"),
+    "a chunk header": (HEAD + b"5;", b"a"),
+    "chunks of one byte": (HEAD, b"1;" + b"a" * 1000 + b"\r\na\r\n"),
+    "trailers": (HEAD + b"1\r\na\r\n0\r\n", b"X: a\r\n"),
+}
+
+
+@pytest.mark.usefixtures("fresh_hosts")
+@pytest.mark.parametrize("what", NEVER)
+def test_a_server_that_never_comes_to_the_file_is_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, what: str
+) -> None:
+    first, more = NEVER[what]
+    stop = threading.Event()
+    server = socket.create_server(("127.0.0.1", 0))
+
+    def serve() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                connection, _ = server.accept()
+                threading.Thread(target=feed, args=(connection,), daemon=True).start()
+
+    def feed(connection: socket.socket) -> None:
+        with contextlib.suppress(OSError), connection:
+            connection.recv(4096)
+            connection.sendall(first)
+            while not stop.wait(0.005):
+                connection.sendall(more)
+
+    threading.Thread(target=serve, daemon=True).start()
+    monkeypatch.setattr(transfer, "RATE_WINDOW", 0.3)
+    monkeypatch.setattr(transfer, "SLOWEST", 100_000.0)
+    monkeypatch.setattr(transfer, "_TRIES", 2)
+    try:
+        with a_lab(tmp_path, monkeypatch, caplog) as lab:
+            began = time.monotonic()
+            with pytest.raises(
+                DownloadError, match=r"failed 2 times, last because (only \d+ bytes were received|RemoteProtocol)"
+            ):
+                lab.get(f"http://127.0.0.1:{server.getsockname()[1]}/a.pt")
+            assert time.monotonic() - began < 10
+    finally:
+        stop.set()
+        server.close()
+
+
+# Locales and line ends ------------------------------------------------------------------------------------------------
+
+ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+NAMES = [b"a.wav", b"caf\xc3\xa9.wav", b"\xd1\x8f/\xe6\x97\xa5.wav", b"no utf-8 \xe9.wav"]
+
+
+@pytest.fixture
+def corpus(tmp_path: Path) -> Path:
+    """Files with names in several scripts, and one that is no UTF-8."""
+    root = tmp_path / "corpus \u00fc"
+    for number, name in enumerate(NAMES):
+        path = os.path.join(os.fsencode(root), name)
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        with open(path, "wb") as file:
+            soundfile.write(file, [0.0, 0.1] * (1000 + number), 16000, format="wav")
+    return root
+
+
+@pytest.mark.slow
+def test_names_are_the_same_bytes_in_any_locale(tmp_path: Path, corpus: Path) -> None:
+    rows, lists = [], []
+    for locale in (ASCII, {"LC_ALL": "C.UTF-8"}, ASCII):
+        done = python("-m", "hubcore", "extract", corpus, "-u", "fbank", "-o", tmp_path / "out", **locale)
+        assert f"{0 if rows else 4} written" in done.stdout, done.stdout
+        rows.append((tmp_path / "out/manifest.jsonl").read_bytes())
+        done = python(
+            "-m", "hubcore", "manifest", corpus, "--dest", tmp_path / "lists", "--valid-percent", "0", code=1, **locale
+        )
+        lists.append((tmp_path / "lists/train.tsv").read_bytes())
+    assert rows[0].count(b"\n") == 4 and len(set(rows)) == 1
+    written = sorted(Path(os.fsdecode(path)).as_posix() for path in (tmp_path / "out/features").rglob("*.npy"))
+    assert [os.fsencode(path).rpartition(b"features/")[2] for path in written] == sorted(
+        name.replace(b".wav", b".npy") for name in NAMES
+    )
+    assert len(set(lists)) == 1 and all(name in lists[0] for name in NAMES[:3]) and os.fsencode(corpus) in lists[0]
+    for locale in (ASCII, {"LC_ALL": "C.UTF-8"}):
+        done = python("-m", "hubcore", "extract", tmp_path / "lists/train.tsv", "-u", "fbank", "-o", tmp_path / "two", **locale)
+        assert f"{3 if locale is ASCII else 0} written" in done.stdout, done.stdout
+
+
+def test_what_an_ascii_terminal_cannot_show_is_written_out(tmp_path: Path) -> None:
+    done = python("-m", "hubcore", "info", "n\u00e4me", code=2, **ASCII)
+    assert "Traceback" not in done.stderr and "Error" not in done.stderr
+
+
+@pytest.mark.parametrize(("mark", "end"), [(b"\xef\xbb\xbf", b"\n"), (b"", b"\r\n"), (b"\xef\xbb\xbf", b"\r\n")])
+def test_files_that_windows_wrote_are_read(tmp_path: Path, runs: Runs, mark: bytes, end: bytes) -> None:
+    def windows(path: Path) -> Path:
+        path.write_bytes(mark + path.read_bytes().replace(b"\n", end))
+        return path
+
+    plain = read_manifest(runs.train)
+    assert read_manifest(windows(runs.train)) == plain
+    cards = tmp_path / "cards.yaml"
+    cards.write_text("version: 1\nupstreams:\n  mine:\n    upstream: fbank\n    license: MIT\n    note: two\n      lines\n")
+    expected = read_registry(cards)[0][0]
+    assert read_registry(windows(cards)) == ([expected], [])
+    assert read_recipe(str(windows(runs.recipe()))).upstream == "toy"

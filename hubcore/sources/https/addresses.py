@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from urllib.parse import urljoin, urlsplit
 
 from hubcore.errors import DownloadError
 
+REFUSED_FOR = 60.0
+"""Seconds for which a host that could not be reached is not tried again."""
+_refused: dict[str, float] = {}
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
@@ -17,6 +21,22 @@ def is_loopback(url: str) -> bool:
         (True, False)
     """
     return urlsplit(url).hostname in _LOOPBACK
+
+
+def note_refused(url: str) -> None:
+    """Notes that the host of a URL cannot be reached, so that its other files are not waited for."""
+    _refused[urlsplit(url).netloc] = time.monotonic()
+
+
+def was_refused(url: str) -> bool:
+    """True if the host of a URL could not be reached a moment ago.
+
+    Example:
+        >>> was_refused("https://example.org/model.pt")
+        False
+    """
+    since = _refused.get(urlsplit(url).netloc)
+    return since is not None and time.monotonic() - since < REFUSED_FOR
 
 
 def check_url(url: str) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from hubcore.errors import DownloadError
-from hubcore.sources.https.addresses import is_loopback, redirect_target
+from hubcore.sources.https.addresses import is_loopback, note_refused, redirect_target, was_refused
 from hubcore.sources.https.parts import Part, Remote, strong_validator
 
 _log = logging.getLogger("hubcore.checkpoints")
@@ -79,6 +79,8 @@ def transfer(url: str, part: Part, limits: Limits, watcher: Watcher) -> None:
     from huggingface_hub.utils import httpx
 
     failures, tries, most = 0, 0, part.size
+    if was_refused(url) and not part.is_complete:
+        raise _unreachable(url, "it could not be a moment ago")
     while True:
         try:
             if not part.is_complete:
@@ -88,6 +90,9 @@ def transfer(url: str, part: Part, limits: Limits, watcher: Watcher) -> None:
             return
         except httpx.TransportError as error:
             last = PassingError(f"{type(error).__name__}: {error}" if str(error) else type(error).__name__)
+            if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout) and not tries:
+                note_refused(str(error.request.url))
+                raise _unreachable(str(error.request.url), str(last)) from error
         except (httpx.InvalidURL, httpx.StreamError) as error:
             raise DownloadError(f"{url} cannot be requested: {error}.", "Correct the address.") from error
         except PassingError as error:
@@ -123,12 +128,13 @@ def _attempt(client: Any, url: str, part: Part, limits: Limits, watcher: Watcher
     here = url
     for _ in range(_REDIRECTS + 1):
         client.cookies.clear()
-        with client.stream("GET", here, headers=headers) as response:
+        pace = _Pace()
+        with client.stream("GET", here, headers=headers, extensions={"trace": pace.watch}) as response:
             if response.status_code in (301, 302, 303, 307, 308):
                 here = redirect_target(here, response.headers.get("Location", ""))
                 continue
             _begin(response, url, part, limits)
-            _body(response, url, part, limits, watcher)
+            _body(response, url, part, limits, watcher, pace)
             return
     raise DownloadError(f"{url} redirects more than {_REDIRECTS} times.", "Use another source.")
 
@@ -180,10 +186,9 @@ def _continues(headers: Any, part: Part, coming: int | None) -> bool:
     return same and coming in (None, end - part.size)
 
 
-def _body(response: Any, url: str, part: Part, limits: Limits, watcher: Watcher) -> None:
+def _body(response: Any, url: str, part: Part, limits: Limits, watcher: Watcher, pace: _Pace) -> None:
     total = part.remote.total
     most = limits.most if limits.size is None else limits.size
-    pace = _Pace()
     watcher(part.size, total or limits.size)
     for block in response.iter_raw():
         if part.size + len(block) > most:
@@ -202,10 +207,28 @@ def _body(response: Any, url: str, part: Part, limits: Limits, watcher: Watcher)
 
 
 class _Pace:
-    """Breaks off a transfer that is too slow to end; a read timeout does not see one that sends a byte now and then."""
+    """Breaks off a transfer that is too slow to end; a read timeout does not see one that sends a byte now and then.
+
+    Only bytes of the file count, so that this limits the wait for them as well, whatever else a server sends before.
+    """
 
     def __init__(self) -> None:
         self._since, self._bytes = time.monotonic(), 0
+
+    def watch(self, event: str, info: dict[str, Any]) -> None:
+        """Looks at the clock at each read from the network; httpcore's `trace` calls this with each new connection."""
+        if not event.endswith(("connect_tcp.complete", "start_tls.complete")):
+            return
+        stream = info["return_value"]
+        read = stream.read
+
+        def paced(*arguments: Any, **options: Any) -> bytes:
+            data: bytes = read(*arguments, **options)
+            self.count(0)
+            return data
+
+        stream.read = paced
+        self._since = time.monotonic()
 
     def count(self, count: int) -> None:
         self._bytes += count
@@ -240,6 +263,12 @@ class NotTheFileError(DownloadError):
 def _gave_up(url: str, tries: int, last: PassingError, part: Part) -> DownloadError:
     kept = f" The {part.size} bytes received are kept and can be resumed." if part.size and part.shared else ""
     return DownloadError(f"{url} failed {tries} times, last because {last}.{kept}", "Check the network, or try again later.")
+
+
+def _unreachable(url: str, why: str) -> DownloadError:
+    return DownloadError(
+        f"{urlsplit(url).netloc} cannot be reached: {why}.", "Check the network; HUBCORE_OFFLINE=1 uses the cache only."
+    )
 
 
 def _refused(url: str, status: int) -> DownloadError:

@@ -19,7 +19,7 @@ from typing import Any
 from hubcore.errors import ChecksumError, DownloadError
 from hubcore.hookspecs import Expectation
 from hubcore.progress import Progress
-from hubcore.sources.https.addresses import check_url
+from hubcore.sources.https.addresses import check_url, note_refused, was_refused
 from hubcore.sources.hub.cache import (
     COMMIT,
     blob_of,
@@ -208,12 +208,17 @@ def _metadata(file: HubFile, endpoint: str, *, tries: int) -> Any:
     from huggingface_hub.utils import httpx
 
     url = hf_hub_url(file.repo, str(file.name), revision=file.revision, endpoint=endpoint)
+    if was_refused(url):
+        raise DownloadError(f"{file} cannot be fetched: {endpoint} could not be reached a moment ago.", "Check the network.")
     for number in range(1, tries + 1):
         try:
             return get_hf_file_metadata(url, timeout=_METADATA_TIMEOUT, endpoint=endpoint)
         except (HfHubHTTPError, httpx.HTTPError, OSError, ValueError) as error:
             status = getattr(getattr(error, "response", None), "status_code", None)
             passing = status in _MAY_PASS or isinstance(error, httpx.TransportError)
+            if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout) and number == 1:
+                note_refused(url)
+                passing = False
             if not passing or number == tries:
                 raise _explained(file, endpoint, error) from error
             _log.warning("%s: the hub does not answer (%s); trying again", file, status or type(error).__name__)
