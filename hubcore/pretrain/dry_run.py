@@ -21,7 +21,8 @@ def describe_run(prepared: Prepared) -> dict[str, Any]:
     used = sum(prepared.train.epochs.lengths)
     tensors = sum(tensor.numel() * tensor.element_size() for tensor in objective.state_dict().values())
     checkpoint = tensors + 8 * trained
-    rates = [options.learning_rate(update) for update in (0, min(options.warmup_updates, options.max_updates) - 1)]
+    last = max(min(options.warmup_updates, options.max_updates) - 1, 0)
+    rates = [options.learning_rate(update) for update in (0, last)]
     return {
         "objective": f"{prepared.objective_class.__module__}.{prepared.objective_class.__name__}",
         "loads_with": prepared.upstream_class,

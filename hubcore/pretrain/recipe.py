@@ -23,6 +23,7 @@ Positive = Annotated[int, AtLeast(1)]
 Count = Annotated[int, AtLeast(0)]
 NotNegative = Annotated[float, AtLeast(0)]
 Seed = Annotated[int, Between(0, 2**63, "[)")]
+_INT = "tag:yaml.org,2002:int"
 RECIPES = Path(__file__).parent / "recipes"
 """The shipped recipes."""
 
@@ -255,7 +256,15 @@ def _find(source: str) -> Path:
 
 
 class _StrictLoader(yaml.SafeLoader):
-    """YAML's safe loader, which refuses a key that stands twice."""
+    """YAML's safe loader, which refuses a key that stands twice, and takes only decimal numbers for whole ones.
+
+    YAML 1.1 reads 010 as 8 and 1:30 as 90.
+    """
+
+    yaml_implicit_resolvers = {  # noqa: RUF012 - as in the class above
+        first: [(tag, pattern) for tag, pattern in rows if tag != _INT]
+        for first, rows in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         """The mapping of a node."""
@@ -267,6 +276,9 @@ class _StrictLoader(yaml.SafeLoader):
                 raise yaml.constructor.ConstructorError(None, None, f"the key {key.value!r} stands twice", key.start_mark)
             seen.add(key.value)
         return super().construct_mapping(node, deep)
+
+
+_StrictLoader.add_implicit_resolver(_INT, re.compile(r"[-+]?(0|[1-9][0-9]*)$"), list("-+0123456789"))
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

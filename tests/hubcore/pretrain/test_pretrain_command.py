@@ -74,6 +74,11 @@ def test_a_dry_run_prints_the_plan_and_trains_nothing(lab: Lab) -> None:
     assert as_json["highest_lr"] == 5e-3 and as_json["recipe"]["upstream"] == "toy"
 
 
+def test_a_plan_without_a_warm_up_has_its_highest_rate(lab: Lab) -> None:
+    planned = run(*lab.arguments("optimization.warmup_updates=0"), "--dry-run", "--json")
+    assert json.loads(planned.stdout)["highest_lr"] == 5e-3
+
+
 def test_what_a_dry_run_says_of_a_checkpoint_is_true(lab: Lab) -> None:
     promised = json.loads(run(*lab.arguments(), "--dry-run", "--json").stdout)["checkpoint_bytes"]
     assert run(*lab.arguments()).exit_code == 0

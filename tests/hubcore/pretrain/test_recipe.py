@@ -209,6 +209,12 @@ def test_the_rate_rises_and_falls() -> None:
     assert rates[-1] == 0
 
 
+@pytest.mark.parametrize("text", ["010", "0x10", "0b11", "1_000", "1:30"])
+def test_a_whole_number_is_decimal(text: str) -> None:
+    with pytest.raises(OptionError, match=rf"run.save_every must be a whole number of at least 1, but is '{text}'"):
+        read_recipe("tiny", [f"run.save_every={text}"])
+
+
 def test_the_page_has_every_key() -> None:
     page = (REPOSITORY / "docs/pretrain.md").read_text(encoding="utf-8")
     documented = re.findall(r"^\| `((?:data|optimization|run|monitor|objective|model)\.\w+|upstream)` \|", page, re.MULTILINE)
