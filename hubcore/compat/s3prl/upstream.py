@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, get_args
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -144,8 +145,7 @@ class S3PRLUpstream(nn.Module):
                 f"the waveforms {what}. They must be one tensor (B, T) or (B, T, 1), one channel. Pad them with "
                 "torch.nn.utils.rnn.pad_sequence, or call .upstream, which takes a list."
             )
-        wavs_len = torch.as_tensor(wavs_len)
-        wavs_len = wavs_len.flatten().clamp(max=wavs.shape[1])
+        wavs_len = _within(wavs_len, wavs.shape[1])
         if self.frames == "real":
             out = self.upstream(wavs, wavs_len)
             states, lengths = list(out.hidden_states), out.lengths
@@ -170,6 +170,16 @@ class S3PRLUpstream(nn.Module):
             state.gather(1, source.expand(-1, -1, state.shape[-1])).masked_fill(beyond, 0.0) for state in out.hidden_states
         ]
         return states, lengths
+
+
+def _within(lengths: Any, most: int) -> Any:
+    """Lengths as a list of numbers, none above `most`; what are no lengths is left for the upstream to refuse."""
+    if isinstance(lengths, Tensor | np.ndarray):
+        lengths = lengths.flatten().tolist()
+    if not isinstance(lengths, Sequence):
+        return lengths
+    numbers = [n.item() if isinstance(n, Tensor) else n for n in lengths]
+    return [min(n, most) if isinstance(n, int) else n for n in numbers]
 
 
 def _randomize(upstream: Any) -> None:

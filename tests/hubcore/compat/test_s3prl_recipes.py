@@ -15,7 +15,7 @@ from torch import nn
 
 import hubcore
 from hubcore.compat.s3prl import Featurizer, S3PRLUpstream, hub
-from hubcore.errors import OptionError
+from hubcore.errors import AudioError, OptionError
 from hubcore_hubert import HubertUpstream
 from hubcore_wav2vec2 import Wav2Vec2Upstream
 from tests.paths import REPOSITORY
@@ -165,6 +165,9 @@ def test_lengths_come_in_any_form_and_may_reach_beyond_the_tensor(frames: Any) -
     ):
         got, got_lens = model(wavs, lengths)
         assert torch.equal(got[-1], wanted[-1]) and torch.equal(got_lens[0], wanted_lens[0])
+    for unusable in (torch.tensor([8000.0, 4000.5]), [8000], "ab", [8000.0, 4000.0], torch.tensor([[8000, 4000, 1]])):
+        with pytest.raises(AudioError, match="one whole number of samples for each of the 2 rows"):
+            model(wavs, unusable)
 
 
 @pytest.mark.parametrize("name", [TINY, "fbank", "mfcc"])
