@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from hubcore.cli.complete import upstreams
 from hubcore.errors import CheckpointError
 from hubcore.text import plural
 
@@ -64,7 +65,7 @@ def ls(as_json: bool) -> None:
 
 
 @command.command("verify", epilog=_EXAMPLE)
-@click.argument("targets", nargs=-1, metavar="[NAME|URI|DIGEST]...")
+@click.argument("targets", nargs=-1, metavar="[NAME|URI|DIGEST]...", shell_complete=upstreams)
 def verify(targets: tuple[str, ...]) -> None:
     """Read every byte of the cached files and compare it with its SHA-256; exits 1 if a file is damaged."""
     from hubcore.sources.inventory import cache_items, what_is_wrong
@@ -83,7 +84,7 @@ def verify(targets: tuple[str, ...]) -> None:
 
 
 @command.command("rm", epilog=_EXAMPLE)
-@click.argument("targets", nargs=-1, required=True, metavar="NAME|URI|DIGEST...")
+@click.argument("targets", nargs=-1, required=True, metavar="NAME|URI|DIGEST...", shell_complete=upstreams)
 def rm(targets: tuple[str, ...]) -> None:
     """Remove files and their pins: the next fetch accepts the file that is published then."""
     from hubcore.sources.inventory import remove_target

@@ -7,6 +7,7 @@ import json
 
 import click
 
+from hubcore.cli.complete import families, files
 from hubcore.cli.options import option_flag
 from hubcore.text import format_bytes, printable
 
@@ -17,9 +18,15 @@ Example:
 
 
 @click.command(epilog=_EXAMPLE)
-@click.argument("src")
-@click.argument("out")
-@click.option("--upstream", "-u", metavar="NAME", help="The family that reads it; without it every installed one is tried.")
+@click.argument("src", shell_complete=files)
+@click.argument("out", shell_complete=files)
+@click.option(
+    "--upstream",
+    "-u",
+    shell_complete=families,
+    metavar="NAME",
+    help="The family that reads it; without it every installed one is tried.",
+)
 @click.option("--config", metavar="NAME", help="A named config of the family, for a file that has none.")
 @option_flag()
 @click.option("--force", is_flag=True, help="Replace OUT if it is there.")

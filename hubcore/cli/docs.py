@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 from click.shell_completion import CompletionItem
 
+from hubcore.cli.complete import beginning
 from hubcore.cli.table import format_table
 from hubcore.errors import OptionError, nearest_hint
 
@@ -30,7 +31,7 @@ def pages() -> dict[str, Path]:
 
 
 def _complete(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:  # noqa: ARG001
-    return [CompletionItem(name) for name in pages() if name.startswith(incomplete)]
+    return beginning(pages(), incomplete)
 
 
 @click.command(epilog=_EXAMPLE)

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from hubcore.cli.complete import files, folders
 from hubcore.text import printable
 
 _EXAMPLE = """\b
@@ -18,8 +19,8 @@ Example:
 
 
 @click.command(epilog=_EXAMPLE)
-@click.argument("run")
-@click.argument("out")
+@click.argument("run", shell_complete=folders)
+@click.argument("out", shell_complete=files)
 @click.option("--format", "-f", type=click.Choice(["fairseq", "hf", "safetensors"]), required=True, help="What to write.")
 @click.option("--force", is_flag=True, help="Replace OUT if it is there; a folder never is.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from hubcore.cli.complete import files, folders, upstreams
 from hubcore.cli.options import option_flag, typed_options
 from hubcore.cli.table import format_table
 from hubcore.progress import Progress
@@ -28,10 +29,14 @@ Example:
 
 
 @click.command(epilog=_EXAMPLE)
-@click.argument("paths", nargs=-1, required=True, metavar="PATH...")
-@click.option("--upstream", "-u", "name", required=True, metavar="NAME", help="A name of `hubcore list`.")
-@click.option("--out", "-o", required=True, metavar="DIR", help="The folder for the features; created if need be.")
-@click.option("--checkpoint", "-c", metavar="C", help="Your own weights: a path, https://... or hf://...")
+@click.argument("paths", nargs=-1, required=True, metavar="PATH...", shell_complete=files)
+@click.option(
+    "--upstream", "-u", "name", shell_complete=upstreams, required=True, metavar="NAME", help="A name of `hubcore list`."
+)
+@click.option(
+    "--out", "-o", shell_complete=folders, required=True, metavar="DIR", help="The folder for the features; created if need be."
+)
+@click.option("--checkpoint", "-c", shell_complete=files, metavar="C", help="Your own weights: a path, https://... or hf://...")
 @click.option(
     "--layers", metavar="LAYERS", help="all, last, 9, block_9, 0,6,12 or 1-3; the card's default, which is mostly all."
 )

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import click
 
+from hubcore.cli.complete import upstreams
 from hubcore.errors import HubcoreError
 
 _EXAMPLE = """\b
@@ -18,7 +19,7 @@ Example:
 
 
 @click.command(epilog=_EXAMPLE)
-@click.argument("names", nargs=-1, required=True, metavar="NAME...")
+@click.argument("names", nargs=-1, required=True, metavar="NAME...", shell_complete=upstreams)
 @click.option(
     "--to",
     "folder",

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from hubcore.cli.complete import upstreams_or_files
 from hubcore.cli.table import format_table
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ Example:
 
 
 @click.command(epilog=_EXAMPLE)
-@click.argument("name", metavar="NAME|FILE")
+@click.argument("name", metavar="NAME|FILE", shell_complete=upstreams_or_files)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 def command(name: str, as_json: bool) -> None:
     """Show what NAME is: class, file and line, config, sources, licence, paper, whether it is cached, and its options.

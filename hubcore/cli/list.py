@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from hubcore.cli.complete import families, upstreams
 from hubcore.cli.table import format_table
 from hubcore.errors import OptionError, nearest_hint, nearest_names
 from hubcore.registry.names import Entry, Registry, current_registry
@@ -24,8 +25,8 @@ Example:
 
 
 @click.command(epilog=_EXAMPLE)
-@click.argument("patterns", nargs=-1, metavar="[PATTERN]...")
-@click.option("--family", metavar="NAME", help="Only names of this family.")
+@click.argument("patterns", nargs=-1, metavar="[PATTERN]...", shell_complete=upstreams)
+@click.option("--family", shell_complete=families, metavar="NAME", help="Only names of this family.")
 @click.option("--cached", is_flag=True, help="Only what is here: cached, bundled, or without weights.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 def command(patterns: tuple[str, ...], family: str | None, cached: bool, as_json: bool) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from hubcore.cli.complete import folders
 from hubcore.cli.table import format_table
 from hubcore.progress import Progress
 from hubcore.text import format_duration, printable
@@ -26,7 +27,7 @@ Example:
 
 
 @click.command(epilog=_EXAMPLE)
-@click.argument("folder", metavar="DIR")
+@click.argument("folder", metavar="DIR", shell_complete=folders)
 @click.option("--dest", "-d", required=True, metavar="D", help="The folder for train.tsv and valid.tsv; created if need be.")
 @click.option("--ext", default="flac,wav", show_default=True, metavar="E,E", help="Endings of the files to list.")
 @click.option(

@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from hubcore.cli import complete
 from hubcore.cli.options import option_flag, typed_options
 from hubcore.cli.table import format_table
 from hubcore.errors import OptionError
@@ -28,8 +29,15 @@ Example:
 
 
 @click.command(epilog=_EXAMPLE)
-@click.argument("files", nargs=-1, required=True, metavar="FILE")
-@click.option("--upstream", "-u", "name", metavar="NAME", help="A name of `hubcore list`; needed for a recording.")
+@click.argument("files", nargs=-1, required=True, metavar="FILE", shell_complete=complete.files)
+@click.option(
+    "--upstream",
+    "-u",
+    "name",
+    shell_complete=complete.upstreams,
+    metavar="NAME",
+    help="A name of `hubcore list`; needed for a recording.",
+)
 @click.option("--out", "-o", required=True, metavar="PICTURE", help="The picture: .png, .pdf or .svg.")
 @click.option("--checkpoint", "-c", metavar="C", help="Your own weights: a path, https://... or hf://...")
 @option_flag("An option of the upstream, as `hubcore info` lists them; one of a call may be repeated, to compare values.")

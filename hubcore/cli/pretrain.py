@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.shell_completion import CompletionItem
 
+from hubcore.cli.complete import beginning, files, folders, upstreams_or_files
 from hubcore.cli.table import format_table
 from hubcore.progress import Progress, is_terminal
 from hubcore.text import format_bytes, format_duration, plural, printable
@@ -26,11 +28,29 @@ Example:
   torchrun --nproc-per-node 8 -m hubcore pretrain my.yaml --out runs/mine"""
 
 
+def _recipes(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    from hubcore.pretrain.recipe import shipped_recipes
+
+    return [*beginning(shipped_recipes(), incomplete), *files(ctx, parameter, incomplete)]
+
+
 @click.command(epilog=_EXAMPLE)
-@click.argument("config", metavar="CONFIG")
+@click.argument("config", metavar="CONFIG", shell_complete=_recipes)
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
-@click.option("--out", "-o", required=True, metavar="RUN", help="The run's folder; a run that is in it is resumed.")
-@click.option("--init", metavar="C", help="Weights to start from: a run, a path, https://..., hf://... or a name.")
+@click.option(
+    "--out",
+    "-o",
+    shell_complete=folders,
+    required=True,
+    metavar="RUN",
+    help="The run's folder; a run that is in it is resumed.",
+)
+@click.option(
+    "--init",
+    shell_complete=upstreams_or_files,
+    metavar="C",
+    help="Weights to start from: a run, a path, https://..., hf://... or a name.",
+)
 @click.option("--force-unlock", is_flag=True, help="Ignore the lock file of a run that died on another machine.")
 @click.option("--dry-run", is_flag=True, help="Print what the run would do, and its resolved recipe; train nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")

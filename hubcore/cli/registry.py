@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
+from hubcore.cli.complete import families
+
 if TYPE_CHECKING:
     from hubcore.card import Card
     from hubcore.cards.editing import Facts
@@ -49,7 +51,14 @@ def command() -> None:
 
 @command.command("add", epilog=_ADD_EXAMPLE)
 @click.argument("name")
-@click.option("--upstream", "-u", required=True, metavar="FAMILY", help="The family that runs it, such as wav2vec2.")
+@click.option(
+    "--upstream",
+    "-u",
+    required=True,
+    shell_complete=families,
+    metavar="FAMILY",
+    help="The family that runs it, such as wav2vec2.",
+)
 @click.option("--source", "sources", multiple=True, metavar="URI", help="Where the checkpoint is; again for another place.")
 @click.option("--sha256", "digests", multiple=True, metavar="HEX", help="The file's SHA-256; again for each --source.")
 @click.option(

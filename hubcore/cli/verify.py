@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from hubcore.cli.complete import upstreams
 from hubcore.cli.table import format_table
 from hubcore.progress import Progress, is_terminal
 from hubcore.text import printable
@@ -27,7 +28,7 @@ _HEADERS = ("name", "source", "bytes", "sha256", "checksum", "config", "layers",
 
 
 @click.command(epilog=_EXAMPLE)
-@click.argument("names", nargs=-1, metavar="[NAME]...")
+@click.argument("names", nargs=-1, metavar="[NAME]...", shell_complete=upstreams)
 @click.option("--all", "everything", is_flag=True, help="Every card known here, such as in a nightly job.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 def command(names: tuple[str, ...], everything: bool, as_json: bool) -> None:

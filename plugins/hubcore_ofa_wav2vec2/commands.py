@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hubcore import hookimpl
+from hubcore.cli.complete import files, upstreams
 from hubcore.cli.table import format_table
 from hubcore.errors import OptionError
 from hubcore.progress import Progress
@@ -36,10 +37,16 @@ def hubcore_commands(cli: click.Group) -> None:
 
 
 @click.command(epilog=_EXAMPLE)
-@click.argument("manifests", nargs=-1, required=True, metavar="MANIFEST...")
+@click.argument("manifests", nargs=-1, required=True, metavar="MANIFEST...", shell_complete=files)
 @click.option("--out", "-o", required=True, metavar="DIR", help="The folder for the segments; created if need be.")
 @click.option("--method", type=click.Choice(["peaks", "kmeans"]), default="peaks", show_default=True, help="How to find them.")
-@click.option("--upstream", "-u", metavar="NAME", help="kmeans: whose features to cluster; a name of `hubcore list`. [mfcc]")
+@click.option(
+    "--upstream",
+    "-u",
+    shell_complete=upstreams,
+    metavar="NAME",
+    help="kmeans: whose features to cluster; a name of `hubcore list`. [mfcc]",
+)
 @click.option("--checkpoint", "-c", metavar="C", help="kmeans: your own weights: a path, https://... or hf://...")
 @click.option("--layer", type=int, metavar="K", help="kmeans: the hidden state, from the end if negative. [-1]")
 @click.option("--clusters", type=click.IntRange(min=2), metavar="N", help="kmeans: how many. [100]")
