@@ -456,7 +456,7 @@ def _mpeg_frames(data: Data, at: int, end: int) -> Iterator[tuple[int, int, int]
 
 
 def _after_tag(data: Data, at: int) -> int:
-    """Where an ID3 tag at byte `at` ends; `at` where there is none."""
+    """The end of an ID3 tag that begins at byte `at`; `at` where there is none."""
     size = data[at + 6 : at + 10]
     is_tag = data[at : at + 3] == b"ID3" and len(size) == 4
     return at + 10 + (size[0] << 21 | size[1] << 14 | size[2] << 7 | size[3]) if is_tag else at

@@ -184,7 +184,7 @@ def own_entries(distribution: str) -> list[Entry]:
 
 
 def check_names(plugin: Plugin, report: PluginReport) -> None:
-    """Refuses a name that another distribution claims too, or this one twice."""
+    """Finds the names that another distribution claims too, or this one twice."""
     own = own_entries(report.distribution)
     names = sorted({name for entry in own for name in (entry.name, *entry.aliases)})
     findings = []

@@ -123,8 +123,9 @@ def test_an_extraction_writes_the_default_layers_and_records_them_once(write: Wr
     assert command("extract", str(clip), "-u", "mine", "-o", str(tmp_path / "a")).exit_code == 0
     row = json.loads((tmp_path / "a/manifest.jsonl").read_text().splitlines()[0])
     assert row["layers"] == [3, 1] and row["shape"][0] == 2 and row["options"] == {}
-    everything = extract([clip], hub.load("mine"), tmp_path / "b").rows[0]
-    assert everything["layers"] == [0, 1, 2, 3, 4]
+    for layers, written in ((None, [3, 1]), ("all", [0, 1, 2, 3, 4])):
+        (row,) = extract([clip], hub.load("mine"), tmp_path / str(layers), layers=layers).rows
+        assert row["layers"] == written
 
 
 def test_info_shows_the_options(write: Write) -> None:
