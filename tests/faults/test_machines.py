@@ -33,6 +33,7 @@ from hubcore.pretrain.loop import _Signals
 from hubcore.pretrain.processes import Processes
 from hubcore.registry.reading import read_registry
 from hubcore.sources.https import addresses, transfer
+from hubcore.sources.hub import hugging_face
 from hubcore.tools.convert import convert
 from hubcore.tools.export import export
 from hubcore_wav2vec2 import Wav2Vec2Upstream
@@ -414,12 +415,9 @@ NEVER = {
 }
 
 
-@pytest.mark.usefixtures("fresh_hosts")
-@pytest.mark.parametrize("what", NEVER)
-def test_a_server_that_never_comes_to_the_file_is_given_up(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, what: str
-) -> None:
-    first, more = NEVER[what]
+@contextlib.contextmanager
+def never_ending(first: bytes, more: bytes) -> Iterator[str]:
+    """A server that sends `first`, then `more` again and again."""
     stop = threading.Event()
     server = socket.create_server(("127.0.0.1", 0))
 
@@ -437,20 +435,38 @@ def test_a_server_that_never_comes_to_the_file_is_given_up(
                 connection.sendall(more)
 
     threading.Thread(target=serve, daemon=True).start()
-    monkeypatch.setattr(transfer, "RATE_WINDOW", 0.3)
-    monkeypatch.setattr(transfer, "SLOWEST", 100_000.0)
-    monkeypatch.setattr(transfer, "_TRIES", 2)
     try:
-        with a_lab(tmp_path, monkeypatch, caplog) as lab:
-            began = time.monotonic()
-            with pytest.raises(
-                DownloadError, match=r"failed 2 times, last because (only \d+ bytes were received|RemoteProtocol)"
-            ):
-                lab.get(f"http://127.0.0.1:{server.getsockname()[1]}/a.pt")
-            assert time.monotonic() - began < 10
+        yield f"http://127.0.0.1:{server.getsockname()[1]}"
     finally:
         stop.set()
         server.close()
+
+
+@pytest.mark.usefixtures("fresh_hosts")
+@pytest.mark.parametrize("what", NEVER)
+def test_a_server_that_never_comes_to_the_file_is_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, what: str
+) -> None:
+    monkeypatch.setattr(transfer, "RATE_WINDOW", 0.3)
+    monkeypatch.setattr(transfer, "SLOWEST", 100_000.0)
+    monkeypatch.setattr(transfer, "_TRIES", 2)
+    with a_lab(tmp_path, monkeypatch, caplog) as lab, never_ending(*NEVER[what]) as url:
+        began = time.monotonic()
+        with pytest.raises(DownloadError, match=r"failed 2 times, last because (only \d+ bytes were received|RemoteProtocol)"):
+            lab.get(f"{url}/a.pt")
+        assert time.monotonic() - began < 10
+
+
+@pytest.mark.usefixtures("fresh_hosts")
+@pytest.mark.parametrize("what", ["1xx answers", "a byte of a header"])
+def test_a_hub_that_never_comes_to_an_answer_is_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, what: str
+) -> None:
+    monkeypatch.setattr(hugging_face, "ANSWERED_WITHIN", 0.3)
+    with a_lab(tmp_path, monkeypatch, caplog) as lab, never_ending(*NEVER[what]) as url:
+        monkeypatch.setenv("HF_ENDPOINT", url)
+        with pytest.raises(DownloadError, match="the hub did not answer within"):
+            lab.fetch(Source("hf://org/repo/model.pt", SHA256))
 
 
 # Locales and line ends ------------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ import queue
 import re
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,7 +46,9 @@ _ETAG = re.compile(r"[0-9a-f]{64}|[0-9a-f]{40}")
 _TRIES = 5
 _MAY_PASS = (408, 425, 429, 500, 502, 503, 504)
 _METADATA_TIMEOUT = 10.0
-"""Seconds for the hub to say what a file is."""
+"""Seconds for each read of the hub's answer about a file."""
+ANSWERED_WITHIN = 60.0
+"""Seconds for all of that answer."""
 STALLED_AFTER = 120.0
 """Seconds without a byte after which a download is given up."""
 _SLACK = 1 << 20
@@ -212,7 +215,13 @@ def _metadata(file: HubFile, endpoint: str, *, tries: int) -> Any:
         raise DownloadError(f"{file} cannot be fetched: {endpoint} could not be reached a moment ago.", "Check the network.")
     for number in range(1, tries + 1):
         try:
-            return get_hf_file_metadata(url, timeout=_METADATA_TIMEOUT, endpoint=endpoint)
+            done = _in_background(lambda: get_hf_file_metadata(url, timeout=_METADATA_TIMEOUT, endpoint=endpoint))
+            answer = done.get(timeout=ANSWERED_WITHIN)
+            if isinstance(answer, BaseException):
+                raise answer
+            return answer
+        except queue.Empty:
+            raise DownloadError(f"{file}: the hub did not answer within {ANSWERED_WITHIN:.0f} s.", "Try again later.") from None
         except (HfHubHTTPError, httpx.HTTPError, OSError, ValueError) as error:
             status = getattr(getattr(error, "response", None), "status_code", None)
             passing = status in _MAY_PASS or isinstance(error, httpx.TransportError)
@@ -257,27 +266,22 @@ def _download(file: HubFile, endpoint: str, metadata: Any, *, force: bool) -> Pa
     from huggingface_hub.errors import HfHubHTTPError
     from huggingface_hub.utils import httpx
 
-    done: queue.Queue[Path | BaseException] = queue.Queue()
     watch = _Watch(metadata.size)
     cache = hf_cache_dir()
 
-    def work() -> None:
-        try:
-            path = hf_hub_download(
-                file.repo,
-                str(file.name),
-                revision=file.revision,
-                cache_dir=cache,
-                endpoint=endpoint,
-                force_download=force,
-                tqdm_class=watch.bar_class(),
-            )
-            done.put(Path(path))
-        except BaseException as error:  # handed to the thread that waits
-            done.put(error)
+    def work() -> Path:
+        path = hf_hub_download(
+            file.repo,
+            str(file.name),
+            revision=file.revision,
+            cache_dir=cache,
+            endpoint=endpoint,
+            force_download=force,
+            tqdm_class=watch.bar_class(),
+        )
+        return Path(path)
 
-    # A daemon, so that a sleep that a server ordered keeps neither Ctrl-C nor the end of the program waiting.
-    threading.Thread(target=work, name=f"download of {file}", daemon=True).start()
+    done = _in_background(work)
     result: Path | BaseException | None = None
     with Progress("B", str(file.name), say=_log.info, keep=True) as progress:
         try:
@@ -297,6 +301,21 @@ def _download(file: HubFile, endpoint: str, metadata: Any, *, force: bool) -> Pa
     if isinstance(result, HfHubHTTPError | httpx.HTTPError | OSError | ValueError | RuntimeError):
         raise _explained(file, endpoint, result) from result
     raise result
+
+
+def _in_background(work: Callable[[], Any]) -> queue.Queue[Any]:
+    """Runs `work` in a thread of its own; the queue gets its result, or the exception that it raised."""
+    done: queue.Queue[Any] = queue.Queue()
+
+    def run() -> None:
+        try:
+            done.put(work())
+        except BaseException as error:  # handed to the thread that waits
+            done.put(error)
+
+    # A daemon, so that a sleep that a server ordered keeps neither Ctrl-C nor the end of the program waiting.
+    threading.Thread(target=run, daemon=True).start()
+    return done
 
 
 class _Watch:
