@@ -285,8 +285,24 @@ def test_the_numbers_in_prose_are_those_of_the_code() -> None:
     faults = [row for row in rows(DOCS / "faults.md") if row[0] != "fault"]
     assert f"| {len(faults)} ways in which" in (DOCS / "index.md").read_text(encoding="utf-8")
     page = (DOCS / "families/wav2vec2.md").read_text(encoding="utf-8")
-    count = sum(weight.numel() for weight in hub.load("wav2vec2_tiny_prompts").parameters())
-    assert f"a wav2vec 2.0 of {count / 1e6:.2f} M weights" in page
+    for name, family in (("wav2vec2_tiny_prompts", "wav2vec2"), ("ofa_wav2vec2_tiny_prompts", "ofa_wav2vec2")):
+        count = f"2.0 of {sum(weight.numel() for weight in hub.load(name).parameters()) / 1e6:.2f} M weights"
+        assert count in (REPOSITORY / f"plugins/hubcore_{family}/bundled/README.md").read_text(encoding="utf-8")
+    assert "a wav2vec 2.0 of 0.56 M weights" in page
+
+
+def test_the_sizes_of_downloads_in_prose_are_those_of_the_cards() -> None:
+    sizes = {round(source.size, -7) for source in hub.info("wav2vec2_base_960").card.sources if source.size}
+    said = [int(size) for page in PAGES for size in re.findall(r"downloads (?:it )?\(?(\d+) MB", page.read_text("utf-8"))]
+    assert len(said) > 2 and {size * 10**6 for size in said} == sizes
+
+
+def test_the_prompts_that_were_learned_from_and_held_out_are_all_there_are() -> None:
+    page = (DOCS / "families/wav2vec2.md").read_text(encoding="utf-8")
+    learned, held_out = (re.search(pattern, page) for pattern in (r"([\d,]+) telephone prompts", r"on (\d+) held-out prompts"))
+    assert learned and held_out
+    total = int(learned[1].replace(",", "")) + int(held_out[1])
+    assert re.findall(r"(\d+) prompts", (DOCS / "pretrain_data.md").read_text(encoding="utf-8")) == [str(total)] * 2
 
 
 def test_every_field_of_a_card_is_documented() -> None:
@@ -309,7 +325,8 @@ def test_every_error_is_documented_with_its_bases() -> None:
 def test_the_contract_page_has_every_attribute() -> None:
     named = {name for row in rows(DOCS / "upstream_contract.md") for name in code(row[0]) if not name.startswith("hubcore_")}
     output = {field.name for field in dataclasses.fields(UpstreamOutput)}
-    output |= {name for name, value in vars(UpstreamOutput).items() if isinstance(value, property)} | {"frame_times()"}
+    output |= {name for name, value in vars(UpstreamOutput).items() if isinstance(value, property)}
+    output |= {"frame_times()", "to()", "unpad()"}
     assert named == set(Upstream.__annotations__) | output
 
 
@@ -337,4 +354,4 @@ def test_the_config_table_is_that_of_the_code() -> None:
         assert (config.conv_norm, config.pre_norm, config.normalize) == (conv_norm, norm == "pre", normalize == "yes")
         with torch.device("meta"):
             count = sum(weight.numel() for weight in build_model(config).parameters())
-        assert f"{count / 1e6:.0f} M" == parameters, name
+        assert f"{count / 1e6:.{0 if count > 1e7 else 2}f} M" == parameters, name
