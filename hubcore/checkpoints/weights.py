@@ -231,13 +231,19 @@ class Reader(Generic[Config, Model]):
         return config  # type: ignore[no-any-return]
 
 
-def check_names(path: Path, needed: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[str, tuple[int, ...]]]) -> None:
+def check_names(
+    path: Path,
+    needed: Mapping[str, tuple[int, ...]],
+    found: Mapping[str, tuple[str, tuple[int, ...]]],
+    config: str = "its own config",
+) -> None:
     """Raises `MissingWeightsError` unless every needed tensor was found with the right shape.
 
     Args:
         path: named in the message.
         needed: our name -> the shape that the config asks for.
         found: our name -> (the file's name for it, the shape it will have).
+        config: words for what asks for these shapes.
     """
     missing = sorted(set(needed) - set(found))
     if missing:
@@ -253,7 +259,7 @@ def check_names(path: Path, needed: Mapping[str, tuple[int, ...]], found: Mappin
     if wrong:
         told = [f"{found[name][0]} must have shape {needed[name]}, but has {found[name][1]} instead" for name in wrong[:8]]
         raise MissingWeightsError(
-            f"{path} does not fit its own config: {'; '.join(told)}. Config and weights must come from one model.", wrong
+            f"{path} does not fit {config}: {'; '.join(told)}. Config and weights must come from one model.", wrong
         )
 
 

@@ -67,7 +67,8 @@ def load_pretraining_weights(
             for name, value in target.items()
             if name in values or (name.startswith("model.") and not name.startswith(f"model.{may_be_fresh}"))
         }
-        check_names(path, needed, {name: (rows[name][0], tuple(value.shape)) for name, value in values.items()})
+        found_shapes = {name: (rows[name][0], tuple(value.shape)) for name, value in values.items()}
+        check_names(path, needed, found_shapes, "the model of this recipe")
     with torch.no_grad():
         for name, value in values.items():
             target[name].copy_(value)

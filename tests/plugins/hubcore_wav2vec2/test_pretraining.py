@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from hubcore import hub
-from hubcore.errors import CheckpointLayoutError, OptionError
+from hubcore.errors import CheckpointLayoutError, MissingWeightsError, OptionError
 from hubcore.pretrain.objective import Batch, Losses
 from hubcore_wav2vec2 import CONFIGS, Wav2Vec2Config
 from hubcore_wav2vec2.pretrain import (
@@ -414,6 +414,14 @@ def test_hubert_starts_no_run_and_its_heads_are_not_taken(form: str, tmp_path: P
 def test_an_encoder_of_another_shape_is_refused() -> None:
     with pytest.raises(CheckpointLayoutError, match="dim must be 96, but is 48"):
         fresh().load_weights(gold_file("fairseq_tiny_w2v2_groupnorm.pt"))
+
+
+def test_weights_without_a_config_are_compared_with_the_recipe_s_model(tmp_path: Path) -> None:
+    weights = torch.load(gold_file("fairseq_tiny_w2v2_groupnorm.pt"), weights_only=True)["model"]
+    torch.save(weights, tmp_path / "weights.pt")
+    with pytest.raises(MissingWeightsError, match=r"does not fit the model of this recipe: .*must have shape \(96,\)"):
+        other = dataclasses.replace(CONFIGS["tiny"], num_layers=3)
+        Wav2Vec2Pretraining(other, dataclasses.replace(QUIET, codebook_entries=20)).load_weights(tmp_path / "weights.pt")
 
 
 def test_a_state_dict_is_a_checkpoint_of_the_upstream(tmp_path: Path) -> None:
