@@ -8,7 +8,8 @@ DEMO := build/demo
 # Processes that run the tests, each with one torch thread (tests/conftest.py).
 JOBS ?= 2
 STATIC := $(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/python tests/import_rules.py
-PYTEST := $(BIN)/python -m pytest -n $(JOBS) --dist worksteal
+# pytest cannot start where standard error is closed.
+PYTEST := (: 3>&2) || exec 2>/dev/null; $(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 
 .PHONY: help demo check test lint types imports format bench clean
 
