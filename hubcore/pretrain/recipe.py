@@ -299,7 +299,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 def _yaml(text: str, what: str) -> Any:
     try:
-        return yaml.load(text, Loader=_StrictLoader)  # noqa: S506 - a safe loader, only stricter
+        return _StrictLoader(text).get_single_data()
     # What is tagged as a date or a number and is none escapes from the constructors as whatever Python makes of it.
     except (yaml.YAMLError, RecursionError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise OptionError(f"{what} is not valid YAML ({' '.join(str(error).split())}). Correct it.") from error

@@ -171,7 +171,7 @@ def running(server: Any) -> Iterator[Any]:
         thread.join(5)
 
 
-def wait_until(condition: Any, seconds: float = 20.0) -> None:
+def wait_until(condition: Any, seconds: float = 120.0) -> None:
     """Waits until something is so; an error if it does not come."""
     end = time.monotonic() + seconds
     while not condition():

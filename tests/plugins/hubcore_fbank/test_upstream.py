@@ -89,7 +89,7 @@ def test_one_layer_only():
     assert len(out.hidden_states) == 1
     with pytest.raises(OptionError, match="Choose from -1 to 0"):
         upstream(noise((800,)), layers=[1])
-    with pytest.raises(TypeError):
+    with pytest.raises(OptionError, match="no option called 'lambd'"):
         upstream(noise((800,)), lambd=0.5)
 
 
