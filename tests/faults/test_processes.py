@@ -42,6 +42,13 @@ NO_LOCKS = """
 import fcntl
 fcntl.flock = lambda *_: None
 """
+AT_ONCE = """
+import pathlib, time
+pathlib.Path(f"ready-{os.getpid()}").touch()
+while not os.path.exists("go"):
+    time.sleep(0.01)
+"""
+"""Waits for the others, however long each of them takes to start."""
 
 
 def test_case(case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
@@ -126,7 +133,9 @@ def case_holder_killed(lab: Lab) -> None:
 def case_locks_do_nothing(lab: Lab) -> None:
     url = lab.server.answers(Answer(rate=RATE))
     with contextlib.ExitStack() as stack:
-        children = [stack.enter_context(process(lab, url, setup=NO_LOCKS)) for _ in range(6)]
+        children = [stack.enter_context(process(lab, url, setup=NO_LOCKS + AT_ONCE)) for _ in range(6)]
+        wait_until(lambda: len(list(lab.cache.parent.glob("ready-*"))) == 6)
+        (lab.cache.parent / "go").touch()
         wait_until(lambda: len(lab.parts()) >= 6)
         killed = children[:2]
         for child in killed:
