@@ -113,6 +113,7 @@ def test_exemptions_need_a_known_check_and_a_reason(exempt: Any, words: str) -> 
 
 
 @pytest.mark.parametrize(("check", "broken"), [("gradients_nonzero", MultipliedByZero), ("gradients_arrive", UnusedWeight)])
+@pytest.mark.slow
 def test_exempt_parameters_are_left_out(check: str, broken: Any) -> None:
     def outcome(exempt: dict[str, str]) -> str:
         report = check_upstream(broken(), exempt)

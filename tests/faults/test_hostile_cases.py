@@ -21,6 +21,8 @@ from tests.hubcore.checkpoints import hostile_pieces as build
 from tests.hubcore.checkpoints.hostile_files import hostile_files
 from tests.hubcore.checkpoints.test_hostile import SECONDS, is_inert, use
 
+pytestmark = pytest.mark.slow
+
 cases = Cases()
 pytest_generate_tests = cases.generate
 

@@ -22,6 +22,8 @@ from tests.faults.lab import Lab, a_lab
 from tests.paths import REPOSITORY
 from tests.running import heed_signals
 
+pytestmark = pytest.mark.slow
+
 cases = Cases()
 pytest_generate_tests = cases.generate
 SIZE = len(BODY)

@@ -92,6 +92,7 @@ def test_the_caller_wins_over_the_card(write: Write) -> None:
 
 
 @pytest.mark.parametrize("family", ["wav2vec2", "ofa_wav2vec2", "fbank"])
+@pytest.mark.slow
 def test_the_conformance_kit_passes_for_such_a_card(write: Write, family: str) -> None:
     options = {"fbank": "      layers: [0]\n", "wav2vec2": "      layers: [1, 3]\n"}
     write(family, options.get(family, "      layers: [1, 3]\n      lambd: 0.3\n"), "fbank" if family == "fbank" else "tiny")

@@ -215,6 +215,7 @@ def test_fetch_gives_the_file() -> None:
         hub.fetch("s3://bucket/file")
 
 
+@pytest.mark.slow
 def test_the_first_party_classes_work_without_the_hub() -> None:
     script = """
 import sys

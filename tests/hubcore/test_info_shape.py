@@ -76,6 +76,7 @@ def test_a_config_of_another_kind_does_not_end_info(cards: CardWriter, install: 
     assert info.shape is None and "class" in str(info)
 
 
+@pytest.mark.slow
 def test_the_parameters_on_a_card_are_those_of_its_config() -> None:
     counts: dict[tuple[str, str], int] = {}
     for entry in current_registry().entries:

@@ -223,6 +223,7 @@ any_card: st.SearchStrategy[Any] = st.builds(
 
 @given(st.lists(any_card, max_size=4, unique_by=lambda card: card.name))
 @settings(max_examples=80, deadline=None)
+@pytest.mark.slow
 def test_any_cards_are_read_back_as_they_were_written(cards: list[Card]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "r.yaml"

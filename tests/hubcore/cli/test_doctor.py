@@ -18,6 +18,8 @@ from hubcore.registry.names import current_registry
 from tests.conftest import Installer
 from tests.running import command, imported
 
+pytestmark = pytest.mark.slow
+
 DO_IT_LATER = "Do that where a user asks for it."
 GOOD = "from hubcore_fbank import FbankUpstream\nclass X(FbankUpstream):\n    pass\n"
 

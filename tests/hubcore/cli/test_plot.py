@@ -108,6 +108,7 @@ def test_without_panels_of_its_own_the_last_hidden_state_is_looked_at() -> None:
     assert np.allclose(panel.values, wanted.last_hidden_state[0].detach().numpy(), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_it_stands_below_the_panels_and_is_there_for_each_variant_of_an_upstream_without_any() -> None:
     upstream: Any = hub.load(TINY, lambd=0.25)
     assert [type(panel) for panel in look_at(CLIP, upstream).panels] == [Steps, Heatmap]
@@ -191,6 +192,7 @@ def test_after_the_last_frame_the_hidden_state_is_blank() -> None:
 
 
 @pytest.mark.parametrize("samples", [400, 1360])
+@pytest.mark.slow
 def test_silence_and_the_shortest_input_are_drawn(samples: int, tmp_path: Path) -> None:
     soundfile.write(tmp_path / "a.wav", np.zeros(samples), 16000)
     look = look_at(tmp_path / "a.wav", hub.load(TINY), variants=[{"lambd": 0.0}, {"lambd": 1.0}])
@@ -203,6 +205,7 @@ def test_silence_and_the_shortest_input_are_drawn(samples: int, tmp_path: Path) 
 # The command ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_png_is_written_with_the_card_s_note(tmp_path: Path, compressed: Look) -> None:
     result = call(CLIP, "--upstream", TINY, *COMPARED, "--out", tmp_path / "a.png")
     assert result.exit_code == 0, result.output

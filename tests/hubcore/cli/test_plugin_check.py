@@ -18,6 +18,8 @@ from hubcore.scaffold import new_plugin
 from tests.conftest import Installer
 from tests.running import command
 
+pytestmark = pytest.mark.slow
+
 GOOD = """
 import torch
 from hubcore import UpstreamBase

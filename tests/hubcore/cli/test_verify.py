@@ -162,6 +162,7 @@ def test_every_byte_is_read_whatever_the_stamp_says(lab: Lab) -> None:
     assert f"must have {SHA256} (published): it was changed on this disk" in found.problems[0]
 
 
+@pytest.mark.slow
 def test_whose_checksum_it_was(lab: Lab) -> None:
     url = lab.server.answers(Answer(BODY))
     first, second = verify_entry(entry(Source(url))), verify_entry(entry(Source(url)))
@@ -188,6 +189,7 @@ def test_bad_usage(arguments: list[str]) -> None:
 # Links ----------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_dead_link_is_reported_although_a_mirror_works(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     dead, good = lab.server.url("/dead"), lab.server.answers(Answer(BODY), path="/good")
     use(monkeypatch, entry(Source(dead, SHA256), Source(good, SHA256, len(BODY))))

@@ -75,12 +75,14 @@ def test_a_frontend_that_calls_s3prl_as_espnet_does(tmp_path: Path) -> None:
         assert (got["moved_upstream"] > 20) == (got["saved"] > 20) == (name != "fbank"), settings
 
 
+@pytest.mark.slow
 def test_a_variable_frame_rate_tells_espnet_what_to_set(tmp_path: Path) -> None:
     done = run_frontends([{"frontend_conf": {"upstream": OFA}}], tmp_path)
     assert done.returncode == 1
     assert "OptionError" in done.stderr and "Set a mean with an option of this upstream" in done.stderr
 
 
+@pytest.mark.slow
 def test_an_unknown_upstream_is_refused_by_the_frontends_own_check(tmp_path: Path) -> None:
     done = run_frontends([{"frontend_conf": {"upstream": "wav2vec3"}}], tmp_path)
     assert done.returncode == 1 and "AssertionError" in done.stderr

@@ -138,6 +138,7 @@ def test_manifest_rows_are_complete_and_true(corpus: Path, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("name", ["mel", "fbank", "wav2vec2_tiny_prompts"])
+@pytest.mark.slow
 def test_a_row_tells_when_its_frames_were(name: str, tmp_path: Path) -> None:
     upstream = hub.load(name)
     for samples in (upstream.min_samples, 8000):

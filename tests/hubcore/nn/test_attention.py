@@ -57,6 +57,7 @@ def test_a_bias_for_each_utterance(qkv: list[Tensor]) -> None:
     assert torch.allclose(attend(*qkv, COUNTS, HEADS, biases), padded_attention(*qkv, padded))
 
 
+@pytest.mark.slow
 def test_dropout_is_of_the_attention_weights(qkv: list[Tensor]) -> None:
     ones = torch.ones_like(qkv[2])
     torch.manual_seed(0)

@@ -78,6 +78,7 @@ def test_an_upstream_is_exported_with_a_batch(kind: str, strict: bool) -> None:
 
 
 @torch.no_grad()
+@pytest.mark.slow
 def test_the_model_of_an_upstream_is_exported_alone() -> None:
     model, wav = make("group").model, torch.randn(4000)
     program = torch.export.export(model, ([torch.randn(4000)], [1]))
@@ -86,6 +87,7 @@ def test_the_model_of_an_upstream_is_exported_alone() -> None:
     assert relative_error(got[0], wanted[0]) <= 1e-5 and counts == frames
 
 
+@pytest.mark.slow
 def test_what_is_traced_leaves_values_to_the_caller() -> None:
     upstream = make("fbank")
     traced = torch.compile(upstream, fullgraph=True, backend="eager")

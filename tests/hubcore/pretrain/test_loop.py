@@ -75,6 +75,7 @@ def test_the_same_recipe_gives_the_same_bytes_and_another_seed_others(lab: Lab) 
     assert weights[0] == weights[1]
 
 
+@pytest.mark.slow
 def test_a_row_sums_up_its_updates(lab: Lab) -> None:
     go(lab, "run.log_every=5", "run.save_every=12", out="a")
     each = trained(lab, "a")
@@ -182,6 +183,7 @@ def test_parameters_without_a_gradient_stay_as_they_are(lab: Lab) -> None:
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
+@pytest.mark.slow
 def test_half_precisions_are_real_and_resume(lab: Lab, precision: str) -> None:
     common = (f"optimization.precision={precision}", "run.save_every=3")
     go(lab, *common, out="whole")
@@ -198,6 +200,7 @@ def test_half_precisions_are_real_and_resume(lab: Lab, precision: str) -> None:
         assert bool(json.load(file)["scaler"]) == (precision == "fp16")
 
 
+@pytest.mark.slow
 def test_fp16_that_overflows_skips_and_halves_its_scale(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hubcore.pretrain.steps._FIRST_SCALE", 2.0**16)
     outcome = go(lab, "optimization.precision=fp16", "optimization.max_updates=40", "run.save_every=100", "data.valid=[]")
@@ -248,6 +251,7 @@ def poison(lab: Lab, name: str = "05.wav") -> str:
     return name
 
 
+@pytest.mark.slow
 def test_a_run_that_one_file_stops_goes_on_without_it(lab: Lab) -> None:
     name = poison(lab)
     common = ("data.valid=[]", "optimization.max_updates=24", "monitor.max_skipped=1")
@@ -350,6 +354,7 @@ def test_the_card_is_a_registry_that_the_hub_can_use(lab: Lab, monkeypatch: pyte
     )
 
 
+@pytest.mark.slow
 def test_init_takes_weights_and_starts_at_zero(lab: Lab, caplog: pytest.LogCaptureFixture) -> None:
     go(lab, out="first")
     with caplog.at_level(logging.INFO, logger="hubcore.pretrain"):
@@ -412,6 +417,7 @@ def test_other_data_do_not_go_on_with_a_run(lab: Lab) -> None:
         go(lab)
 
 
+@pytest.mark.slow
 def test_a_corpus_that_moved_is_still_the_same(lab: Lab) -> None:
     go(lab, out="whole")
     go(lab, "optimization.max_updates=4")
@@ -441,6 +447,7 @@ def test_a_card_that_a_kill_left_behind_is_made_up_for(lab: Lab) -> None:
     assert card.read_text().endswith("# as it was\n"), "one that is right is left alone: versions may have changed since"
 
 
+@pytest.mark.slow
 def test_a_disk_that_fills_up_between_checkpoints_is_said_and_harms_nothing(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     go(lab, out="whole")
     write = RowFile.write
@@ -527,6 +534,7 @@ def test_without_accelerate_the_command_that_installs_it_is_named(lab: Lab, monk
         go(lab)
 
 
+@pytest.mark.slow
 def test_validation_leaves_training_as_it_is(lab: Lab) -> None:
     go(lab, "run.validate_every=1", out="a")
     go(lab, "data.valid=[]", out="b")

@@ -28,6 +28,7 @@ batches = st.builds(
 
 
 @given(st.lists(batches, max_size=12), st.integers(0, 12))
+@pytest.mark.slow
 def test_a_window_that_was_saved_in_between_is_the_same(done: list[MicroBatch], at: int) -> None:
     whole, first = Window(), Window()
     for batch in done[:at]:

@@ -133,6 +133,7 @@ def test_both_take_every_good_card(records: dict[str, Any]) -> None:
 
 @given(wild_cards)
 @settings(max_examples=300, deadline=None)
+@pytest.mark.slow
 def test_both_say_the_same_of_a_card_with_one_odd_field(card: dict[str, Any]) -> None:
     data = {"version": 1, "upstreams": {"x" * 60: card}}
     assert schema_takes(data) == reader_takes(data)
@@ -140,6 +141,7 @@ def test_both_say_the_same_of_a_card_with_one_odd_field(card: dict[str, Any]) ->
 
 @given(wild_sources)
 @settings(max_examples=300, deadline=None)
+@pytest.mark.slow
 def test_both_say_the_same_of_a_source_with_one_odd_field(source: dict[str, Any]) -> None:
     data = {"version": 1, "upstreams": {"x": {**CARD, "sources": [source]}}}
     assert schema_takes(data) == reader_takes(data)

@@ -96,6 +96,7 @@ def test_fairseq_s_file_has_what_fairseq_looks_for_before_the_model(
     assert written["extra_state"]["train_iterator"]["epoch"] == 1
 
 
+@pytest.mark.slow
 def test_transformers_computes_the_same_contrastive_loss(trained: tuple[Path, Wav2Vec2Pretraining], tmp_path: Path) -> None:
     with warnings.catch_warnings():  # what transformers' own imports warn about is not ours to mend
         warnings.simplefilter("ignore")

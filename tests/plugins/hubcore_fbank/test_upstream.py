@@ -129,6 +129,7 @@ def test_silence_constants_and_single_frames_give_finite_features(name):
         ("linear", {}),
     ],
 )
+@pytest.mark.slow
 def test_gradients_are_those_of_finite_differences(name, options):
     config = replace(CONFIGS[name], frame_length_ms=2.0, frame_shift_ms=1.0, fft_size=None, **options)
     upstream = FbankUpstream(config)

@@ -22,6 +22,7 @@ def extract(out: Path, *options: str) -> tuple[int, str]:
 
 
 @pytest.mark.parametrize("options", [{"lambd": 0.7}, {"frame_period_ms": 45.0}, {}])
+@pytest.mark.slow
 def test_the_manifest_records_lambda_and_times(tmp_path: Path, options: dict[str, float]) -> None:
     flags = [word for name, value in options.items() for word in ("-O", f"{name}={value}")]
     code, output = extract(tmp_path / "out", *flags)

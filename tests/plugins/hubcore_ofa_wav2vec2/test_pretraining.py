@@ -386,6 +386,7 @@ def test_features_of_audio_that_is_too_loud_are_no_numbers_and_no_crash() -> Non
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+@pytest.mark.slow
 def test_a_run_of_too_high_a_rate_ends_with_its_reason(tmp_path: Path, precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hubcore.pretrain.steps._FIRST_SCALE", 1e-3)
     dataset = GOLD / "ofa_dataset"

@@ -125,6 +125,7 @@ def test_every_utterance_gives_the_floor_of_its_mixed_alpha(model: OfaWav2Vec2Up
 
 @torch.no_grad()
 @pytest.mark.parametrize("period", [30.0, 45.0, 55.0, 65.0])
+@pytest.mark.slow
 def test_a_frame_period_is_hit(bundled: OfaWav2Vec2Upstream, speech: list[Tensor], period: float) -> None:
     out = bundled(speech, frame_period_ms=period)
     got = out.extras["mean_frame_period_ms"]
@@ -330,6 +331,7 @@ def test_gradients_reach_a_lambda_tensor(bundled: OfaWav2Vec2Upstream) -> None:
     assert lambd.grad != 0
 
 
+@pytest.mark.slow
 def test_adaptive_lambda_finds_a_known_optimum(bundled: OfaWav2Vec2Upstream) -> None:
     """A task whose best lambda is known: features as in a recording that was compressed with 0.62, at its frame rate.
 
@@ -350,6 +352,7 @@ def test_adaptive_lambda_finds_a_known_optimum(bundled: OfaWav2Vec2Upstream) -> 
     assert abs(adaptive().item() - 0.62) < 0.01
 
 
+@pytest.mark.slow
 def test_adaptive_lambda_learns_from_a_downstream_loss(bundled: OfaWav2Vec2Upstream) -> None:
     """A regression on the hidden states themselves: the loss leads to the lambda that made its targets."""
     wav, model = gold_wavs()[1], copy.deepcopy(bundled).requires_grad_(False)

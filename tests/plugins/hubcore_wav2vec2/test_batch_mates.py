@@ -30,6 +30,7 @@ def test_full_size_base() -> None:
 
 @torch.inference_mode()
 @pytest.mark.parametrize("name", ["group", "layer"])
+@pytest.mark.slow
 def test_full_width_extractor_in_chunks(name: str) -> None:
     # The extractor works through the signal in chunks; where they fall must not matter.
     torch.manual_seed(4)

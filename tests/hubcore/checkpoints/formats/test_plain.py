@@ -141,6 +141,7 @@ def test_a_fairseq_dictionary() -> None:
     assert found["symbols"][:2] == ["<s>", "<pad>"]
 
 
+@pytest.mark.slow
 def test_circles_depth_and_size_are_bounded() -> None:
     circle = Opaque("my", "Thing", state={})
     circle.state = {"me": circle}
