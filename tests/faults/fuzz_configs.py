@@ -65,6 +65,11 @@ EXTREMES: list[Any] = [
 ]
 
 
+def extreme(rng: random.Random) -> Any:
+    """One of them, for the caller to change."""
+    return copy.deepcopy(rng.choice(EXTREMES))
+
+
 def deep(levels: int) -> Any:
     """Lists in lists."""
     made: Any = 1
@@ -79,7 +84,7 @@ def mutate(config: Any, rng: random.Random) -> Any:
     for _ in range(rng.choice((1, 1, 1, 2, 3))):
         holders = [holder for holder in walk(config) if holder]
         if not holders:
-            return rng.choice(EXTREMES)
+            return extreme(rng)
         holder = rng.choice(holders)
         key = rng.choice(list(holder) if isinstance(holder, dict) else range(len(holder)))
         kind = rng.randrange(6)
@@ -90,10 +95,10 @@ def mutate(config: Any, rng: random.Random) -> Any:
         elif kind == 2 and isinstance(holder[key], int | float):
             holder[key] = holder[key] * rng.choice((-1, 0, 2, 1000, 2**40)) + rng.choice((-1, 0, 1))
         elif kind == 3 and isinstance(holder, dict):
-            holder[rng.choice(["extra", "_name", "model", "w2v_args", "num_layers", "", "\n"])] = rng.choice(EXTREMES)
+            holder[rng.choice(["extra", "_name", "model", "w2v_args", "num_layers", "", "\n"])] = extreme(rng)
         else:
-            holder[key] = rng.choice(EXTREMES)
-    return config if rng.random() > 0.01 else rng.choice(EXTREMES)
+            holder[key] = extreme(rng)
+    return config if rng.random() > 0.01 else extreme(rng)
 
 
 def walk(node: Any) -> Iterator[Any]:
