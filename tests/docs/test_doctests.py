@@ -12,6 +12,8 @@ import pytest
 
 from tests.paths import PLUGINS
 
+pytestmark = pytest.mark.slow
+
 PACKAGES = ("hubcore", *PLUGINS)
 PUBLIC = (*PACKAGES, "hubcore.hub", "hubcore.checkpoints", "hubcore.extract", "hubcore.nn", "hubcore.testing")
 """Modules whose `__all__` is a promise."""

@@ -109,6 +109,8 @@ from pathlib import Path
 from tests.hubcore.checkpoints.test_hostile import use
 from hubcore.errors import CheckpointError
 
+pytestmark = pytest.mark.slow
+
 pages = int(Path("/proc/self/statm").read_text().split()[0])
 limit = pages * resource.getpagesize() + (400 << 20)
 resource.setrlimit(resource.RLIMIT_AS, (limit, limit))

@@ -27,6 +27,8 @@ from tests.faults.fuzz_configs import run
 from tests.gold import gold_file
 from tests.paths import DATA
 
+pytestmark = pytest.mark.slow
+
 SECONDS, BYTES = 5.0, 200 << 20
 
 

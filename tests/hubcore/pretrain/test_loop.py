@@ -28,6 +28,8 @@ from hubcore.registry.reading import read_registry
 from hubcore_wav2vec2 import Wav2Vec2Upstream
 from tests.hubcore.pretrain.conftest import Lab
 
+pytestmark = pytest.mark.slow
+
 
 def go(lab: Lab, *overrides: str, out: str = "run", **options: Any) -> Outcome:
     return pretrain(read_recipe(str(lab.recipe()), overrides), lab.folder / out, **options)
