@@ -20,6 +20,8 @@ from tests.hubcore.checkpoints.hostile_files import contents, hostile_files
 from tests.hubcore.checkpoints.watching import watching
 from tests.running import python
 
+pytestmark = pytest.mark.slow
+
 NAMES = [name for name, _ in contents(Path("unused"))]
 SECONDS = 1.5  # of processor time, twice what the slowest file takes with the watch on
 
@@ -108,8 +110,6 @@ import json, resource, sys
 from pathlib import Path
 from tests.hubcore.checkpoints.test_hostile import use
 from hubcore.errors import CheckpointError
-
-pytestmark = pytest.mark.slow
 
 pages = int(Path("/proc/self/statm").read_text().split()[0])
 limit = pages * resource.getpagesize() + (400 << 20)
