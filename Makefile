@@ -26,7 +26,7 @@ demo: $(VENV)/.installed  ## extract features from the speech files in the repos
 	@echo
 	@echo "The features are in $(DEMO)/. Next: $(BIN)/hubcore list, $(BIN)/hubcore info wav2vec2, docs/quickstart.md"
 
-check: $(VENV)/.installed-test  ## style, types, who may import whom, and the fast tests: under 90 seconds
+check: $(VENV)/.installed-test  ## style, types, who may import whom, and the fast tests: under 2 minutes
 	@$(STATIC)
 	@$(PYTEST) -m "not slow"
 
