@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from hubcore.card import Card, Source
 from hubcore.errors import ChecksumError, HubcoreError, OptionError, PluginError, UnavailableUpstreamError
-from hubcore.options import check_options, is_based, option_names, own_methods
+from hubcore.options import check_options, is_based, option_names, own_methods, pop_attributes, set_attributes
 from hubcore.registry.names import Entry, Family
 from hubcore.registry.reading import find_line
 from hubcore.sources.resolve import fetch, find_checkpoint
@@ -112,17 +112,15 @@ def load_checkpoint(
 def _from_file(
     cls: type[Any], path: Path, options: Mapping[str, Any], device: torch.device | str | None, dtype: torch.dtype | None
 ) -> Any:
-    """Calls the class's own loader with the options; what it cannot do of `layers`, `device` and `dtype` is done afterwards."""
+    """Calls the class's own loader with the options; what it does not take is set on the upstream afterwards."""
     direct = is_based(cls) and "from_checkpoint" not in own_methods(cls)
     load = cls.from_file if direct else cls.from_checkpoint
-    given, layers = dict(options), None
-    if direct and "layers" not in (option_names(cls, with_weights=True, declared=True) or ()):
-        layers = given.pop("layers", None)
+    given = dict(options)
+    attributes = pop_attributes(cls, given, option_names(cls, with_weights=True, declared=True) or ()) if direct else {}
     place = _place(device, dtype)
     taken = {name: place.pop(name) for name in [*place] if name in inspect.signature(load).parameters}
     upstream = load(path, **given, **taken)
-    if layers is not None:
-        upstream.default_layers = layers
+    set_attributes(upstream, attributes)
     return _moved(upstream, place)
 
 

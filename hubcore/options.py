@@ -89,7 +89,8 @@ def options_of(cls: type[Any], *, with_weights: bool | None = None) -> tuple[Opt
         return None
     if is_based(cls):
         found["config"] = (str | None, None)  # a text can name a config, not be one
-        found.setdefault("layers", (Sequence[int] | None, None))
+        for name in _attributes(cls):
+            found.setdefault(name, _ATTRIBUTES[name][1:])
     docs = {**_field_docs(getattr(cls, "config_class", None)), **_argument_docs(cls), **_BASE_DOCS}
     return tuple(
         Option(name, annotation, default, docs.get(name, ""), at_load=name in found, at_call=name in calls)
@@ -108,11 +109,11 @@ def option_names(cls: type[Any], *, with_weights: bool | None = None, declared: 
     Example:
         >>> from hubcore_wav2vec2 import Wav2Vec2Upstream
         >>> sorted(option_names(Wav2Vec2Upstream, with_weights=True))
-        ['activation_dropout', 'attention_dropout', 'config', 'dropout', 'layers']
+        ['activation_dropout', 'attention_dropout', 'config', 'dropout', 'gradient_checkpointing', 'layers']
     """
     try:
         names = frozenset(_declared(cls, with_weights))
-        added = frozenset(("config", "layers")) if is_based(cls) and not declared else frozenset()
+        added = frozenset(("config", *_attributes(cls))) if is_based(cls) and not declared else frozenset()
     except Exception:  # a metaclass may answer with anything; building the upstream then says what is wrong
         return None
     return None if "**" in names else names | added
@@ -198,12 +199,50 @@ def unknown_option(cls: type[Any], name: str, known: Iterable[str], also: Iterab
     )
 
 
+def pop_attributes(cls: type[Any], options: dict[str, Any], declared: Iterable[str]) -> dict[str, Any]:
+    """Takes out of `options` those that are attributes of a based class, and that it does not declare as parameters.
+
+    Example:
+        >>> from hubcore_fbank import FbankUpstream
+        >>> options = {"layers": [0], "num_mel_bins": 40}
+        >>> pop_attributes(FbankUpstream, options, ["num_mel_bins"]), options
+        ({'layers': [0]}, {'num_mel_bins': 40})
+    """
+    return {name: options.pop(name) for name in _attributes(cls) if name in options and name not in declared}
+
+
+def set_attributes(upstream: Any, values: Mapping[str, Any]) -> None:
+    """Sets what `pop_attributes` took out; None leaves an attribute as it is.
+
+    Example:
+        >>> from hubcore_fbank import FbankUpstream
+        >>> upstream = FbankUpstream.from_config("fbank")
+        >>> set_attributes(upstream, {"layers": [0]})
+        >>> upstream.default_layers
+        (0,)
+    """
+    for name, value in values.items():
+        if value is not None:
+            setattr(upstream, _ATTRIBUTES[name][0], value)
+
+
 # Reading a class -----------------------------------------------------------------------------------------------------
 
 _BASE_DOCS = {
     "config": "A named config, for a file that does not carry its own.",
     "layers": "The hidden states that a call returns when it does not pass `layers=`.",
+    "gradient_checkpointing": "In train mode blocks run again in the backward pass instead of keeping what they computed.",
 }
+_ATTRIBUTES: Mapping[str, tuple[str, Any, Any]] = {
+    "layers": ("default_layers", Sequence[int] | None, None),
+    "gradient_checkpointing": ("gradient_checkpointing", bool, False),
+}
+"""Option -> the attribute of a based class that it sets, its type, its default."""
+
+
+def _attributes(cls: type[Any]) -> list[str]:
+    """Options of `_ATTRIBUTES` whose attribute a based class has."""
+    return [option for option, (attribute, _, _) in _ATTRIBUTES.items() if hasattr(cls, attribute)]
 
 
 def _declared(cls: type[Any], with_weights: bool | None) -> dict[str, tuple[Any, Any]]:

@@ -17,9 +17,9 @@ from torch import Tensor, nn
 
 from hubcore.card import Card
 from hubcore.checkpoints.report import LoadReport
-from hubcore.errors import AudioError, OptionError
+from hubcore.errors import AudioError, CheckpointLayoutError, OptionError
 from hubcore.loading import load_checkpoint
-from hubcore.options import check_options, option_names, unknown_option
+from hubcore.options import check_options, option_names, pop_attributes, set_attributes, unknown_option
 from hubcore.protocol import UpstreamOutput
 from hubcore.ragged import check_wavs
 from hubcore.sources.resolve import find_checkpoint
@@ -56,6 +56,9 @@ class UpstreamBase(nn.Module):
     configs: ClassVar[Mapping[str, Any]] = {}
     """The family's named configs (`CONFIGS`)."""
 
+    _version: int = 1
+    """Version of the names and shapes in `state_dict()`, which `load_state_dict` compares. A family raises it when it changes
+    one. It is torch's own attribute, and torch writes it into every state dict."""
     _call_options: ClassVar[tuple[str, ...] | None] = None
     """The names that `forward` takes; None if it takes any."""
 
@@ -91,8 +94,8 @@ class UpstreamBase(nn.Module):
 
         Args:
             config: a `config_class`, one of the names in `configs`, or None for the first of those.
-            **options: fields of the config, keywords of the class itself, and `layers` for `default_layers`; an unknown one
-                is an error.
+            **options: fields of the config, keywords of the class itself, `layers` for `default_layers`, and
+                `gradient_checkpointing` where the class has it; an unknown one is an error.
 
         Raises:
             OptionError: no such named config, or no such option.
@@ -106,15 +109,14 @@ class UpstreamBase(nn.Module):
         config = named_config(cls, next(iter(cls.configs.values()), None) if config is None else config)
         fields = {field.name for field in dataclasses.fields(cls.config_class)} if cls.config_class else set()
         declared = option_names(cls, with_weights=False, declared=True) or fields
-        layers = None if "layers" in declared else options.pop("layers", None)
+        attributes = pop_attributes(cls, options, declared)
         changed = {name: value for name, value in options.items() if name in fields}
         if changed:
             config = dataclasses.replace(config, **changed)
         kept = {name: value for name, value in options.items() if name not in fields}
         construct: Callable[..., AnyUpstream] = cls
         upstream = construct(config, **kept) if cls.config_class else construct(**kept)
-        if layers is not None:
-            upstream.default_layers = layers
+        set_attributes(upstream, attributes)
         return upstream
 
     @classmethod
@@ -135,7 +137,8 @@ class UpstreamBase(nn.Module):
             config: a config or the name of one, for a file that does not carry its own; one that does is checked against it.
             device: where the weights go; the CPU if None.
             dtype: their type, such as `torch.float16`; float32 if None.
-            **options: keywords of the class's `from_file`, and `layers` for `default_layers`; an unknown one is an error.
+            **options: keywords of the class's `from_file`, `layers` for `default_layers`, and `gradient_checkpointing` where
+                the class has it; an unknown one is an error.
 
         Raises:
             CheckpointError: the file is damaged, unsafe, of another layout or family, or lacks weights.
@@ -185,6 +188,18 @@ class UpstreamBase(nn.Module):
             if changed:
                 raise _not_restorable(self, changed)
         write_native(path, state, config=config, upstream=type(self).__name__)
+
+    def _load_from_state_dict(
+        self, state_dict: Mapping[str, Any], prefix: str, local_metadata: Mapping[str, Any], *args: Any
+    ) -> None:
+        written = local_metadata.get("version", self._version)
+        if written != self._version:
+            raise CheckpointLayoutError(
+                f"this state dict of {type(self).__name__} is of layout {written}, and here it has layout {self._version}.",
+                "Load it with the hubcore that wrote it, save it there with save_checkpoint, and turn that file into another "
+                "system's layout with `hubcore export`: every version reads those.",
+            )
+        super()._load_from_state_dict(state_dict, prefix, local_metadata, *args)
 
     @property
     def default_layers(self) -> tuple[int, ...] | None:

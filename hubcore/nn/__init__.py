@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from hubcore.nn.speech_encoder import build_speech_encoder as build_speech_encoder
     from hubcore.nn.speech_encoder_config import SpeechEncoderConfig as SpeechEncoderConfig
     from hubcore.nn.transformer import Block as Block
+    from hubcore.nn.transformer import Blocks as Blocks
     from hubcore.nn.transformer import Encoder as Encoder
     from hubcore.nn.transformer import FeedForward as FeedForward
 

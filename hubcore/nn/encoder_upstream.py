@@ -16,6 +16,7 @@ from hubcore.card import UpstreamShape
 from hubcore.checkpoints import Reader
 from hubcore.errors import OptionError
 from hubcore.nn.speech_encoder import build_speech_encoder
+from hubcore.nn.transformer import Blocks, Encoder
 from hubcore.protocol import UpstreamOutput
 from hubcore.ragged import pad_packed, regular_frame_times
 from hubcore.upstream import UpstreamBase, check_config, named_config
@@ -43,6 +44,9 @@ class EncoderConfig(Protocol):
     def first_sample(self) -> int:
         """The sample at which frame 0 starts; below 0 where padded convolutions reach before the utterance."""
         ...
+
+
+AnyEncoder = TypeVar("AnyEncoder", bound="EncoderUpstream")
 
 
 class EncoderUpstream(UpstreamBase):
@@ -112,6 +116,90 @@ class EncoderUpstream(UpstreamBase):
     @hidden_sizes.setter
     def hidden_sizes(self, sizes: Sequence[int]) -> None:
         self._hidden_sizes = tuple(sizes)
+
+    # Fine-tuning ----------------------------------------------------------------------------------------------------
+
+    @property
+    def extractor(self) -> nn.Module | None:
+        """The convolutional front of the model; None if it has none. A family that keeps it elsewhere overrides this."""
+        return getattr(self.model, "extractor", None)
+
+    @property
+    def blocks(self) -> nn.ModuleList:
+        """The blocks from input to output; empty if the model has none. A family that keeps them elsewhere overrides this."""
+        return getattr(getattr(self.model, "encoder", None), "blocks", Blocks())
+
+    @property
+    def after_blocks(self) -> tuple[nn.Module, ...]:
+        """Modules that run after the last block, such as the final norm of pre-norm models."""
+        encoder = getattr(self.model, "encoder", None)
+        return (encoder.norm,) if isinstance(encoder, Encoder) and encoder.pre_norm else ()
+
+    def layer_groups(self) -> list[dict[str, Any]]:
+        """Parameter groups by depth, from input to output, such as every optimizer of torch takes.
+
+        `input` holds everything before the blocks, `block_k` block k, `output` what follows the last block. A parameter that
+        blocks share belongs to the first of them. Each parameter is in one group, and no group is empty.
+
+        Example:
+            >>> from hubcore import hub
+            >>> groups = hub.load("wav2vec2_tiny_prompts").layer_groups()
+            >>> [group["name"] for group in groups]
+            ['input', 'block_1', 'block_2', 'block_3', 'block_4']
+            >>> rates = [1e-4 * 0.9**depth for depth in reversed(range(len(groups)))]  # layer-wise learning-rate decay
+            >>> optimizer = torch.optim.AdamW([{**group, "lr": lr} for group, lr in zip(groups, rates)])
+        """
+        parts = {f"block_{k}": [*block.parameters()] for k, block in enumerate(self.blocks, start=1)}
+        parts["output"] = [parameter for module in self.after_blocks for parameter in module.parameters()]
+        seen = {parameter for inside in parts.values() for parameter in inside}
+        groups = [{"name": "input", "params": [parameter for parameter in self.parameters() if parameter not in seen]}]
+        for name, inside in parts.items():
+            groups.append({"name": name, "params": [parameter for parameter in inside if parameter in seen]})
+            seen.difference_update(inside)
+        return [group for group in groups if group["params"]]
+
+    def freeze_extractor(self: AnyEncoder) -> AnyEncoder:
+        """Takes the convolutional front out of training, and returns the upstream. transformers: `freeze_feature_encoder`.
+
+        Its parameters require no gradient from then on, so that no graph of it is kept in memory.
+
+        Raises:
+            OptionError: the model has no such part.
+
+        Example:
+            >>> from hubcore import hub
+            >>> model = hub.load("wav2vec2_tiny_prompts", train=True).freeze_extractor()
+            >>> {name.split(".")[1] for name, parameter in model.named_parameters() if not parameter.requires_grad}
+            {'extractor'}
+        """
+        if self.extractor is None:
+            raise OptionError(f"{type(self).__name__} has no convolutional extractor. There is nothing to freeze.")
+        self.extractor.requires_grad_(False)
+        return self
+
+    @property
+    def gradient_checkpointing(self) -> bool:
+        """True if blocks in train mode keep only their inputs and run again in the backward pass: less memory, more time.
+
+        It may be set at any time, or with `hub.load(..., gradient_checkpointing=True)`. Outputs and gradients stay the same.
+
+        Example:
+            >>> from hubcore import hub
+            >>> model = hub.load("wav2vec2_tiny_prompts", train=True, gradient_checkpointing=True)
+            >>> model.gradient_checkpointing
+            True
+        """
+        return isinstance(self.blocks, Blocks) and self.blocks.gradient_checkpointing
+
+    @gradient_checkpointing.setter
+    def gradient_checkpointing(self, value: bool) -> None:
+        if not isinstance(value, bool):
+            raise OptionError(f"gradient_checkpointing is {value!r}. It must be True or False.")
+        if not isinstance(self.blocks, Blocks) or not len(self.blocks):
+            raise OptionError(f"{type(self).__name__} has no blocks that gradient checkpointing works on. Leave it out.")
+        self.blocks.gradient_checkpointing = value
+
+    # Running --------------------------------------------------------------------------------------------------------
 
     def forward(
         self,

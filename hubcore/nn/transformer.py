@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 
 class FeedForward(nn.Module):
@@ -71,6 +72,30 @@ class Block(nn.Module):
         return x
 
 
+class Blocks(nn.ModuleList):
+    """The blocks of an encoder, with gradient checkpointing (Chen et al. 2016) where it is asked for.
+
+    Example:
+        >>> blocks = Blocks([FeedForward(8, 32), FeedForward(8, 32)])
+        >>> blocks.gradient_checkpointing = True
+        >>> blocks.run(0, torch.zeros(5, 8)).shape
+        torch.Size([5, 8])
+    """
+
+    gradient_checkpointing: bool = False
+    """True if each block in train mode keeps only its input, and runs a second time in the backward pass. fairseq:
+    `checkpoint_activations`."""
+
+    def run(self, index: int, x: Tensor, *args: Any) -> Tensor:
+        """The output `(N, D)` of block `index`, called as `block(x, *args)`."""
+        block = self[index]
+        if self.gradient_checkpointing and self.training:
+            x = checkpoint(block, x, *args, use_reentrant=False)
+        else:
+            x = block(x, *args)
+        return x
+
+
 class Encoder(nn.Module):
     """Position embedding and blocks, `(N, D)` to the hidden states asked for.
 
@@ -104,7 +129,7 @@ class Encoder(nn.Module):
         self.pre_norm = pre_norm
         self.pos_conv = pos_conv
         self.context = context
-        self.blocks = nn.ModuleList(blocks)
+        self.blocks = Blocks(blocks)
         self.norm = norm
         self.dropout = nn.Dropout(dropout)
 
@@ -122,9 +147,9 @@ class Encoder(nn.Module):
         x = self.dropout(x)
         context = () if self.context is None else (self.context(x, counts),)
         states = {0: x} if 0 in layers else {}
-        for index, block in enumerate(self.blocks[: max(layers)], start=1):
+        for index in range(max(layers)):
             if not layerdrop or torch.rand(()).item() >= layerdrop:
-                x = block(x, counts, *context)
-            if index in layers:
-                states[index] = self.norm(x) if self.pre_norm and index == len(self.blocks) else x
+                x = self.blocks.run(index, x, counts, *context)
+            if index + 1 in layers:
+                states[index + 1] = self.norm(x) if self.pre_norm and index + 1 == len(self.blocks) else x
         return [states[layer] for layer in layers]

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import TypeAlias
 
-from hubcore.testing import argument_checks, batch_checks, featurizer_checks, module_checks, output_checks
+from hubcore.testing import argument_checks, batch_checks, featurizer_checks, module_checks, output_checks, training_checks
 
 Check: TypeAlias = Callable[..., None]
 """A check: called with an upstream, it raises `AssertionError` where the upstream breaks the contract."""
@@ -47,6 +47,9 @@ _ALL: tuple[Check, ...] = (
     module_checks.check_dtype_follows_input,
     module_checks.check_state_dict,
     module_checks.check_pickling,
+    training_checks.check_layer_groups,
+    training_checks.check_gradient_checkpointing,
+    training_checks.check_frozen_extractor,
     featurizer_checks.check_featurizer,
 )
 

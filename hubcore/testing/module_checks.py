@@ -168,7 +168,7 @@ def _probe_loss(output: UpstreamOutput) -> Tensor:
     return torch.stack(terms).sum()
 
 
-def _gradients(upstream: Upstream) -> Iterator[tuple[str, Tensor | None]]:
+def gradients(upstream: Upstream) -> Iterator[tuple[str, Tensor | None]]:
     """The name and the gradient of each parameter, of a copy in train mode whose parameters may all learn."""
     trained = copy.deepcopy(upstream)
     if not isinstance(trained, nn.Module):
@@ -187,7 +187,8 @@ def _gradients(upstream: Upstream) -> Iterator[tuple[str, Tensor | None]]:
             yield name, parameter.grad
 
 
-def _list_names(names: list[str]) -> str:
+def list_names(names: list[str]) -> str:
+    """The first names of a list, for a message."""
     return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
@@ -196,13 +197,13 @@ def check_gradients_arrive(upstream: Upstream, *, exempt_parameters: frozenset[s
     if not isinstance(upstream, nn.Module) or next(upstream.parameters(), None) is None:
         _expect_waveform_gradient(upstream)
         return
-    gradients = {name: grad for name, grad in _gradients(upstream) if name not in exempt_parameters}
-    missing = [name for name, grad in gradients.items() if grad is None]
+    found = {name: grad for name, grad in gradients(upstream) if name not in exempt_parameters}
+    missing = [name for name, grad in found.items() if grad is None]
     if missing:
-        raise AssertionError(f"{len(missing)} of {len(gradients)} parameters receive no gradient: {_list_names(missing)}.")
-    broken = [name for name, grad in gradients.items() if grad is not None and not bool(grad.isfinite().all())]
+        raise AssertionError(f"{len(missing)} of {len(found)} parameters receive no gradient: {list_names(missing)}.")
+    broken = [name for name, grad in found.items() if grad is not None and not bool(grad.isfinite().all())]
     if broken:
-        raise AssertionError(f"the gradients of {len(broken)} parameters are not finite: {_list_names(broken)}.")
+        raise AssertionError(f"the gradients of {len(broken)} parameters are not finite: {list_names(broken)}.")
 
 
 def _expect_waveform_gradient(upstream: Upstream) -> None:
@@ -226,10 +227,10 @@ def check_gradients_nonzero(upstream: Upstream, *, exempt_parameters: frozenset[
     """No parameter's gradient is zero throughout: each has an influence on the hidden states."""
     if not isinstance(upstream, nn.Module) or next(upstream.parameters(), None) is None:
         return
-    gradients = {name: grad for name, grad in _gradients(upstream) if name not in exempt_parameters}
-    idle = [name for name, grad in gradients.items() if grad is not None and not bool(grad.any())]
+    found = {name: grad for name, grad in gradients(upstream) if name not in exempt_parameters}
+    idle = [name for name, grad in found.items() if grad is not None and not bool(grad.any())]
     if idle:
-        raise AssertionError(f"the gradients of {len(idle)} of {len(gradients)} parameters are zero: {_list_names(idle)}.")
+        raise AssertionError(f"the gradients of {len(idle)} of {len(found)} parameters are zero: {list_names(idle)}.")
 
 
 def check_state_dict(upstream: Upstream) -> None:

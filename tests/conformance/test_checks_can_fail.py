@@ -11,12 +11,12 @@ from torch import Tensor, nn
 
 from hubcore import Featurizer
 from hubcore.testing import CHECKS, check_upstream
-from tests.conformance import broken_arguments, broken_batches, broken_modules, broken_outputs
+from tests.conformance import broken_arguments, broken_batches, broken_modules, broken_outputs, broken_training
 from tests.conformance.breaking import BROKEN
 from tests.toys import Energies, ToyUpstream, WrappedEnergies
 
 # Importing these fills BROKEN.
-SOURCES = (broken_arguments, broken_batches, broken_modules, broken_outputs)
+SOURCES = (broken_arguments, broken_batches, broken_modules, broken_outputs, broken_training)
 
 
 def test_every_check_has_a_broken_upstream() -> None:
