@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import fnmatch
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
+
+_COMMERCIAL_OK = ("mit", "apache-2.0", "bsd-*-clause", "cc0-1.0", "cc-by-[0-9]*", "cc-by-sa-[0-9]*", "none needed")
+"""Licences that allow commercial use, in lower case."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +73,12 @@ class Card:
     """Addresses of the checkpoint, tried in order; none if the family needs no weights."""
     training_data: str | None = None
     """Data that the weights were trained on."""
+    languages: tuple[str, ...] = ()
+    """Languages of these data, as codes such as `en`; `mul` stands for many that are not listed."""
+    hours: float | None = None
+    """Hours of speech in these data, of pre-training where there was one; None if unknown."""
+    frame_stride: int | None = None
+    """Samples from one frame to the next; None if unknown, or where it depends on the input."""
     paper: str | None = None
     """The paper's address."""
     note: str | None = None
@@ -88,3 +98,22 @@ class Card:
     def needs_weights(self) -> bool:
         """True if a checkpoint must be fetched before this upstream can run."""
         return bool(self.sources)
+
+    @property
+    def commercial_ok(self) -> bool:
+        """True if the licence is known to allow commercial use; an unknown or a non-commercial one is not.
+
+        Example:
+            >>> [Card(name="a", upstream="b", license=x).commercial_ok for x in ("Apache-2.0", "CC-BY-NC-4.0", "unknown")]
+            [True, False, False]
+        """
+        return any(fnmatch.fnmatchcase(self.license.lower(), pattern) for pattern in _COMMERCIAL_OK)
+
+    def has_language(self, code: str) -> bool:
+        """True if a language is among those of the training data, or may be, where they are `mul`.
+
+        Example:
+            >>> [Card(name="a", upstream="b", license="c", languages=x).has_language("zh") for x in (("en",), ("mul",), ())]
+            [False, True, False]
+        """
+        return not {code.lower(), "mul"}.isdisjoint(self.languages)

@@ -47,7 +47,8 @@ class UpstreamInfo:
     config_name: str | None
     """The named config."""
     config: dict[str, Any] | None
-    """That config's values, if the plugin could be asked."""
+    """Values of the config: those of the cached file where it has a config, else those of the named one, if the plugin
+    could be asked."""
     config_problem: str | None
     """Why there are none, if the plugin has no such config or is broken."""
     shape: UpstreamShape | None
@@ -73,9 +74,9 @@ class UpstreamInfo:
         yield "file", f"{self.file}:{self.line}" if self.line else self.file
         yield "from", self.distribution
         yield "unavailable", self.unavailable
-        if self.config_name:
-            problem = f" ({self.config_problem})" if self.config_problem else ""
-            yield "config", f"{self.config_name}: {_listed(self.config)}" if self.config else self.config_name + problem
+        name, problem = self.config_name or "the file's own", f" ({self.config_problem})" if self.config_problem else ""
+        if self.config_name or self.config:
+            yield "config", f"{name}: {_listed(self.config)}" if self.config else name + problem
         if self.shape is not None:
             names, widths, stride = self.shape.layer_names, self.shape.hidden_sizes, self.shape.frame_stride
             some = names if len(names) <= _LAYERS_SHOWN else (*names[:2], "...", names[-1])
@@ -89,6 +90,8 @@ class UpstreamInfo:
         card = self.card
         if card is None:
             return
+        if self.shape is None and card.frame_stride:
+            yield "frame stride", f"{card.frame_stride} samples"
         yield "parameters", f"{card.parameters:,}" if card.parameters else None
         yield "options", _listed(card.options)
         for source in card.sources:
@@ -99,6 +102,8 @@ class UpstreamInfo:
             yield "cached", self.cached or f"no; `hubcore fetch {self.name}` gets it"
         yield "licence", card.license
         yield "trained on", card.training_data
+        yield "languages", ", ".join(card.languages)
+        yield "hours", f"{card.hours:,.10g}" if card.hours else None
         yield "paper", card.paper
         yield "note", card.note
         yield "card", f"{card.file}:{card.line}"
@@ -115,10 +120,13 @@ def describe(entry: Entry) -> UpstreamInfo:
     cached = next(filter(None, (find_cached(source, card) for source in card.sources)), None) if card else None
     config = problem = shape = None
     # A plugin is asked only where its answer would be shown.
-    if card and family and not family.missing and (card.config or "config" in card.options or _is_native(cached)):
+    if card and family and not family.missing and (card.config or "config" in card.options or cached):
         configs, problem = named_configs(family)
-        shape = _shape(configs or {}, card, cached)
-        if problem is None and configs is not None and card.config is not None:
+        own = _own_config(family, configs or {}, cached) if cached else None
+        shape = _shape(configs or {}, card, own)
+        if own is not None:
+            config = dataclasses.asdict(own)
+        elif problem is None and configs is not None and card.config is not None:
             config, problem = _config(configs, card.config)
     return UpstreamInfo(
         name=entry.name,
@@ -232,27 +240,39 @@ def _config(configs: Mapping[str, Any], name: str) -> tuple[dict[str, Any] | Non
         return None, _cannot_be_asked(error)
 
 
-def _shape(configs: Mapping[str, Any], card: Card, cached: Path | None) -> UpstreamShape | None:
-    """Shape of a card's upstream, if a config tells it: the card's named one, or the cached file's own."""
+def _shape(configs: Mapping[str, Any], card: Card, own: Any) -> UpstreamShape | None:
+    """Shape of a card's upstream, if a config tells it: the cached file's own, or the card's named one."""
     try:
-        config: Any = configs.get(card.options.get("config", card.config))
-        if config is None and card.config is None and configs and _is_native(cached):
-            config = type(next(iter(configs.values())))(**_native_config(str(cached)))
+        config: Any = own or configs.get(card.options.get("config", card.config))
         fields = {field.name for field in dataclasses.fields(config)}
         changed = {option: value for option, value in card.options.items() if option in fields}
         shape = getattr(dataclasses.replace(config, **changed), "upstream_shape", None)
         return shape if isinstance(shape, UpstreamShape) else None
-    except Exception:  # no config, or one that cannot be asked, or a damaged file: `info` says the rest
+    except Exception:  # no config, or one that cannot be asked: `info` says the rest
         return None
 
 
-def _is_native(cached: Path | None) -> bool:
-    return cached is not None and cached.suffix == ".safetensors"
+def _own_config(family: Family, configs: Mapping[str, Any], path: Path) -> Any:
+    """The config that a cached checkpoint has itself, as its family reads it; None if it has none or cannot be read."""
+    try:
+        native = _native_config(path)
+        if native is not None and configs:  # the config of a file of ours is read without torch
+            return type(next(iter(configs.values())))(**native)
+        from hubcore.checkpoints import open_checkpoint
+
+        reader = getattr(importlib.import_module(family.module), family.class_name).reader
+        with open_checkpoint(path, reader.layouts) as checkpoint:
+            return reader.read_config(checkpoint, None, [])
+    except Exception:  # a damaged file, or a class that reads its files in another way: `info` says the rest
+        return None
 
 
-def _native_config(path: str) -> dict[str, Any]:
-    """The config in the header of hubcore's own checkpoint; nothing else of the file is read."""
+def _native_config(path: Path) -> dict[str, Any] | None:
+    """The config in the header of hubcore's own checkpoint; None for any other file."""
+    if path.suffix != ".safetensors":
+        return None
     from safetensors import safe_open
 
-    with safe_open(path, "numpy") as file:
-        return dict(json.loads(file.metadata()["hubcore"])["config"])
+    with safe_open(str(path), "numpy") as file:
+        header = (file.metadata() or {}).get("hubcore")
+    return None if header is None else dict(json.loads(header)["config"])

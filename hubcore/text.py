@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 
 
 def printable(text: str | os.PathLike[str]) -> str:
@@ -86,3 +87,19 @@ def format_bytes(count: int) -> str:
             break
         size /= 1024
     return f"{count} B" if unit == "B" else f"{size:.1f} {unit}"
+
+
+def parse_count(text: str) -> int:
+    """A number such as `95000000`, `95M`, `0.3B` or `1.5G`.
+
+    Raises:
+        ValueError: it is none.
+
+    Example:
+        >>> parse_count("100M"), parse_count("1.5b"), parse_count("500")
+        (100000000, 1500000000, 500)
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGB]?)", text.strip(), re.IGNORECASE | re.ASCII)
+    if match is None:
+        raise ValueError(f"{text!r} is no number such as 95000000, 95M or 1.5B")
+    return round(float(match[1]) * {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "B": 10**9}[match[2].upper()])

@@ -191,6 +191,9 @@ def _record(card: Card) -> dict[str, Any]:
         "overrides": card.overrides,
         "license": card.license,
         "training_data": card.training_data,
+        "languages": [*card.languages],
+        "hours": card.hours,
+        "frame_stride": card.frame_stride,
         "paper": card.paper,
         "note": card.note,
     }

@@ -30,6 +30,19 @@ def families(ctx: click.Context, parameter: click.Parameter, incomplete: str) ->
     return beginning(sorted(current_registry().families), incomplete)
 
 
+def licenses(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:  # noqa: ARG001
+    """Licences of the cards."""
+    found = {entry.card.license for entry in current_registry().entries if entry.card}
+    return [CompletionItem(name) for name in sorted(found) if name.lower().startswith(incomplete.lower())]
+
+
+def languages(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:  # noqa: ARG001
+    """Codes of the languages of the cards."""
+    return beginning(
+        sorted({code for entry in current_registry().entries if entry.card for code in entry.card.languages}), incomplete
+    )
+
+
 def files(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:  # noqa: ARG001
     """Paths of files, which the shell completes."""
     return [CompletionItem(incomplete, type="file")]

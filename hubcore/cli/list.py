@@ -2,41 +2,70 @@
 
 from __future__ import annotations
 
+import fnmatch
 import json
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
 from itertools import groupby
 from typing import Any
 
 import click
 
-from hubcore.cli.complete import families, upstreams
+from hubcore.card import Card
+from hubcore.cli.complete import families, languages, licenses, upstreams
 from hubcore.cli.table import format_table
 from hubcore.errors import OptionError, nearest_hint, nearest_names
 from hubcore.registry.names import Entry, Registry, current_registry
 from hubcore.sources.inventory import find_present
-from hubcore.text import format_bytes, plural
+from hubcore.text import format_bytes, parse_count, plural
 
 _EXAMPLE = """\b
 Example:
   hubcore list
   hubcore list "wav2vec2_large*"
   hubcore list --family hubert --cached
+  hubcore list --commercial-ok --language zh --max-params 100M
   hubcore list --json"""
+_SHOWN_LANGUAGES = 3
+"""More languages than these are counted, not named."""
+
+
+def _count(ctx: click.Context, parameter: click.Parameter, value: str | None) -> int | None:  # noqa: ARG001
+    try:
+        return None if value is None else parse_count(value)
+    except ValueError as error:
+        raise click.BadParameter(f"{error}.") from error
 
 
 @click.command(epilog=_EXAMPLE)
 @click.argument("patterns", nargs=-1, metavar="[PATTERN]...", shell_complete=upstreams)
 @click.option("--family", shell_complete=families, metavar="NAME", help="Only names of this family.")
+@click.option("--license", shell_complete=licenses, metavar="NAME", help="Only this licence, or a pattern such as 'cc-by*'.")
+@click.option("--commercial-ok", is_flag=True, help="Only licences known to allow commercial use.")
+@click.option("--language", shell_complete=languages, metavar="CODE", help="Only models trained on this language, such as zh.")
+@click.option("--max-params", callback=_count, metavar="N", help="Only encoders of at most N parameters, such as 100M.")
 @click.option("--cached", is_flag=True, help="Only what is here: cached, bundled, or without weights.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
-def command(patterns: tuple[str, ...], family: str | None, cached: bool, as_json: bool) -> None:
+def command(
+    patterns: tuple[str, ...],
+    family: str | None,
+    license: str | None,
+    commercial_ok: bool,
+    language: str | None,
+    max_params: int | None,
+    cached: bool,
+    as_json: bool,
+) -> None:
     """List the upstreams known here, or those whose name or alias a PATTERN such as "wav2vec2*" matches.
 
-    Size is that of the file that is here, else the published one. Parameters are those of the encoder.
+    Size is that of the file that is here, else the published one. Parameters are those of the encoder. Many languages that
+    a card does not list (mul) match every --language.
     """
     registry = current_registry()
     duplicates = registry.duplicates()
     entries = _matching(registry, patterns, family)
+    for keep in _filters(registry, license, commercial_ok, language, max_params):
+        entries = [entry for entry in entries if entry.card and keep(entry.card)]
     rows = [_row(entry, registry.spelling(entry), duplicates.get(entry.name, [])) for entry in entries]
     if cached:
         rows = [row for row in rows if row["cached"] is not False and row["available"]]
@@ -44,19 +73,21 @@ def command(patterns: tuple[str, ...], family: str | None, cached: bool, as_json
     if as_json:
         click.echo(json.dumps(rows, indent=2))
         return
-    headers, shown = ["name", "size", "parameters", "cached", "note"], [_cells(row) for row in rows]
+    headers, shown = ["name", "size", "parameters", "languages", "licence", "cached", "note"], [_cells(row) for row in rows]
     top, rule, *lines = format_table(headers, shown, right=("size", "parameters"), whole=("name",)).split("\n")
     below = iter(lines)
     click.echo(f"{top}\n{rule}")
     for (name, cls), group in groupby(rows, key=lambda row: (row["family"], row["class"])):
         click.echo("\n".join([f"{name} ({cls or 'not installed'})", *(next(below) for _ in group)]))
+    if not rows:
+        click.echo("nothing matches all of these filters", err=True)
     if registry.problems:
         found = plural(len(registry.problems), "problem")
         click.echo(f"\n{found} found on the way; `hubcore doctor` shows them.", err=True)
 
 
 def _matching(registry: Registry, patterns: Sequence[str], family: str | None) -> list[Entry]:
-    """The entries that the filters leave.
+    """The entries that patterns and family leave.
 
     Raises:
         OptionError: a pattern or the family leaves none.
@@ -76,6 +107,36 @@ def _matching(registry: Registry, patterns: Sequence[str], family: str | None) -
         named = {name for pattern in patterns for name in registry.matching(pattern)}
         entries = [e for e in entries if named & {registry.spelling(e), e.name, *e.aliases}]
     return entries
+
+
+def _filters(
+    registry: Registry, license: str | None, commercial_ok: bool, language: str | None, max_params: int | None
+) -> list[Callable[[Card], bool]]:
+    """A test of a card for each filter that is given.
+
+    Raises:
+        OptionError: no card has the licence, or the language is no code.
+    """
+    cards = [entry.card for entry in registry.entries if entry.card]
+    found: list[Callable[[Card], bool]] = []
+    if license is not None:
+        pattern = license.lower()
+        found.append(lambda card: fnmatch.fnmatchcase(card.license.lower(), pattern))
+        if not any(map(found[-1], cards)):
+            raise OptionError(
+                f"no card has the licence {license!r}.", nearest_hint(pattern, {card.license.lower() for card in cards})
+            )
+    if language is not None:
+        code = language.lower()
+        found.append(lambda card: card.has_language(code))
+        if not re.fullmatch("[a-z]{2,3}", code):
+            codes = {known for card in cards for known in card.languages}
+            raise OptionError(f"{language!r} is no code of a language such as 'zh'.", nearest_hint(code, codes))
+    if commercial_ok:
+        found.append(lambda card: card.commercial_ok)
+    if max_params is not None:
+        found.append(lambda card: (card.parameters or (max_params + 1 if card.needs_weights else 0)) <= max_params)
+    return found
 
 
 def _row(entry: Entry, spelling: str, owners: list[str]) -> dict[str, Any]:
@@ -99,6 +160,10 @@ def _row(entry: Entry, spelling: str, owners: list[str]) -> dict[str, Any]:
         "cached": present is not None if card and card.sources else None,
         "size": present[1] if present else published,
         "parameters": card.parameters if card else None,
+        "license": card.license if card else None,
+        "languages": list(card.languages) if card else [],
+        "hours": card.hours if card else None,
+        "frame_stride": card.frame_stride if card else None,
         "duplicate_of": owners or None,
         "note": "; ".join(f"{label} {text}".strip() for label, text in notes.items() if text) or None,
     }
@@ -106,10 +171,14 @@ def _row(entry: Entry, spelling: str, owners: list[str]) -> dict[str, Any]:
 
 def _cells(row: dict[str, Any]) -> list[str | None]:
     size, parameters, cached = row["size"], row["parameters"], row["cached"]
+    codes = row["languages"]
     return [
         f"  {row['name']}",
         format_bytes(size) if size else None,
         f"{parameters / 1e6:,.1f} M" if parameters else None,
+        ("many" if codes == ["mul"] else " ".join(codes) if len(codes) <= _SHOWN_LANGUAGES else f"{len(codes)} languages")
+        or None,
+        row["license"],
         None if cached is None else "yes" if cached else "no",
         row["note"],
     ]

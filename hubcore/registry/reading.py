@@ -91,6 +91,7 @@ def parse_registry(data: bytes, path: Path, distribution: str | None = None) -> 
 def _card(name: str, record: dict[str, Any], file: str, line: int, distribution: str | None) -> Card:
     record = {key: value for key, value in record.items() if value is not None}
     record["aliases"] = tuple(record.get("aliases", ()))
+    record["languages"] = tuple(record.get("languages", ()))
     record["sources"] = tuple(Source(**source) for source in record.get("sources", ()))
     return Card(name=name, file=file, line=line, distribution=distribution, **record)
 

@@ -238,7 +238,7 @@ def test_two_loads_are_independent() -> None:
 
 
 def test_names_are_listed_by_pattern() -> None:
-    assert hub.list("xls_r*") == ["xls_r_1b", "xls_r_2b", "xls_r_300m"]
+    assert hub.list("xls_r_*b") == ["xls_r_1b", "xls_r_2b"]
     assert "wav2vec2" in hub.list("wav2vec2*") and hub.list("nothing*") == [] and hub.list("*") == hub.list()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,10 @@ from hubcore import hub
 from hubcore.card import UpstreamShape
 from hubcore.loading import import_class
 from hubcore.registry.names import current_registry
+from hubcore_wav2vec2 import CONFIGS as WAV2VEC2
+from hubcore_wav2vec2 import Wav2Vec2Upstream
 from tests.conftest import CardWriter, Installer
+from tests.gold import gold_file
 
 BUNDLED = ["wav2vec2_tiny_prompts", "ofa_wav2vec2_tiny_prompts", "fbank", "mfcc", "mel", "linear", "spectrogram"]
 
@@ -54,6 +58,19 @@ def test_a_cached_file_of_ours_tells_its_own(tmp_path: Path, cards: CardWriter) 
     assert hub.info("bare").shape is None and "layers" not in str(hub.info("bare"))
 
 
+@pytest.mark.parametrize("kind", ["native", "fairseq"])
+def test_a_cached_files_own_dropouts_are_shown_beside_a_named_config(tmp_path: Path, cards: CardWriter, kind: str) -> None:
+    if kind == "native":
+        config = dataclasses.replace(WAV2VEC2["tiny"], dropout=0.1)
+        Wav2Vec2Upstream(config).save_checkpoint(tmp_path / "ours.safetensors")
+        cards("ours: {upstream: wav2vec2, config: tiny, license: x, sources: [{uri: ours.safetensors}]}")
+    else:
+        cards(f"ours: {{upstream: wav2vec2, license: x, sources: [{{uri: {gold_file('fairseq_tiny_w2v2_groupnorm.pt')}}}]}}")
+    shown = hub.info("ours").config
+    assert shown is not None and shown["dropout"] == 0.1 == hub.load("ours").config.dropout
+    assert "dropout=0.1" in str(hub.info("ours"))
+
+
 def test_where_nothing_is_known_nothing_is_said(cards: CardWriter, install: Installer) -> None:
     cards("far: {upstream: faraway, config: base, license: x}")
     assert hub.info("far").shape is None
@@ -76,16 +93,34 @@ def test_a_config_of_another_kind_does_not_end_info(cards: CardWriter, install: 
     assert info.shape is None and "class" in str(info)
 
 
+def family_of(name: str) -> Any:
+    family = current_registry().find(name).family
+    assert family is not None
+    return import_class(family)
+
+
+OWN = [entry.card for entry in current_registry().entries if entry.owner == "hubcore" and entry.card and entry.family]
+FAMILIES = sorted({card.upstream for card in OWN if card.sources})
+
+
 @pytest.mark.slow
-def test_the_parameters_on_a_card_are_those_of_its_config() -> None:
-    counts: dict[tuple[str, str], int] = {}
-    for entry in current_registry().entries:
-        card = entry.card
-        if card is None or not card.sources or card.config is None or entry.family is None:
-            continue
-        key = (card.upstream, card.config)
-        if key not in counts:
-            with torch.device("meta"):
-                counts[key] = sum(weight.numel() for weight in import_class(entry.family).from_config(card.config).parameters())
-        assert card.parameters == counts[key], card.name
-    assert len(counts) > 8
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_parameters_on_a_card_are_those_of_its_config(family: str) -> None:
+    cards = [card for card in OWN if card.upstream == family and card.sources]
+    cls, counts = family_of(cards[0].name), {}
+    for config in sorted(set(cls.configs) if any(card.config is None for card in cards) else {card.config for card in cards}):
+        with torch.device("meta"):
+            counts[config] = sum(weight.numel() for weight in cls.from_config(config).parameters())
+    for card in cards:
+        if card.config is not None:
+            assert card.parameters == counts[card.config], card.name
+        else:  # the file says its config; what the card says is then one of the published sizes
+            assert card.parameters in {None, *counts.values()}, card.name
+    assert any(card.parameters for card in cards)
+
+
+@pytest.mark.parametrize("family", sorted({card.upstream for card in OWN}))
+def test_the_frame_stride_on_a_card_is_that_of_its_config(family: str) -> None:
+    for card in OWN:
+        if card.upstream == family and card.config is not None:
+            assert card.frame_stride == family_of(card.name).configs[card.config].upstream_shape.frame_stride, card.name

@@ -234,12 +234,12 @@ def test_docs_lists_and_prints_the_pages_that_messages_name() -> None:
 
 def test_list_groups_names_by_family_and_says_what_is_here() -> None:
     lines = call("list").output.splitlines()
-    assert lines[0].split() == ["name", "size", "parameters", "cached", "note"]
+    assert lines[0].split() == ["name", "size", "parameters", "languages", "licence", "cached", "note"]
     assert lines.index("fbank (hubcore_fbank.upstream:FbankUpstream)") < lines.index(next(x for x in lines if " linear " in x))
     cells = {line.split()[0]: line.split() for line in lines if line.startswith("  ")}
     assert cells.keys() == {entry.name for entry in current_registry().entries}
-    assert cells["wav2vec2_base_960"][1:6] == ["906.5", "MiB", "94.4", "M", "no"] and cells["fbank"][1:4] == ["-"] * 3
-    assert cells["wav2vec2_tiny_prompts"][5] == "yes"
+    assert cells["wav2vec2_base_960"][1:8] == ["906.5", "MiB", "94.4", "M", "en", "MIT", "no"]
+    assert cells["fbank"][1:4] == ["-"] * 3 and "yes" in cells["wav2vec2_tiny_prompts"]
 
 
 def test_list_never_cuts_a_name(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -254,10 +254,38 @@ def test_list_filters_by_pattern_by_family_and_by_what_is_here() -> None:
     def names(*filters: str) -> set[str]:
         return {row["name"] for row in json.loads(call("list", "--json", *filters).output)}
 
-    assert names("xls_r_*", "wav2vec2") == {"xls_r_300m", "xls_r_1b", "xls_r_2b", "wav2vec2_base_960"}
+    assert names("xls_r_*b", "wav2vec2") == {"xls_r_1b", "xls_r_2b", "wav2vec2_base_960"}
     assert names("--family", "fbank", "m*") == {"mel", "mfcc"}
     assert {"wav2vec2_tiny_prompts", "fbank"} < names("--cached") and "xls_r_2b" not in names("--cached")
     assert "The nearest are wav2vec2" in call("list", "wav2vec3").output and call("list", "--family", "hubret").exit_code == 2
+
+
+def test_list_filters_by_licence_language_and_size() -> None:
+    def names(*filters: str) -> set[str]:
+        return {row["name"] for row in json.loads(call("list", "--json", *filters).output)}
+
+    rows = {row["name"]: row for row in json.loads(call("list", "--json").output)}
+    cards = {entry.name: entry.card for entry in current_registry().entries if entry.card}
+    assert names("--license", "mit") == {name for name, row in rows.items() if row["license"] == "MIT"}
+    assert names("--license", "CC-by-nc*") == {name for name in rows if rows[name]["license"].startswith("CC-BY-NC")} != set()
+    allowed = names("--commercial-ok")
+    assert {"wav2vec2_base_960", "fbank", "wav2vec2_tiny_prompts"} < allowed == {n for n, c in cards.items() if c.commercial_ok}
+    assert "mhubert_147" not in allowed and "cvhubert" not in allowed
+    chinese = names("--language", "ZH", "--family", "hubert")
+    assert {"chinese_hubert_base", "mhubert_147"} <= chinese and "hubert_base" not in chinese
+    small = names("--max-params", "100M", "--family", "wav2vec2")
+    assert "wav2vec2_base_960" in small and "xls_r_300m" not in small and "wav2vec2_custom" in small
+    assert names("--max-params", "0.4B", "--language", "en", "--commercial-ok", "wav2vec2_large_9*") == {
+        name for name in rows if name.startswith("wav2vec2_large_9")
+    }
+
+
+def test_filters_that_nothing_can_match_say_so() -> None:
+    assert "The nearest are mit." in call("list", "--license", "mitt").output
+    assert "'chinese' is no code of a language" in call("list", "--language", "chinese").output
+    wrong = call("list", "--max-params", "many")
+    assert wrong.exit_code == 2 and "'many' is no number such as" in wrong.output
+    assert "nothing matches all of these filters" in call("list", "--license", "mit", "--family", "fbank").output
 
 
 def test_a_cached_file_and_a_whole_model_on_the_hub_are_here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

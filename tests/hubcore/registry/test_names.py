@@ -259,10 +259,10 @@ def test_one_wrong_record_leaves_the_others(tmp_path: Path) -> None:
     assert "line 4" in str(errors[0])
 
 
-def test_our_own_registry_is_whole_and_sorted() -> None:
+def test_our_own_registry_is_whole_and_in_the_order_of_families() -> None:
     cards, errors = read_registry(own_registry_file())
     assert errors == []
-    names = [card.name for card in cards]
+    names = [(card.upstream, card.name) for card in cards]
     assert names == sorted(names)
     assert build_registry().problems == []
     for card in cards:
@@ -270,6 +270,8 @@ def test_our_own_registry_is_whole_and_sorted() -> None:
         for source in card.sources:  # what the package itself carries, it can vouch for
             assert not source.uri.startswith("package://") or (source.sha256 and source.size)
         assert card.sources or card.license == "none needed" or card.name == "wav2vec2_custom"
+        assert not card.sources or card.training_data
+        assert card.hours is None or card.languages, card.name
 
 
 S3PRL_NAMES = [
