@@ -12,8 +12,8 @@
 | a run | a folder that `hubcore pretrain` writes | of its newest checkpoint | that one's |
 | state dict | names and tensors, also in dictionaries of a training program | the file | none: the caller must pass one |
 
-A family may add layouts of its own (`Layout`). A fine-tuned fairseq file wraps its encoder; its `w2v_args` is followed
-to the encoder's own config.
+A family may add layouts of its own (`Layout`). A fine-tuned fairseq file wraps its encoder; its `w2v_args` or
+`d2v_args` is followed to the encoder's own config.
 """
 
 from __future__ import annotations
@@ -256,9 +256,9 @@ def _sniff(
 
 
 def _unwrap(model: dict[str, Any], task: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Follows `w2v_args` of fine-tuned models to the config of the encoder inside."""
+    """Follows `w2v_args` or `d2v_args` of fine-tuned models to the config of the encoder inside."""
     for _ in range(4):
-        inner = model.get("w2v_args")
+        inner = model.get("w2v_args") or model.get("d2v_args")
         if not isinstance(inner, Mapping):
             break
         if isinstance(inner.get("model"), Mapping):

@@ -123,7 +123,8 @@ class Names:
         tensors = list(tensors)
         found: list[tuple[int, str, str]] = []
         for system, first in self._first.items():
-            prefixes = [name[: -len(first)] for name in tensors if name.endswith(first)]
+            # A head may hold a second encoder, such as the teacher that data2vec was trained with.
+            prefixes = [name[: -len(first)] for name in tensors if name.endswith(first) and not self.is_head(system, name)]
             prefixes = [prefix for prefix in prefixes if not prefix or prefix.endswith(".")]
             if len(prefixes) > 1:
                 raise CheckpointLayoutError(

@@ -11,6 +11,7 @@ import dataclasses
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -329,6 +330,18 @@ def _registered_classes() -> dict[str, str]:
     return {family.class_name: family.name for family in families if family is not None}
 
 
+def _reading(kind: str | None) -> str | None:
+    """The family of this distribution whose reader has this kind; other distributions are not imported for a message."""
+    from hubcore.registry.names import current_registry
+
+    for family in (entry.family for entry in current_registry().entries):
+        if family is not None and family.distribution == "hubcore":
+            reader = getattr(getattr(import_module(family.module), family.class_name), "reader", None)
+            if isinstance(reader, Reader) and kind in reader.kinds:
+                return family.name
+    return None
+
+
 # Messages -------------------------------------------------------------------------------------------------------------
 
 
@@ -337,7 +350,8 @@ def _advice(checkpoint: Checkpoint) -> str:
     families = _registered_classes()
     kind = re.sub(r"\W", "_", checkpoint.kind or "")
     names = sorted(families.values(), key=len, reverse=True)  # `torchaudio_hubert` and `hubert_ctc` are of `hubert`
-    family = families.get(kind) or next((name for name in names if f"_{name}_" in f"_{kind}_"), None)
+    named = next((name for name in names if f"_{name}_" in f"_{kind}_"), None)
+    family = families.get(kind) or _reading(checkpoint.kind) or named
     if family is None:
         return "Load it with the class of its own family; `hubcore list` shows what is installed."
     return f"Use hub.load({family!r}, checkpoint={str(checkpoint.path)!r})."

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import permutations
 from pathlib import Path
 
 import pytest
@@ -16,11 +15,11 @@ from hubcore.registry.names import current_registry
 from hubcore.sources.resolve import resolve
 from hubcore_hubert import CONFIGS, HubertUpstream
 from hubcore_wav2vec2 import Wav2Vec2Upstream
-from tests.gold import gold_arrays, gold_wavs, relative_error
+from tests.gold import gold_arrays
 from tests.paths import DATA
+from tests.references import check_references
 from tests.running import python
 
-TOLERANCE = 2e-5
 FILES = {
     "gold/upstreams/hubert_tiny.fairseq.pt": "gold/upstreams/hubert",
     "gold/upstreams/hubert_tiny.s3prl.pt": "gold/upstreams/hubert",
@@ -50,22 +49,8 @@ def references(file: str) -> list[list[Tensor]]:
 
 
 @pytest.mark.parametrize("file", FILES)
-@torch.no_grad()
 def test_alone_and_in_every_ragged_batch_the_originals_numbers(file: str) -> None:
-    by_name, by_class = hub.load("hubert", checkpoint=DATA / file), HubertUpstream.from_checkpoint(DATA / file)
-    wavs = gold_wavs()
-    for index, wanted in enumerate(references(file)):
-        for model in (by_name, by_class):
-            out = model([wavs[index]])
-            errors = [relative_error(mine[0], theirs) for mine, theirs in zip(out.hidden_states, wanted, strict=True)]
-            assert len(errors) == model.num_layers + 1 and max(errors) <= TOLERANCE
-    for order in permutations(range(3)):
-        out = by_name([wavs[i] for i in order])
-        for index, wanted in enumerate(references(file)):
-            row = order.index(index)
-            for state, theirs in zip(out.hidden_states, wanted, strict=True):
-                assert relative_error(state[row, : len(theirs)], theirs) <= TOLERANCE
-                assert (state[row, len(theirs) :] == 0).all()
+    check_references("hubert", HubertUpstream, DATA / file, references(file))
 
 
 def test_every_name_of_an_espnet_file_and_a_bare_one_of_torchaudio_is_read() -> None:
@@ -119,9 +104,13 @@ def test_a_card_of_every_config_is_there(name: str) -> None:
 # A file of one family given to every other one ------------------------------------------------------------------------
 
 GOLD_FILES = sorted(path for path in (DATA / "gold/upstreams").iterdir() if path.suffix in (".pt", ".ckpt"))
-READERS = ["cpc", "hubert", "ofa_wav2vec2", "wav2vec2"]
-OWN = {"cpc": "modified_cpc_tiny", "hubert": "hubert_tiny"}
+OWN = {
+    "cpc": "modified_cpc_tiny",
+    "data2vec": "data2vec_tiny",
+    "hubert": "hubert_tiny",
+}
 """Family -> how its files begin."""
+READERS = [*OWN, "ofa_wav2vec2", "wav2vec2"]
 
 
 def is_of(family: str, file: Path) -> bool:

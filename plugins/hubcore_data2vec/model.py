@@ -1,0 +1,17 @@
+"""The data2vec audio encoder: the core's `SpeechEncoder` with stacked position convolutions."""
+
+from __future__ import annotations
+
+from hubcore.nn import SpeechEncoder, StackedPositionalConv, build_encoder, build_speech_encoder
+from hubcore_data2vec.config import Data2VecConfig
+
+
+def build_model(config: Data2VecConfig) -> SpeechEncoder:
+    """The model that a config describes, with fresh weights.
+
+    Example:
+        >>> len(build_model(Data2VecConfig(dim=96, num_layers=2)).encoder.pos_conv.convs)
+        5
+    """
+    positions = StackedPositionalConv(config.dim, config.pos_conv_kernel, config.pos_conv_groups, config.pos_conv_depth)
+    return build_speech_encoder(config, build_encoder(config, pos_conv=positions))
