@@ -256,7 +256,7 @@ class SpeechEncoderUpstream(EncoderUpstream):
         (96, 96, 96)
     """
 
-    build_model = staticmethod(build_speech_encoder)
+    build_model: Callable[..., nn.Module] = staticmethod(build_speech_encoder)
     reader: ClassVar[Reader[Any, Any]]
     """Reads the family's checkpoints."""
 
