@@ -9,7 +9,6 @@ Shapes: `T` samples, `C` channels.
 from __future__ import annotations
 
 import contextlib
-import logging
 import mmap
 import os
 import stat
@@ -38,7 +37,7 @@ from hubcore.audio_headers import (
     unread,
 )
 from hubcore.errors import AudioError
-from hubcore.text import plural, printable
+from hubcore.text import logger, plural, printable
 
 _EXTENSIONS = "aif aifc aiff au caf flac mp3 nist oga ogg opus rf64 snd sph voc w64 wav wave wavex"
 AUDIO_EXTENSIONS = frozenset(_EXTENSIONS.split())
@@ -65,7 +64,7 @@ _MP3_FRAME = 1152
 _CANCELLED = 0.01
 """Share of the energy of channels that averaging leaves at least, compared with unrelated ones; less is opposite phase."""
 
-_log = logging.getLogger("hubcore.audio")
+_log = logger("audio")
 _said: set[tuple[object, ...]] = set()
 _said_lock = threading.Lock()
 

@@ -28,11 +28,13 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Sequence
 
+from hubcore.text import message_text
+
 
 class HubcoreError(Exception):
     """The root of every error hubcore raises on purpose; the command line prints it without a traceback.
 
-    `what` happened and how to `fix` it are attributes, and `str()` joins them.
+    `what` happened and how to `fix` it are attributes, and `str()` joins them, safe to be shown (`hubcore.text.message_text`).
 
     Example:
         >>> print(HubcoreError("the cache is full.", fix="Free some space."))
@@ -43,6 +45,9 @@ class HubcoreError(Exception):
         self.what = what
         self.fix = fix
         super().__init__(f"{what} {fix}" if fix else what)
+
+    def __str__(self) -> str:
+        return message_text(super().__str__())
 
 
 class UnknownUpstreamError(HubcoreError, AttributeError):
@@ -98,7 +103,7 @@ class RegistryError(HubcoreError):
 
     def __str__(self) -> str:
         place = f"{self.file}, line {self.line}: " if self.line else f"{self.file}: " if self.file else ""
-        return place + super().__str__()
+        return message_text(place) + super().__str__()
 
 
 class OptionError(HubcoreError, ValueError):

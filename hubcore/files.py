@@ -1,6 +1,6 @@
 """Files that are whole or not there (`write_whole`), bytes that are on the disk (`sync`), folders for one process (`hold`).
 
-Imports nothing of the core; an `OSError` goes through to the caller, who knows what the file was for.
+An `OSError` goes through to the caller, who knows what the file was for.
 """
 
 from __future__ import annotations
@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
-import logging
 import math
 import os
 import secrets
@@ -21,12 +20,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from hubcore.text import logger
+
 try:
     import fcntl
 except ImportError:  # Windows has no such lock
     fcntl = None  # type: ignore[assignment]
 
-_log = logging.getLogger("hubcore.files")
+_log = logger("files")
 _CANNOT_SYNC = frozenset((errno.EINVAL, errno.EBADF, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS))
 """Answers to fsync of file systems that have none for this kind of file."""
 _said: list[bool] = []

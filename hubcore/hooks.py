@@ -10,7 +10,6 @@ import dataclasses
 import functools
 import importlib
 import inspect
-import logging
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from importlib.metadata import EntryPoint
 from pathlib import Path
@@ -22,14 +21,14 @@ from hubcore.errors import BrokenFetchError, HubcoreError, nearest_names
 from hubcore.findings import Finding
 from hubcore.hookspecs import NAMES, Expectation, HookSpecs
 from hubcore.registry.names import HOOKS_GROUP, disabled_plugins, entry_points, module_of
-from hubcore.text import error_text
+from hubcore.text import error_text, logger
 
 if TYPE_CHECKING:
     from hubcore.card import Card
 
 BUILT_IN = ("hubcore.sources.schemes",)
 """The modules of hubcore's own that implement hooks; the last ones called."""
-_log = logging.getLogger(__name__)
+_log = logger("hooks")
 
 
 class Hooks:

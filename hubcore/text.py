@@ -2,18 +2,73 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 
+LINES = "\n\t"
+"""For `printable(text, keep=LINES)`: a message may have several lines, a name or a path may not."""
+_USER = re.compile(r"(?<=://)[^\s/?#'\"]{1,4096}@")
+_QUERY = re.compile(r"(://[^\s?'\"]{1,4096}\?)[^\s'\"<>]+?(?=[.,:;)\]]{0,3}(?:[\s'\"<>]|$))")
 
-def printable(text: str | os.PathLike[str]) -> str:
-    r"""A path or a message with bytes that are no UTF-8 written out, since printing them raw would raise.
+
+def printable(text: str | os.PathLike[str], *, keep: str = "") -> str:
+    r"""A name, a path or a message with all that is no visible character written out, for a terminal or a log.
+
+    Names come from strangers: an escape sequence in one could drive the terminal, and a line end could forge a line of ours.
+    Bytes that are no UTF-8 could not even be printed.
+
+    Args:
+        text: the text.
+        keep: characters to leave as they are.
 
     Example:
-        >>> printable(os.fsdecode(b"caf\xe9.wav"))
-        'caf\\udce9.wav'
+        >>> printable(os.fsdecode(b"caf\xe9.wav")), printable("a\x1b[31m\nb"), printable("a\nb", keep=LINES)
+        ('caf\\udce9.wav', 'a\\x1b[31m\\nb', 'a\nb')
     """
-    return os.fspath(text).encode("utf-8", "backslashreplace").decode("utf-8")
+    text = os.fspath(text)
+    if text.isprintable():
+        return text
+    return "".join(one if one.isprintable() or one in keep else repr(one)[1:-1] for one in text)
+
+
+def redacted(text: str) -> str:
+    """Text in which no address shows its query or its password: whoever has a signed address may fetch the file.
+
+    Example:
+        >>> redacted("https://host/a.pt?sig=12 is gone, hf://org/repo@main is not")
+        'https://host/a.pt?*** is gone, hf://org/repo@main is not'
+        >>> redacted("https://me:word@host/a.pt")
+        'https://***@host/a.pt'
+    """
+    return _QUERY.sub(r"\1***", _USER.sub("***@", text)) if "://" in text else text
+
+
+def message_text(text: str) -> str:
+    r"""The text of an error or a log line as people may see it: `printable` and `redacted`.
+
+    Example:
+        >>> message_text("https://host/a.pt?sig=12: \x07")
+        'https://host/a.pt?***: \\x07'
+    """
+    return redacted(printable(text, keep=LINES))
+
+
+def logger(part: str) -> logging.Logger:
+    """The log of a part of hubcore, `hubcore.<part>`, whose lines are `message_text` whoever handles them.
+
+    Example:
+        >>> logger("checkpoints").name
+        'hubcore.checkpoints'
+    """
+    found = logging.getLogger(f"hubcore.{part}")
+    found.addFilter(_for_people)
+    return found
+
+
+def _for_people(record: logging.LogRecord) -> bool:
+    record.msg, record.args = message_text(record.getMessage()), None
+    return True
 
 
 def plural(count: int, noun: str) -> str:

@@ -5,7 +5,6 @@ Shapes: `B` batch, `T` samples, `L` layers, `F` frames, `D` dim.
 
 from __future__ import annotations
 
-import logging
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -26,10 +25,10 @@ from hubcore.extract.finished import ROW_KEYS, Finished, exclusive
 from hubcore.extract.settings import Settings, settings_for
 from hubcore.extract.writers import FeatureWriter, find_writer, open_writer
 from hubcore.protocol import Upstream, UpstreamOutput
-from hubcore.text import format_bytes, format_duration, plural, printable
+from hubcore.text import format_bytes, format_duration, logger, plural, printable
 from hubcore.version import VERSION
 
-_log = logging.getLogger("hubcore.extract")
+_log = logger("extract")
 
 
 @dataclass(frozen=True)

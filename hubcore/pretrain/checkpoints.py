@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import logging
 import os
 import secrets
 import shutil
@@ -24,9 +23,9 @@ from hubcore.checkpoints.runs import MODEL, OPTIMIZER, STATE, read_state, run_ch
 from hubcore.errors import CheckpointError
 from hubcore.files import IF_DEAD, hold, write_whole
 from hubcore.sources.stamps import hash_file
-from hubcore.text import printable
+from hubcore.text import logger, printable
 
-_log = logging.getLogger("hubcore.pretrain")
+_log = logger("pretrain")
 FORMAT = 1
 
 

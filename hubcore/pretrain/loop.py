@@ -40,9 +40,9 @@ from hubcore.pretrain.provenance import RECIPE, check_same_recipe, has_card_of, 
 from hubcore.pretrain.recipe import Recipe
 from hubcore.pretrain.steps import SMALLEST_SCALE, Stepper, Updated
 from hubcore.pretrain.validation import validate
-from hubcore.text import plural, printable
+from hubcore.text import logger, plural, printable
 
-_log = logging.getLogger("hubcore.pretrain")
+_log = logger("pretrain")
 Report = Callable[["Status"], None]
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,9 +17,9 @@ from hubcore.pretrain.objective import Objective
 from hubcore.pretrain.objectives import find_objective
 from hubcore.pretrain.recipe import Recipe, plain_values
 from hubcore.registry.names import current_registry
-from hubcore.text import printable
+from hubcore.text import logger, printable
 
-_log = logging.getLogger("hubcore.pretrain")
+_log = logger("pretrain")
 _SHOWN = 5
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 from collections.abc import Iterator
 from datetime import timedelta
@@ -13,8 +12,9 @@ import torch
 from torch import nn
 
 from hubcore.errors import HubcoreError
+from hubcore.text import logger
 
-_log = logging.getLogger("hubcore.pretrain")
+_log = logger("pretrain")
 _TIMEOUT = timedelta(minutes=30)
 """Longest time that a process waits for the others, for instance while one of them reads a slow disk."""
 _SIZES = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-_log = logging.getLogger("hubcore.pretrain")
+from hubcore.text import logger
+
+_log = logger("pretrain")
 
 
 class EventWriter:

@@ -16,10 +16,11 @@ from hubcore.sources.folders import cache_dir, read_only_caches
 from hubcore.sources.hub.cache import blob_of, hf_cache_dir, orphans, remove, why_wrong
 from hubcore.sources.hub.models import WEIGHTS
 from hubcore.sources.locks import is_locked, last_written
-from hubcore.sources.pins import all_pins, forget_pin, pin_path, read_pin
+from hubcore.sources.pins import all_pins, forget_pins, read_pin
 from hubcore.sources.schemes import scheme_of
 from hubcore.sources.stamps import stamp_path, stamp_record
 from hubcore.sources.store import all_stored, is_intact, stored_path, unusable
+from hubcore.text import redacted
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,7 +69,8 @@ def _stored_items() -> Iterator[CacheItem]:
         uris |= {source.uri for card in cards for source in card.sources if source.sha256 == sha256}
         stamped = str(stamp_record(stamp_path(path)).get("uri", ""))
         uris |= {stamped} if "://" in stamped else set()
-        yield _item(path, sha256, {card.name for card in cards for source in card.sources if source.uri in uris}, uris)
+        names = {card.name for card in cards for source in card.sources if {source.uri, redacted(source.uri)} & uris}
+        yield _item(path, sha256, names, uris)
 
 
 def _named_items() -> Iterator[CacheItem]:
@@ -131,7 +133,7 @@ def matches(item: CacheItem, target: str) -> bool:
     """True if a card's name, an address, or a digest (its first 8 digits or more) means this file."""
     digest = target.removeprefix("sha256-")
     by_digest = len(digest) >= 8 and item.sha256 is not None and item.sha256.startswith(digest)
-    return target in item.names or target in item.uris or by_digest
+    return target in item.names or target in item.uris or redacted(target) in item.uris or by_digest
 
 
 def what_is_wrong(item: CacheItem) -> str | None:
@@ -163,7 +165,7 @@ def remove_target(target: str) -> list[Path]:
                 remove(item.path)
             removed.append(item.path)
         uris |= {source.uri for card in cards if card.name == target for source in card.sources}
-        removed += [pin_path(uri, cache_dir()) for uri in sorted(uris) if forget_pin(uri)]
+        removed += forget_pins(uris, cache_dir())
     except OSError as error:
         raise unusable(Path(error.filename or cache_dir()), error) from error
     return removed

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from hubcore.sources.pins import address_key
+from hubcore.text import logger
 
-_log = logging.getLogger("hubcore.checkpoints")
+_log = logger("checkpoints")
 PATIENCE = 150.0
 """Seconds without progress of the partial download after which nobody waits for it any longer."""
 

@@ -7,7 +7,6 @@ paths go through the hook `hubcore_fetch`, the built-in schemes (`hubcore.source
 from __future__ import annotations
 
 import dataclasses
-import logging
 import os
 import re
 from collections.abc import Sequence
@@ -18,11 +17,13 @@ from hubcore.errors import CheckpointError, ChecksumError, DownloadError, Offlin
 from hubcore.hookspecs import Expectation
 from hubcore.sources.folders import cache_dir, is_offline
 from hubcore.sources.locks import taking_turns
+from hubcore.sources.pages import HEAD, check_head
 from hubcore.sources.pins import changed_since_pinned, read_pin, record_pin
 from hubcore.sources.schemes import scheme_of
 from hubcore.sources.stamps import file_sha256
+from hubcore.text import logger
 
-_log = logging.getLogger("hubcore.checkpoints")
+_log = logger("checkpoints")
 _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _SUFFIXES = (".pt", ".pth", ".ckpt", ".bin", ".safetensors", ".th", ".tar")
 
@@ -183,6 +184,8 @@ def _obtain(source: Source, card: Card | None, *, offline: bool, exclusive: bool
             raise changed_since_pinned(known, error.found) from error
         raise
     if pinned and known is None and pin and found.is_file():
+        with found.open("rb") as file:
+            check_head(source.uri, file.read(HEAD))
         _record(source.uri, found)
     return found
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 import os
 from pathlib import Path
 
 from hubcore.files import parse_json, read_small, write_whole
 from hubcore.sources.folders import cache_dir, read_only_caches
+from hubcore.text import logger, redacted
 
-_log = logging.getLogger("hubcore.checkpoints")
+_log = logger("checkpoints")
 
 
 def file_sha256(path: Path) -> str:
@@ -59,7 +59,7 @@ def stamp_path(path: Path, folder: Path | None = None) -> Path:
 
 def write_stamp(path: Path, uri: str, sha256: str, folder: Path | None = None) -> None:
     """Records what a file is; where the cache cannot be written, the next use hashes the file again."""
-    record = {"uri": uri, "path": str(path.resolve()), "sha256": sha256, **file_state(path)}
+    record = {"uri": redacted(uri), "path": str(path.resolve()), "sha256": sha256, **file_state(path)}
     stamp = stamp_path(path, folder)
     try:
         stamp.parent.mkdir(parents=True, exist_ok=True)

@@ -12,7 +12,6 @@ HUBCORE_CACHE/
 
 from __future__ import annotations
 
-import logging
 import os
 import re
 import shutil
@@ -25,8 +24,9 @@ from hubcore.files import write_whole
 from hubcore.hookspecs import Expectation
 from hubcore.sources.folders import cache_dir, read_only_caches
 from hubcore.sources.stamps import file_sha256, hash_file, write_stamp
+from hubcore.text import logger
 
-_log = logging.getLogger("hubcore.checkpoints")
+_log = logger("checkpoints")
 _STORED = re.compile(r"sha256-([0-9a-f]{64})")
 
 

@@ -10,9 +10,9 @@ from tests.faults.cases import GROUPS, cases_of, cases_page, exists
 from tests.paths import REPOSITORY
 
 
-def test_there_are_228_cases_each_with_a_name_of_its_own() -> None:
+def test_no_case_is_lost_and_each_has_a_name_of_its_own() -> None:
     names = [case.name for group in GROUPS for case in cases_of(group)]
-    assert len(names) == len(set(names)) == 228
+    assert len(names) == len(set(names)) >= 234
     holding = {path.stem for path in Path(__file__).parent.glob("test_*.py") if "\ncases = Cases()\n" in path.read_text()}
     assert holding == {module for modules in GROUPS.values() for module in modules}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import re
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,9 @@ from hubcore.sources import resolve as sources
 from hubcore.sources.https import transfer
 from hubcore.sources.https.addresses import redirect_target
 from hubcore.sources.https.download import download
+from hubcore.sources.inventory import remove_target
+from hubcore.sources.pages import not_the_file
+from hubcore.sources.pins import address_key
 from tests.faults.cases import Case, Cases
 from tests.faults.http_server import BODY, SHA256, Answer, Server, running
 from tests.faults.lab import Lab, a_lab
@@ -23,6 +27,7 @@ from tests.faults.lab import Lab, a_lab
 cases = Cases()
 pytest_generate_tests = cases.generate
 SIZE = len(BODY)
+THIRD = SIZE // 3
 OTHER = BODY[::-1]
 KEPT = [f"files/sha256-{SHA256}"]
 PAGE = b"<!DOCTYPE html><html><title>Quota exceeded</title></html>"
@@ -90,8 +95,8 @@ def case_web_page_instead(lab: Lab) -> None:
         with pytest.raises(DownloadError, match="an HTML page, not a checkpoint"):
             lab.get(lab.server.answers(answer), None)
     assert lab.files() == []
-    assert "quota" in str(transfer._not_the_file("https://drive.google.com/uc?id=1", "an HTML page"))
-    assert "dl=1, not dl=0;" in str(transfer._not_the_file("https://www.dropbox.com/s/a?dl=0", "an HTML page"))
+    assert "quota" in str(not_the_file("https://drive.google.com/uc?id=1", "an HTML page"))
+    assert "dl=1, not dl=0;" in str(not_the_file("https://www.dropbox.com/s/a?dl=0", "an HTML page"))
 
 
 @cases("an HTML page that says it is binary, and nothing is known of the file", "recognised by its first bytes, refused")
@@ -101,6 +106,55 @@ def case_web_page_in_disguise(lab: Lab) -> None:
         with pytest.raises(DownloadError, match="an HTML page"):
             lab.get(lab.server.answers(answer), None)
     assert lab.files() == []
+
+
+ERROR = '{"error": "Rate limit exceeded", "documentation": "https://example.org/limits"}'
+NOT_FILES = {
+    "JSON": (ERROR.encode(), "a JSON document"),
+    "JSON list": (b'\r\n[{"message": "gone"}]', "a JSON document"),
+    "UTF-16 page": (PAGE.decode().encode("utf-16"), "an HTML page"),
+    "UTF-16 page, no mark": (PAGE.decode().encode("utf-16-le"), "an HTML page"),
+    "UTF-16 JSON": (ERROR.encode("utf-16"), "a JSON document"),
+    "XML without a declaration": (b"<Error><Code>AccessDenied</Code></Error>" * 40, "an HTML page or an XML document"),
+    "a sentence": ("Zugriff verweigert: bitte später. ".encode() * 100, "plain text"),
+    "two words": (b"Not found", "plain text"),
+}
+
+
+@cases(
+    "200 with an error as JSON, a page in UTF-16, XML or a sentence, and nothing is known of the file",
+    "refused and not pinned, so that the real file is taken later; addresses that end in .json, .yaml or .txt are text",
+)
+def case_error_with_status_200(lab: Lab) -> None:
+    for name, (body, kind) in NOT_FILES.items():
+        url = lab.server.answers(
+            Answer(body, headers={"Content-Type": "application/octet-stream"}), Answer(), path=f"/{len(lab.server.log)}"
+        )
+        with pytest.raises(DownloadError, match=f"gave {kind}, not a checkpoint"):
+            lab.get(url, None)
+        assert lab.files() == [], name
+        assert lab.get(url, None) == BODY, name
+        (lab.cache / "pins" / f"{address_key(url)}.json").unlink()
+        lab.stored.unlink()
+    assert lab.get(lab.server.answers(Answer(ERROR.encode()), path="/config.json"), None) == ERROR.encode()
+    short = b'{"\0\0\0\0\0\0{"a":' + bytes(100)  # a safetensors header whose length reads like JSON
+    assert lab.get(lab.server.answers(Answer(short), path="/a.safetensors"), None) == short
+
+
+@cases("an address that a plugin fetches gives such an error", "refused and not pinned")
+def case_error_from_a_plugin(lab: Lab) -> None:
+    file = lab.cache.parent / "file"
+
+    class Hooks:
+        def fetch(self, *_: object) -> Path:
+            return file
+
+    lab.monkeypatch.setattr("hubcore.hooks.current_hooks", Hooks)
+    file.write_text(ERROR)
+    with pytest.raises(DownloadError, match="gave a JSON document, not a checkpoint"):
+        lab.fetch(Source("s3://bucket/model.pt"))
+    file.write_bytes(BODY)
+    assert lab.fetch(Source("s3://bucket/model.pt")) == file
 
 
 @cases("the text of a git-lfs pointer", "refused with a hint, nothing kept")
@@ -200,18 +254,77 @@ def case_redirect_to_ftp(lab: Lab) -> None:
     refused_redirect(lab, "ftp://127.0.0.1/x", "not a plain https")
 
 
-@cases("a redirect to plain http, with a password, or from elsewhere to this machine", "not followed")
+@cases("a redirect to plain http, or with a password", "not followed")
 def case_redirect_to_http(lab: Lab) -> None:
     refused_redirect(lab, "http://example.org/x", "not encrypted")
     for location, message in (
-        ("http://127.0.0.1/x", "this machine"),
-        ("https://127.0.0.1/x", "this machine"),
         ("https://a:b@example.org/", "credentials"),
+        ("https://example.org@127.0.0.1/", "credentials"),
+        ("https://127.0.0.1\\@example.org/", "credentials"),
+        ("https://@example.org/", "not a plain https"),
+        ("https://\u2460\u2461\u2466.0.0.1/", "not a plain https"),
+        ("https://ex%61mple.org/", "not a plain https"),
         ("https://[", "not followed"),
     ):
         with pytest.raises(DownloadError, match=message):
             redirect_target("https://example.org/a", location)
     assert redirect_target("https://example.org/a/b", "../c") == "https://example.org/c"
+
+
+THIS_MACHINE = (
+    *("127.0.0.1", "127.0.0.2", "127.1", "2130706433", "0x7f000001", "0x7f.1", "017700000001", "0.0.0.0", "0"),
+    *("localhost", "localhost.", "LOCALHOST", "a.localhost", "169.254.169.254", "[::1]", "[::]", "[::ffff:127.0.0.1]"),
+    *("[::ffff:a9fe:a9fe]", "[::127.0.0.1]", "[64:ff9b::7f00:1]", "[2002:7f00:1::]", "[fe80::1]"),
+)
+INSIDE = ("10.1.2.3", "192.168.0.1", "172.16.0.1", "100.64.0.1", "[fd00:ec2::254]", "[::ffff:10.1.2.3]", "3232235521")
+
+
+@cases(
+    "a redirect from elsewhere to this machine or into its network, in any spelling: `127.0.0.2`, `0x7f.1`, `2130706433`, "
+    "`0.0.0.0`, `localhost.`, `[::ffff:127.0.0.1]`, `169.254.169.254`, `10.1.2.3`",
+    "not followed",
+)
+def case_redirect_inwards(lab: Lab) -> None:
+    for host in THIS_MACHINE:
+        with pytest.raises(DownloadError, match="redirects to this machine"):
+            redirect_target("https://example.org/a", f"https://{host}/x")
+        with pytest.raises(DownloadError, match="redirects to this machine"):
+            redirect_target("https://10.1.2.3/a", f"https://{host}:8443/x")
+    for host in INSIDE:
+        with pytest.raises(DownloadError, match="redirects into a private network"):
+            redirect_target("https://example.org/a", f"https://{host}/x")
+        assert redirect_target("https://192.168.7.7/a", f"https://{host}/x") == f"https://{host}/x"
+    for host in ("example.com", "1.1.1.1", "[2606:4700::1111]", "[::ffff:8.8.8.8]", "127.0.0.1.example.org"):
+        assert redirect_target("https://example.org/a", f"https://{host}/x") == f"https://{host}/x"
+
+
+@cases(
+    "a signed address",
+    "fetched; its query stands in no log, no error, no pin, stamp or partial download",
+)
+def case_signed_address(lab: Lab) -> None:
+    signed = "/model.pt?X-Signature=0123secret&expires=9"
+    url = lab.server.answers(Answer(status=503), Answer(cut=THIRD, etag='"v1"'), Answer(), path=signed)
+    assert lab.get(url, None) == BODY and lab.server.ranges[2] == f"bytes={THIRD}-"
+    assert "trying again" in lab.caplog.text and "nobody has published" in lab.caplog.text
+    cut = lab.server.answers(Answer(length=SIZE + 9), path="/cut?sig=0123secret")
+    gone = lab.server.answers(Answer(status=403), path="/gone?sig=0123secret")
+    for address in (cut, gone, "ftp://me:0123secret@example.org/a", "https://example.org/a?sig=0123secret\x1b"):
+        with pytest.raises(DownloadError) as caught:
+            lab.get(address, None, offline="\x1b" in address)
+        assert "secret" not in str(caught.value) and "\x1b" not in str(caught.value)
+    assert len(lab.parts()) == 1
+    for path in lab.cache.rglob("*"):
+        assert "secret" not in path.name and (path.is_dir() or b"secret" not in path.read_bytes()), path
+    assert "secret" not in lab.caplog.text
+    lab.stored.write_bytes(OTHER)
+    lab.server.answers(Answer(OTHER), path=signed)
+    lab.stored.unlink()
+    with pytest.raises(ChecksumError, match=r"run `hubcore cache rm '([^']*)'") as error:
+        lab.get(url, None)
+    advised = re.search("rm '([^']*)'", str(error.value))
+    assert advised is not None and len(remove_target(advised[1])) == 1, "the advice works"
+    assert lab.get(url, None) == OTHER
 
 
 @cases("a 307 to another path or host", "followed; no cookie and no password goes with it")
@@ -331,8 +444,8 @@ def case_proxies(lab: Lab) -> None:
 @cases("addresses with 4 KB of query, other scripts, `%2e%2e%2f` or a slash at the end", "short names, made from a hash")
 def case_odd_addresses(lab: Lab) -> None:
     for path in ("/a?" + "q" * 4096, "/%2e%2e%2f%2e%2e%2fetc%2fpasswd", "/a/b/", "/%E6%A8%A1%E5%9E%8B"):
-        lab.server.script[path] = [Answer(body=path.encode() * 10)]
-        assert lab.get(lab.server.url(path), None) == path.encode() * 10
+        lab.server.script[path] = [Answer(body=b"\0" + path.encode() * 10)]
+        assert lab.get(lab.server.url(path), None) == b"\0" + path.encode() * 10
     lab.server.script["/%E6%A8%A1"] = [Answer()]
     assert lab.get(lab.server.url("/模"), None) == BODY
     names = [path.rpartition("/")[2] for path in lab.files()]

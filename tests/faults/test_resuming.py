@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import resource
 import signal
@@ -16,6 +17,7 @@ from hubcore.errors import DownloadError
 from hubcore.hookspecs import Expectation
 from hubcore.sources.https import transfer
 from hubcore.sources.https.download import download
+from hubcore.sources.https.headers import content_range, http_date, is_validator, validator, whole_number
 from tests.faults.cases import Case, Cases
 from tests.faults.http_server import BODY, SHA256, Answer
 from tests.faults.lab import Lab, a_lab
@@ -133,6 +135,65 @@ def case_garbage_sidecar(lab: Lab) -> None:
 def case_weak_etag(lab: Lab) -> None:
     assert lab.get(lab.server.answers(Answer(cut=THIRD, etag='W/"v1"'), Answer(etag='W/"v1"')), None) == BODY
     assert lab.server.ranges == [None, None]
+
+
+ODD_HEADERS = {
+    "ETag": '"é"',
+    "Last-Modified": "Sun, 06 Nov 1994 08:49:37 +99999999999",
+    "Date": "Sun, 99 Nov 1994 08:49:37 GMT",
+    "Retry-After": "²",
+    "Content-Range": "bytes ²-3/4",
+    "Content-Type": "é; charset=²",
+    "Set-Cookie": "a=b; Path=é; expires=²",
+}
+
+
+@cases(
+    "headers that are no such thing: an ETag with a byte above 0x7F, `Retry-After: ²`, dates and ranges out of bounds",
+    "such a header is ignored: the download is resumed after a cut, or starts again",
+)
+def case_odd_headers(lab: Lab) -> None:
+    for name, value in ODD_HEADERS.items():
+        odd, etag = {name: value}, None if name in ("ETag", "Last-Modified") else '"v1"'
+        last = Answer(headers={} if name == "Content-Range" else odd, etag=etag)
+        answers = (Answer(status=503, headers=odd), Answer(cut=THIRD, headers=odd, etag=etag), last)
+        assert lab.get(lab.server.answers(*answers, path=f"/{name}"), None) == BODY, name
+        assert lab.server.ranges[-1] == (f"bytes={THIRD}-" if etag else None), name
+        lab.stored.unlink()
+    assert 0 < max(lab.waits) <= 60.0
+    with pytest.raises(DownloadError, match="which is not followed"):
+        lab.get(lab.server.answers(Answer(b"", 302, headers={"Location": "https://[é"}), path="/away"))
+
+
+def test_a_header_is_a_value_of_its_kind_or_nothing() -> None:
+    odd = (None, "", " ", "²", "٣", "-1", "+5", "1e3", "0x10", "1_000", "9" * 4400, "é", '"v1', "\x7f", "1\n", "Ⅷ", "0.5")
+    assert [whole_number(text) for text in (*odd, "0", " 17\t")] == [None] * len(odd) + [0, 17]
+    for text in (*odd, "bytes 5-1/9", "bytes 0-9/9", "bytes ²-3/4", "bytes 0-3/٣", "bytes 0-3", "items 0-3/4", "bytes 0-3/4\n"):
+        assert content_range(text) is None, text
+    date = "Sun, 06 Nov 1994 08:49:37 GMT"
+    changes = (
+        ("GMT", "+99999999999"),
+        ("06", "99"),
+        ("1994", "0000"),
+        ("37", "60"),
+        ("06", "²6"),
+        ("Sun", "Sunday"),
+        ("Nov", "nov"),
+    )
+    for text in (*odd, *(date.replace(*change) for change in changes)):
+        assert http_date(text) is None, text
+    for text in (*odd, '"é"', '"a"b"', 'W/"a"', '"a"\r\n', '"' + "a" * 2000 + '"', '"\0"'):
+        assert validator(text, None, None) is None and not is_validator(text), text
+
+
+@cases("a partial download whose record names such an ETag", "started again")
+def case_odd_validator_of_a_part(lab: Lab) -> None:
+    url = lab.server.answers(Answer())
+    for odd in ('"é"', "v1", 3, '"a\r\nX-Forged: 1"'):
+        lab.leave_part(url, BODY[:THIRD], sidecar=json.dumps({"url": url, "validator": odd, "total": SIZE}))
+        assert lab.get(url) == BODY and lab.server.ranges == [None] and lab.files() == KEPT
+        lab.stored.unlink()
+        lab.server.log.clear()
 
 
 @cases("no ETag, or a date that is too recent to distinguish two versions", "started again; an older date is enough")

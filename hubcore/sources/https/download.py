@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import logging
 import os
 import tempfile
 from pathlib import Path
@@ -18,12 +17,15 @@ from hubcore.errors import ChecksumError, DownloadError, OptionError
 from hubcore.hookspecs import Expectation
 from hubcore.progress import Progress
 from hubcore.sources.https.addresses import check_url
+from hubcore.sources.https.headers import whole_number
 from hubcore.sources.https.parts import Part, Remote, open_part
-from hubcore.sources.https.transfer import Limits, NotTheFileError, Watcher, transfer
+from hubcore.sources.https.transfer import Limits, Watcher, transfer
+from hubcore.sources.pages import NotTheFileError
 from hubcore.sources.stamps import write_stamp
 from hubcore.sources.store import find_stored, is_plain_file, not_cached, stored_path, unusable
+from hubcore.text import logger
 
-_log = logging.getLogger("hubcore.checkpoints")
+_log = logger("checkpoints")
 _FULL = (errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC))
 _MOST = 64 << 30
 _ENOUGH = 64
@@ -101,9 +103,10 @@ def _writable(cache_dir: Path) -> Path | None:
 def most_bytes() -> int:
     """The size above which nothing is downloaded unless its card states it: `HUBCORE_MAX_DOWNLOAD`, else 64 GiB."""
     text = os.environ.get("HUBCORE_MAX_DOWNLOAD", "") or str(_MOST)
-    if not text.isdigit():
+    most = whole_number(text)
+    if most is None:
         raise OptionError(f"HUBCORE_MAX_DOWNLOAD is {text!r}. It must be a number of bytes.", "Correct or unset it.")
-    return int(text)
+    return most
 
 
 def _limits(size: int | None, sha256: str | None) -> Limits:

@@ -7,7 +7,7 @@ one attempt. Beside it lies a sidecar with the URL, the validator and the length
 from __future__ import annotations
 
 import contextlib
-import email.utils
+import dataclasses
 import hashlib
 import json
 import os
@@ -19,10 +19,10 @@ from pathlib import Path
 
 from hubcore.errors import DownloadError
 from hubcore.files import parse_json, read_small, sync, write_whole
+from hubcore.sources.https.headers import is_validator
 from hubcore.sources.pins import address_key
+from hubcore.text import redacted
 
-_STRONG_AFTER = 60.0
-"""A Last-Modified this many seconds before the answer's own Date cannot hide a second change within its resolution."""
 _FLAGS = os.O_RDWR | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
 
 
@@ -31,28 +31,11 @@ class Remote:
     """Facts that a server stated about a file, kept in the sidecar."""
 
     url: str
-    """The URL that was asked for, before redirects."""
+    """The URL that was asked for, before redirects; on the disk, `redacted`."""
     validator: str | None = None
     """A strong ETag or a Last-Modified, for `If-Range`; None if a resumed download could be spliced from two versions."""
     total: int | None = None
     """Bytes of the whole file."""
-
-
-def strong_validator(etag: str | None, last_modified: str | None, date: str | None) -> str | None:
-    """The header value that names exactly these bytes, or None.
-
-    Example:
-        >>> strong_validator('"abc"', None, None), strong_validator('W/"abc"', None, None)
-        ('"abc"', None)
-    """
-    if etag is not None:
-        return etag if etag.startswith('"') else None
-    try:
-        modified = email.utils.parsedate_to_datetime(last_modified or "")
-        sent = email.utils.parsedate_to_datetime(date or "")
-        return last_modified if (sent - modified).total_seconds() >= _STRONG_AFTER else None
-    except (ValueError, TypeError):
-        return None
 
 
 class Part:
@@ -67,10 +50,10 @@ class Part:
         self._descriptor = -1
         self.size = 0
         known = _read_sidecar(self.sidecar)
-        if known is None or known.url != url or not self._reopen():
+        if known is None or known.url != redacted(url) or not self._reopen():
             self.restart(Remote(url))
         else:
-            self.remote = known
+            self.remote = dataclasses.replace(known, url=url)
         self.resumed_from = self.size
         """Bytes that were there before this process wrote any."""
 
@@ -98,7 +81,7 @@ class Part:
         self.size = self.resumed_from = 0
         self.remote = remote
         with write_whole(self.sidecar, durable=False) as temporary:
-            temporary.write_text(json.dumps(vars(remote), indent=1) + "\n", encoding="utf-8")
+            temporary.write_text(json.dumps({**vars(remote), "url": redacted(remote.url)}, indent=1) + "\n", encoding="utf-8")
 
     def append(self, data: bytes) -> None:
         """Writes `data` at the end."""
@@ -176,5 +159,5 @@ def _read_sidecar(path: Path) -> Remote | None:
         remote = Remote(record["url"], record["validator"], record["total"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    fits = isinstance(remote.url, str) and isinstance(remote.validator, str | None) and isinstance(remote.total, int | None)
-    return remote if fits else None
+    usable = remote.validator is None or is_validator(remote.validator)
+    return remote if usable and isinstance(remote.url, str) and isinstance(remote.total, int | None) else None

@@ -5,9 +5,7 @@ The HTTP client is the one that huggingface_hub brings. No credentials are sent 
 
 from __future__ import annotations
 
-import logging
 import random
-import re
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -18,9 +16,12 @@ from urllib.parse import urlsplit
 
 from hubcore.errors import DownloadError
 from hubcore.sources.https.addresses import is_loopback, note_refused, redirect_target, was_refused
-from hubcore.sources.https.parts import Part, Remote, strong_validator
+from hubcore.sources.https.headers import content_range, validator, whole_number
+from hubcore.sources.https.parts import Part, Remote
+from hubcore.sources.pages import check_head, not_the_file
+from hubcore.text import logger
 
-_log = logging.getLogger("hubcore.checkpoints")
+_log = logger("checkpoints")
 CONNECT_TIMEOUT = 10.0
 """Seconds."""
 READ_TIMEOUT = 30.0
@@ -36,14 +37,6 @@ _REDIRECTS = 5
 _RETRIED = (408, 425, 429, 500, 502, 503, 504)
 _LONGEST_WAIT = 30.0
 _LONGEST_RETRY_AFTER = 60.0
-_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)", re.ASCII)
-_PAGES = (
-    (b"<!doctype", "an HTML page"),
-    (b"<html", "an HTML page"),
-    (b"<head", "an HTML page"),
-    (b"<?xml", "an XML document"),
-    (b"version https://git-lfs", "a git-lfs pointer"),
-)
 
 Watcher = Callable[[int, int | None], None]
 """Called with the bytes received so far and the bytes the file will have, None if unknown."""
@@ -86,7 +79,7 @@ def transfer(url: str, part: Part, limits: Limits, watcher: Watcher) -> None:
             if not part.is_complete:
                 with _client(httpx, url) as client:
                     _attempt(client, url, part, limits, watcher)
-            _check_head(url, part.head())
+            check_head(url, part.head(), checked=limits.checked)
             return
         except httpx.TransportError as error:
             last = PassingError(f"{type(error).__name__}: {error}" if str(error) else type(error).__name__)
@@ -153,8 +146,7 @@ def _begin(response: Any, url: str, part: Part, limits: Limits) -> None:
         raise DownloadError(
             f"{url} sends its file compressed, which was not asked for. Nothing was kept.", "Use another source."
         )
-    length = headers.get("Content-Length", "")
-    coming = int(length) if length.isdigit() else None
+    coming = whole_number(headers.get("Content-Length"))
     if status == 206:
         if not part.size or not _continues(headers, part, coming):
             part.restart(Remote(url))
@@ -163,11 +155,11 @@ def _begin(response: Any, url: str, part: Part, limits: Limits) -> None:
         if coming is None and not limits.checked and "chunked" not in headers.get("Transfer-Encoding", "").lower():
             raise _unknown_length(url)
         if not limits.checked and headers.get("Content-Type", "").lower().startswith("text/html"):
-            raise _not_the_file(url, "an HTML page")
+            raise not_the_file(url, "an HTML page")
         if coming is not None and (limits.size not in (None, coming) or coming > limits.most):
             raise _wrong_length(url, "announces", coming, limits)
-        validator = strong_validator(headers.get("ETag"), headers.get("Last-Modified"), headers.get("Date"))
-        part.restart(Remote(url, validator, coming))
+        named = validator(headers.get("ETag"), headers.get("Last-Modified"), headers.get("Date"))
+        part.restart(Remote(url, named, coming))
     free = shutil.disk_usage(part.path.parent).free
     if (coming or 0) > free:
         raise _too_large_for_disk(url, coming, free, part)
@@ -175,15 +167,13 @@ def _begin(response: Any, url: str, part: Part, limits: Limits) -> None:
 
 def _continues(headers: Any, part: Part, coming: int | None) -> bool:
     """True if a 206 brings exactly the rest of the part."""
-    match = _RANGE.fullmatch(headers.get("Content-Range", ""))
-    if match is None or int(match[1]) != part.size:
-        return False
-    end, known = int(match[2]) + 1, part.remote.total
-    if known not in (None, end) or end != (known if match[3] == "*" else int(match[3])):
+    part_of, known = content_range(headers.get("Content-Range")), part.remote.total
+    if part_of is None or part_of.start != part.size or known not in (None, part_of.end):
         return False
     etag = headers.get("ETag")
     same = etag is None or not str(part.remote.validator).startswith('"') or etag == part.remote.validator
-    return same and coming in (None, end - part.size)
+    whole = part_of.end == (known if part_of.total is None else part_of.total)
+    return same and whole and coming in (None, part_of.end - part.size)
 
 
 def _body(response: Any, url: str, part: Part, limits: Limits, watcher: Watcher, pace: _Pace) -> None:
@@ -197,7 +187,7 @@ def _body(response: Any, url: str, part: Part, limits: Limits, watcher: Watcher,
         beginning = part.size < 64
         part.append(block)
         if beginning and part.size >= 64:
-            _check_head(url, part.head())
+            check_head(url, part.head(), checked=limits.checked)
         pace.count(len(block))
         watcher(part.size, total or limits.size)
     if total is not None and part.size != total:
@@ -240,21 +230,9 @@ class _Pace:
 
 
 def _retry_after(text: str | None) -> float | None:
-    """The seconds that a server asks to wait, within reason."""
-    if text is None or not text.strip().isdigit():
-        return None  # a date, or nonsense: the usual wait is as good
-    return min(float(text), _LONGEST_RETRY_AFTER)
-
-
-def _check_head(url: str, head: bytes) -> None:
-    start = head.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
-    for beginning, kind in _PAGES:
-        if start.startswith(beginning):
-            raise _not_the_file(url, kind)
-
-
-class NotTheFileError(DownloadError):
-    """A page was received in place of the file."""
+    """The seconds that a server asks to wait, within reason; None for a date or nonsense, where the usual wait is as good."""
+    seconds = whole_number(text)
+    return None if seconds is None else min(float(seconds), _LONGEST_RETRY_AFTER)
 
 
 # Errors ---------------------------------------------------------------------------------------------------------------
@@ -299,18 +277,3 @@ def _wrong_length(url: str, verb: str, length: int, limits: Limits) -> DownloadE
         f"{url} {verb} {length} bytes, but its card says {limits.size}. It is another file.",
         "Use another source; if the publisher changed the file, the card needs its new size and SHA-256.",
     )
-
-
-_PAGE_FIXES = (
-    ("google.com", "Google Drive shows a page if a file is large, private or over quota: fetch it in a browser, use the path."),
-    ("dropbox.com", "A Dropbox link must end in dl=1, not dl=0; a page may also mean that its traffic is used up."),
-    ("", "Use the address of the file itself, not of the page about it (Dropbox: dl=1, not dl=0)."),
-)
-
-
-def _not_the_file(url: str, kind: str) -> NotTheFileError:
-    host = urlsplit(url).hostname or ""
-    fix = next(fix for ending, fix in _PAGE_FIXES if host.endswith(ending))
-    if "git-lfs" in kind:
-        fix = "The address is that of the pointer in a git repository: use the one that its `download` button gives."
-    return NotTheFileError(f"{url} gave {kind}, not a checkpoint. Nothing was kept.", fix)

@@ -6,7 +6,6 @@ names are checked before it sees them, bytes after it has written them, and it r
 
 from __future__ import annotations
 
-import logging
 import os
 import queue
 import re
@@ -33,8 +32,9 @@ from hubcore.sources.hub.cache import (
     why_wrong,
 )
 from hubcore.sources.store import not_cached
+from hubcore.text import logger
 
-_log = logging.getLogger("hubcore.checkpoints")
+_log = logger("checkpoints")
 _PART = r"(?!\.\.?(?:/|$))[\w.-]+"
 _URI = re.compile(
     rf"hf://(?P<repo>{_PART}/{_PART})"

@@ -49,7 +49,7 @@ def test_a_cards_promise_reaches_the_fetcher(lab: Lab, monkeypatch: pytest.Monke
 
 def test_a_plugins_file_is_verified_and_pinned_for_a_card(lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "file"
-    file.write_bytes(b"first")
+    file.write_bytes(b"\0first")
 
     class Hooks:
         def fetch(self, uri: str, cache_dir: Path, offline: bool, expected: Expectation) -> Path | None:
@@ -60,7 +60,7 @@ def test_a_plugins_file_is_verified_and_pinned_for_a_card(lab: Lab, tmp_path: Pa
     with pytest.raises(ChecksumError, match="not the published bytes"):
         lab.fetch(wrong)
     assert lab.fetch(Source("s3://a/b")) == file
-    file.write_bytes(b"second")
+    file.write_bytes(b"\0second")
     with pytest.raises(ChecksumError, match="at its first download here"):
         lab.fetch(Source("s3://a/b"))
 
