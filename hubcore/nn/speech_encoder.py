@@ -13,7 +13,7 @@ from torch.nn import functional
 from hubcore.nn.attention import SelfAttention
 from hubcore.nn.conv import ConvExtractor, FrameConv
 from hubcore.nn.positions import BatchNormPositionalConv, PositionalConv
-from hubcore.nn.speech_encoder_config import SpeechEncoderConfig
+from hubcore.nn.speech_encoder_config import SpeechEncoderConfig, WaveformEncoderConfig
 from hubcore.nn.transformer import Block, Encoder, FeedForward
 from hubcore.ragged import conv_length, pack_on_grid
 
@@ -85,17 +85,29 @@ def build_speech_encoder(config: SpeechEncoderConfig, encoder: Encoder | None = 
         >>> len(build_speech_encoder(SpeechEncoderConfig(dim=96, num_layers=4)).encoder.blocks)
         4
     """
+    return build_waveform_encoder(config, build_encoder(config) if encoder is None else encoder)
+
+
+def build_waveform_encoder(config: WaveformEncoderConfig, encoder: Encoder) -> SpeechEncoder:
+    """The model that a config describes around an `encoder` built elsewhere, of whatever blocks; the rest has fresh weights.
+
+    Example:
+        >>> from hubcore.nn import WaveformEncoderConfig
+        >>> encoder = Encoder(None, [], nn.LayerNorm(96), pre_norm=True)
+        >>> build_waveform_encoder(WaveformEncoderConfig(dim=96), encoder).projection
+        Linear(in_features=512, out_features=96, bias=True)
+    """
     return SpeechEncoder(
         build_extractor(config),
         build_feature_norm(config),
         build_projection(config),
-        build_encoder(config) if encoder is None else encoder,
+        encoder,
         normalize=config.normalize,
         normalize_eps=config.normalize_eps,
     )
 
 
-def build_extractor(config: SpeechEncoderConfig) -> ConvExtractor:
+def build_extractor(config: WaveformEncoderConfig) -> ConvExtractor:
     """The convolutional extractor that a config describes, with fresh weights.
 
     Example:
@@ -112,7 +124,7 @@ def build_extractor(config: SpeechEncoderConfig) -> ConvExtractor:
     return ConvExtractor(convs, [nn.LayerNorm(out) for out in channels[1:]], "layer")
 
 
-def build_feature_norm(config: SpeechEncoderConfig) -> nn.Module:
+def build_feature_norm(config: WaveformEncoderConfig) -> nn.Module:
     """The layer norm of the extractor's frames, or nothing.
 
     Example:
@@ -122,7 +134,7 @@ def build_feature_norm(config: SpeechEncoderConfig) -> nn.Module:
     return nn.LayerNorm(config.conv_dim) if config.feature_norm else nn.Identity()
 
 
-def build_projection(config: SpeechEncoderConfig) -> nn.Module:
+def build_projection(config: WaveformEncoderConfig) -> nn.Module:
     """The linear layer from the extractor's width to the blocks', or nothing.
 
     Example:

@@ -5,7 +5,7 @@ Shapes: `N` packed frames of all utterances, `D` dim, `L` blocks.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -15,22 +15,25 @@ from torch.utils.checkpoint import checkpoint
 
 
 class FeedForward(nn.Module):
-    """Linear, GELU, linear: `(N, D)` to `(N, D)`. fairseq: `fc1`, `fc2`.
+    """Linear, GELU or another activation, linear: `(N, D)` to `(N, D)`. fairseq: `fc1`, `fc2`.
 
     Example:
         >>> FeedForward(8, inner_dim=32)(torch.zeros(5, 8)).shape
         torch.Size([5, 8])
     """
 
-    def __init__(self, dim: int, inner_dim: int, dropout: float = 0.0) -> None:
+    def __init__(
+        self, dim: int, inner_dim: int, dropout: float = 0.0, activation: Callable[[Tensor], Tensor] = functional.gelu
+    ) -> None:
         super().__init__()
         self.fc1 = nn.Linear(dim, inner_dim)
         self.fc2 = nn.Linear(inner_dim, dim)
         self.dropout = nn.Dropout(dropout)
+        self.activation = activation
 
     def forward(self, x: Tensor) -> Tensor:
         """Frames `(N, D)` in and out."""
-        out: Tensor = self.fc2(self.dropout(functional.gelu(self.fc1(x))))
+        out: Tensor = self.fc2(self.dropout(self.activation(self.fc1(x))))
         return out
 
 
