@@ -79,13 +79,14 @@ class EncoderUpstream(UpstreamBase):
             frame_stride=shape.frame_stride,
             receptive_field=config.receptive_field,
             min_samples=config.min_samples,
+            num_layers=getattr(config, "num_layers", None),  # fewer than the hidden states, where heads follow the blocks
             sample_rate=shape.sample_rate,
         )
         self.config = config
         self.model = type(self).build_model(config) if model is None else model
-        if self.num_layers != len(shape.layer_names) - 1:
+        if self.num_layers != self._num_layers:
             raise OptionError(
-                f"the model has {self.num_layers} blocks, but its config says {len(shape.layer_names) - 1}. Both must agree. "
+                f"the model has {self.num_layers} blocks, but its config says {self._num_layers}. Both must agree. "
                 "Build the model from this config, or pass the config that it was built from."
             )
 
@@ -100,8 +101,8 @@ class EncoderUpstream(UpstreamBase):
 
     @property
     def layer_names(self) -> tuple[str, ...]:
-        """One name for each hidden state."""
-        return self._layer_names[: self.num_layers + 1]
+        """One name for each hidden state; none for the blocks that were cut off the model."""
+        return self._layer_names[: self.num_layers + 1] + self._layer_names[self._num_layers + 1 :]
 
     @layer_names.setter
     def layer_names(self, names: Sequence[str]) -> None:
@@ -111,7 +112,7 @@ class EncoderUpstream(UpstreamBase):
     @property
     def hidden_sizes(self) -> tuple[int, ...]:
         """The width `D` of each hidden state."""
-        return self._hidden_sizes[: self.num_layers + 1]
+        return self._hidden_sizes[: self.num_layers + 1] + self._hidden_sizes[self._num_layers + 1 :]
 
     @hidden_sizes.setter
     def hidden_sizes(self, sizes: Sequence[int]) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import ClassVar, TypeVar
 
 import torch
+from torch import nn
 
 from hubcore.checkpoints import Reader
 from hubcore.nn.encoder_upstream import EncoderUpstream
@@ -42,6 +43,11 @@ class CpcUpstream(EncoderUpstream):
     build_model = CpcModel
     config: CpcConfig
     model: CpcModel
+
+    @property
+    def after_blocks(self) -> tuple[nn.Module, ...]:
+        """The recurrent network; there are no blocks."""
+        return (self.model.context,)
 
     @classmethod
     def from_file(

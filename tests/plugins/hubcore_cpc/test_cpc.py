@@ -130,3 +130,9 @@ def test_what_is_saved_is_read_back(tmp_path: Path) -> None:
     again = CpcUpstream.from_checkpoint(tmp_path / "mine.safetensors")
     assert again.config == model.config
     assert all(torch.equal(weight, again.state_dict()[name]) for name, weight in model.state_dict().items())
+
+
+def test_the_extractor_is_frozen_and_the_recurrent_network_is_a_group_of_its_own() -> None:
+    model = CpcUpstream.from_checkpoint(FILE).freeze_extractor()
+    assert [group["name"] for group in model.layer_groups()] == ["input", "output"]
+    assert {name.split(".")[1] for name, weight in model.named_parameters() if weight.requires_grad} == {"context"}

@@ -107,6 +107,7 @@ GOLD_FILES = sorted(path for path in (DATA / "gold/upstreams").iterdir() if path
 OWN = {
     "cpc": "modified_cpc_tiny",
     "data2vec": "data2vec_tiny",
+    "distilhubert": "distilhubert_tiny",
     "hubert": "hubert_tiny",
 }
 """Family -> how its files begin."""
