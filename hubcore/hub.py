@@ -152,7 +152,8 @@ def _checked(name: str) -> str:
     if _REPOSITORY.fullmatch(name):
         raise OptionError(
             f"{name!r} is not the name of an upstream. A model on the Hugging Face Hub is loaded by its family.",
-            f"Use hub.load(FAMILY, checkpoint='hf://{name}'), such as hub.load('wav2vec2', checkpoint='hf://{name}').",
+            current_registry().lead(name)
+            or f"Use hub.load(FAMILY, checkpoint='hf://{name}'); `hubcore list` shows the families.",
         )
     if (os.sep in name and "://" not in name) or name.endswith((".pt", ".pth", ".ckpt", ".safetensors")):
         raise CheckpointError(

@@ -23,6 +23,7 @@ from pathlib import Path
 from hubcore.card import Card
 from hubcore.errors import DuplicateUpstreamError, RegistryError, UnknownUpstreamError
 from hubcore.findings import Finding
+from hubcore.registry.elsewhere import lead_from
 from hubcore.registry.reading import NAME, read_registry
 
 UPSTREAMS_GROUP = "hubcore.upstreams"
@@ -132,11 +133,21 @@ class Registry:
         if owner:
             claims = [entry for entry in self._by_name.get(plain, []) if entry.owner == owner]
         if not claims:
-            raise UnknownUpstreamError(name, self.names(), self._why_not(plain))
+            lead = self.lead(name)
+            raise UnknownUpstreamError(name, () if lead else self.names(), lead or self._why_not(plain))
         if len(claims) > 1:
             files = [f"{entry.card.file}, line {entry.card.line}" for entry in claims if entry.card]
             raise DuplicateUpstreamError(plain, sorted(entry.owner for entry in claims), files)
         return claims[0]
+
+    def lead(self, name: str) -> str | None:
+        """A sentence that leads from a name of s3prl or of the Hugging Face Hub to one here, or None.
+
+        Example:
+            >>> current_registry().lead("hubert-base-ls960")
+            "hub.load('hubert_base_hf') loads hf://facebook/hubert-base-ls960."
+        """
+        return lead_from(name, [entry.card for entry in self.entries if entry.card])
 
     def claims(self, name: str) -> list[Entry]:
         """The entries that a plain name could mean; more than one if it is contested."""

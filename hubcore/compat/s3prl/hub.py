@@ -1,8 +1,8 @@
 """`s3prl.hub` on hubcore: every name as a function that gives its model. Imports no torch.
 
 Beside the names of `hubcore.hub.list()` there are, for each family with weights, `<family>_custom`, `<family>_local`,
-`<family>_url` (all three take a path or an address) and `hf_<family>_custom` (a repository of the Hugging Face Hub);
-`baseline` is `fbank`, and `baseline_local` takes s3prl's file of settings.
+`<family>_url` (all three take a path or an address) and `hf_<family>_custom` (a repository of the Hugging Face Hub), under
+s3prl's name of the family too; `baseline` is `fbank`, and `baseline_local` takes s3prl's file of settings.
 
 The models are hubcore's own objects, each with one method more, `get_downsample_rates(key)`, and fairseq's names for its
 parts (`model.encoder.layers[0].self_attn`). What they give is a dictionary too.
@@ -30,6 +30,9 @@ from hubcore.errors import OptionError, UnknownUpstreamError
 from hubcore.registry.names import current_registry
 
 __all__ = ["options"]
+
+_THEIR_FAMILIES = {"distiller": "distilhubert", "espnet_hubert": "hubert"}
+"""s3prl's name of a family -> the family's name here, where they differ."""
 
 
 def options(only_registered_ckpt: bool = False) -> list[str]:
@@ -90,7 +93,7 @@ def load(name: str, ckpt: str | os.PathLike[str] | None, refresh: bool, conf: Ma
         raise OptionError(f"refresh is {refresh!r}. It must be True or False; a checkpoint is given as ckpt=.")
     known, custom = core.list(), _custom_loaders()
     if name not in known and name not in custom:
-        raise UnknownUpstreamError(str(name), options(), "S3PRLUpstream.available_names() has every name.")
+        raise _unknown(str(name), "S3PRLUpstream.available_names() has every name.")
     if ckpt is None and (name in custom or name in _cards_without_sources()):
         raise OptionError(
             f"{name!r} needs a checkpoint, and none was given. Pass path_or_url= to S3PRLUpstream, ckpt= to a hub function."
@@ -119,6 +122,11 @@ def load(name: str, ckpt: str | os.PathLike[str] | None, refresh: bool, conf: Ma
     return _as_theirs(upstream)
 
 
+def _unknown(name: str, hint: str) -> UnknownUpstreamError:
+    lead = current_registry().lead(name)
+    return UnknownUpstreamError(name, () if lead else options(), lead or hint)
+
+
 def _as_theirs(upstream: Any) -> Any:
     """The same object, with fairseq's names for its parts, and dictionaries for its outputs."""
     from torch import nn
@@ -143,7 +151,9 @@ def _families_with_weights() -> set[str]:
 def _custom_loaders() -> dict[str, tuple[str, bool]]:
     """Name of each generic loader -> its family, and whether it takes the name of a repository."""
     families = _families_with_weights()
-    loaders = {f"{family}_{kind}": (family, False) for family in families for kind in ("custom", "local", "url")}
+    named = {family: family for family in families}
+    named |= {theirs: ours for theirs, ours in _THEIR_FAMILIES.items() if ours in families}
+    loaders = {f"{name}_{kind}": (family, False) for name, family in named.items() for kind in ("custom", "local", "url")}
     return loaders | {f"hf_{family}_custom": (family, True) for family in families}
 
 
@@ -170,7 +180,7 @@ def __getattr__(name: str) -> Callable[..., Any]:
 
         function = load_registered
     else:
-        raise UnknownUpstreamError(name, options(), "hub.options() has every name.")
+        raise _unknown(name, "hub.options() has every name.")
     function.__name__ = function.__qualname__ = name
     function.__doc__ = f"The model {name!r}, as s3prl's hub gives it."
     return function

@@ -1,0 +1,55 @@
+"""Names of s3prl and of the Hugging Face Hub lead to what does the same here."""
+
+from __future__ import annotations
+
+import pytest
+
+from hubcore import hub
+from hubcore.card import Card, Source
+from hubcore.errors import OptionError, UnknownUpstreamError
+from hubcore.registry.elsewhere import ABSENT, lead_from
+from hubcore.registry.names import current_registry
+
+
+@pytest.mark.parametrize(("family", "names"), ABSENT.items())
+def test_a_name_that_only_s3prl_has_is_named_as_such(family: str, names: str) -> None:
+    for name in names.split():
+        with pytest.raises(UnknownUpstreamError, match=f"its family there, {family}, is not part of hubcore") as caught:
+            hub.load(name)
+        assert "nearest" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "advice"),
+    [
+        ("facebook/wav2vec2-base", "hub.load('wav2vec2_base_960_hf') loads hf://facebook/wav2vec2-base."),
+        ("facebook/hubert-large-ll60k", "hub.load('hubert_large_ll60k_hf') loads hf://facebook/hubert-large-ll60k."),
+        ("facebook/hubert-large-somewhere", "Use hub.load('hubert', checkpoint='hf://facebook/hubert-large-somewhere')."),
+        ("me/wav2vec2-large-xlsr-53-english", "Use hub.load('wav2vec2', checkpoint='hf://me/wav2vec2-large-xlsr-53-english')."),
+        ("me/mHuBERT-147-base-3rd-iter", "Use hub.load('hubert', checkpoint='hf://me/mHuBERT-147-base-3rd-iter')."),
+        ("me/bert-large", "Use hub.load(FAMILY, checkpoint='hf://me/bert-large')"),
+    ],
+)
+def test_a_repository_leads_to_its_card_or_its_family(name: str, advice: str) -> None:
+    with pytest.raises(OptionError) as caught:
+        hub.load(name)
+    assert advice in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["hubert-base-ls960", "HuBERT-base-LS960"])
+def test_a_repositorys_name_without_its_owner_leads_to_its_card(name: str) -> None:
+    with pytest.raises(UnknownUpstreamError, match=r"hub\.load\('hubert_base_hf'\) loads hf://facebook/hubert-base-ls960\."):
+        hub.load(name)
+
+
+def test_other_names_lead_nowhere() -> None:
+    cards = [Card("mine", "acme", "MIT", sources=(Source("hf://org/Mine@main/a.pt"), Source("https://host/org/Yours")))]
+    assert lead_from("org/Mine", cards) == "hub.load('mine') loads hf://org/Mine."
+    assert lead_from("org/Yours", cards) is lead_from("yours", cards) is lead_from("wav2vec2_bas", cards) is None
+    with pytest.raises(UnknownUpstreamError, match="The nearest names are wav2vec2_base_960"):
+        hub.load("wav2vec2_bas_960")
+
+
+def test_what_is_here_is_not_said_to_be_absent() -> None:
+    absent = {name for names in ABSENT.values() for name in names.split()}
+    assert absent.isdisjoint(hub.list()) and absent.isdisjoint(current_registry().families)
