@@ -17,10 +17,11 @@ TOLERANCE = 2e-5
 
 
 def gold_states(reference: str) -> list[list[Tensor]]:
-    """The hidden states of u0 and u1, each alone, in a reference file below `tests/data`."""
+    """The hidden states of u0 and u1, each alone, in a reference file below `tests/data`; the last with the final norm."""
     arrays = gold_arrays(f"../{reference}.ref.npz")
     count = sum(name.startswith("alone/u0/hidden_") for name in arrays)
-    return [[arrays[f"alone/u{i}/hidden_{k}"] for k in range(count)] for i in range(2)]
+    found = [[arrays[f"alone/u{i}/hidden_{k}"] for k in range(count)] for i in range(2)]
+    return [[*states[:-1], arrays.get(f"alone/u{i}/last_hidden_state", states[-1])] for i, states in enumerate(found)]
 
 
 @torch.no_grad()

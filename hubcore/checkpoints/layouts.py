@@ -4,7 +4,7 @@
 |---|---|---|---|
 | fairseq, `cfg` | keys `model` and `cfg` (a dict, or a pickled DictConfig) | `model` | `cfg.model`, `cfg.task` |
 | fairseq, `args` | keys `model` and `args` (a pickled Namespace, flat) | `model` | `args` |
-| WavLM and UniSpeech-SAT | keys `model` and `cfg`, the config flat in `cfg` | `model` | `cfg` |
+| WavLM, UniSpeech-SAT | keys `model` and `cfg`, the config flat in `cfg` (relative positions: WavLM) | `model` | `cfg` |
 | s3prl converted | keys `model_cfg`, `task_cfg`, `model_weight` | `model_weight` | `model_cfg`, `task_cfg` |
 | Hugging Face | a folder with `config.json`, or a weight file beside one | the weight files | `config.json` |
 | ESPnet | a folder with `config.yaml` and one `.pth` file | that file | `encoder_conf` in `config.yaml` |
@@ -241,7 +241,7 @@ def _sniff(
     if isinstance(tree.get("model"), Mapping) and tree.get("cfg") is not None:
         cfg = _config(tree["cfg"])
         if "model" not in cfg:
-            return "WavLM and UniSpeech-SAT", cfg, cfg, tree["model"]
+            return "WavLM" if cfg.get("relative_position_embedding") else "UniSpeech-SAT", cfg, cfg, tree["model"]
         return "fairseq, cfg", *_unwrap(_config(cfg["model"]), _config(cfg.get("task"))), tree["model"]
     if isinstance(tree.get("model"), Mapping) and tree.get("args") is not None:
         args = _config(tree["args"])

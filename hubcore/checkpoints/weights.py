@@ -90,8 +90,8 @@ class Reader(Generic[Config, Model]):
     names: Names
     """The names of the model's weights in other systems, and of the heads that are ignored."""
     kinds: tuple[str, ...]
-    """Names that configs of this family have (fairseq: `_name` or `arch`, transformers: `model_type`, ESPnet: `encoder`), and
-    the class that `save_checkpoint` names in a file."""
+    """Names that configs of this family have (fairseq: `_name` or `arch`, transformers: `model_type`, ESPnet: `encoder`), the
+    class that `save_checkpoint` names in a file, and a layout that is this family's where the config has no name."""
     parse: Parse = encoder_values
     """Reads a foreign config."""
     layouts: tuple[Layout, ...] = ()
@@ -204,7 +204,8 @@ class Reader(Generic[Config, Model]):
             return checkpoint.kind in self.kinds or checkpoint.kind not in _registered_classes()
         if checkpoint.layout in (layout.name for layout in self.layouts):
             return True
-        return checkpoint.kind in self.kinds or (checkpoint.kind is None and checkpoint.layout in (PLAIN, "s3prl converted"))
+        nameless = (PLAIN, "s3prl converted", *self.kinds)
+        return checkpoint.kind in self.kinds or (checkpoint.kind is None and checkpoint.layout in nameless)
 
     def read_config(self, checkpoint: Checkpoint, asked: Config | None, notes: list[str]) -> Config:
         """The config of an open checkpoint, or the one asked for where it has none; assumptions are added to `notes`."""
@@ -330,7 +331,7 @@ def _registered_classes() -> dict[str, str]:
     return {family.class_name: family.name for family in families if family is not None}
 
 
-def _reading(kind: str | None) -> str | None:
+def _reading(kind: str) -> str | None:
     """The family of this distribution whose reader has this kind; other distributions are not imported for a message."""
     from hubcore.registry.names import current_registry
 
@@ -351,7 +352,7 @@ def _advice(checkpoint: Checkpoint) -> str:
     kind = re.sub(r"\W", "_", checkpoint.kind or "")
     names = sorted(families.values(), key=len, reverse=True)  # `torchaudio_hubert` and `hubert_ctc` are of `hubert`
     named = next((name for name in names if f"_{name}_" in f"_{kind}_"), None)
-    family = families.get(kind) or _reading(checkpoint.kind) or named
+    family = families.get(kind) or _reading(checkpoint.kind or checkpoint.layout) or named
     if family is None:
         return "Load it with the class of its own family; `hubcore list` shows what is installed."
     return f"Use hub.load({family!r}, checkpoint={str(checkpoint.path)!r})."

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 from hubcore.lazy import lazy_exports
 
 if TYPE_CHECKING:
+    from hubcore.nn.attention import GatedSelfAttention as GatedSelfAttention
     from hubcore.nn.attention import MultiHeadAttention as MultiHeadAttention
+    from hubcore.nn.attention import RelativePositionBias as RelativePositionBias
     from hubcore.nn.attention import SelfAttention as SelfAttention
     from hubcore.nn.attention import attend as attend
     from hubcore.nn.conformer import ConformerBlock as ConformerBlock

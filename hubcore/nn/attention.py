@@ -5,6 +5,7 @@ Shapes: `F` frames of one utterance, `N` packed frames of all, `D` dim, `H` head
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 
 import torch
@@ -76,11 +77,17 @@ class MultiHeadAttention(nn.Module):
         self.out_proj = nn.Linear(dim, dim)
 
     def mix(
-        self, q: Tensor, k: Tensor, v: Tensor, counts: Sequence[int], bias: Tensor | Iterable[Tensor] | None = None
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        counts: Sequence[int],
+        bias: Tensor | Iterable[Tensor] | None = None,
+        gate: Tensor | None = None,
     ) -> Tensor:
         """`attend` with this module's heads and dropout, then the output projection; all `(N, D)`."""
         dropout = self.dropout if self.training else 0.0
-        out: Tensor = self.out_proj(attend(q, k, v, counts, self.num_heads, bias, dropout=dropout))
+        out: Tensor = self.out_proj(attend(q, k, v, counts, self.num_heads, bias, gate, dropout))
         return out
 
 
@@ -95,3 +102,71 @@ class SelfAttention(MultiHeadAttention):
     def forward(self, x: Tensor, counts: Sequence[int], bias: Tensor | Iterable[Tensor] | None = None) -> Tensor:
         """Packed frames `(N, D)` in and out; `counts` are the frames of each utterance, `bias` as in `attend`."""
         return self.mix(self.q_proj(x), self.k_proj(x), self.v_proj(x), counts, bias)
+
+
+class GatedSelfAttention(MultiHeadAttention):
+    """Self-attention with a position bias that every frame scales by a gate of its own, `(N, D)` to `(N, D)`.
+
+    Each head has one gate, computed from its part of the frame (Chen et al. 2022, WavLM, section III-B). `gate_scale`
+    `(1, H, 1, 1)` has the shape that checkpoints give it. fairseq: `gru_rel_pos`, `grep_linear`, `grep_a`.
+
+    Example:
+        >>> attention, bias = GatedSelfAttention(8, num_heads=2), RelativePositionBias(2, num_buckets=8, max_distance=10)
+        >>> x = torch.zeros(5, 8)
+        >>> attention(x, [2, 3], bias(x, [2, 3])).shape
+        torch.Size([5, 8])
+    """
+
+    def __init__(self, dim: int, num_heads: int, dropout: float = 0.0) -> None:
+        super().__init__(dim, num_heads, dropout)
+        self.gate_proj = nn.Linear(dim // num_heads, 8)
+        self.gate_scale = nn.Parameter(torch.ones(1, num_heads, 1, 1))
+
+    def gate(self, x: Tensor) -> Tensor:
+        """The gates `(N, H)` of frames `(N, D)`: `update * (reset * scale - 1) + 2`, between 1 and 2 while `scale` is 1."""
+        parts = self.gate_proj(x.unflatten(1, (self.num_heads, -1)))  # (N, H, 8)
+        update, reset = parts.unflatten(2, (2, 4)).sum(3).sigmoid().unbind(2)  # (N, H) each
+        gates: Tensor = update * (reset * self.gate_scale.flatten() - 1) + 2
+        return gates
+
+    def forward(self, x: Tensor, counts: Sequence[int], bias: Tensor | Iterable[Tensor]) -> Tensor:
+        """Packed frames `(N, D)` in and out; `counts` are the frames of each utterance, `bias` as in `attend`."""
+        return self.mix(self.q_proj(x), self.k_proj(x), self.v_proj(x), counts, bias, self.gate(x))
+
+
+class RelativePositionBias(nn.Module):
+    """A bias of attention for each head and each distance of two frames: the `context` of an `Encoder`.
+
+    Distances share the rows of one table (Raffel et al. 2020, T5, section 2.1). The first half of the rows is for frames
+    before, the second for frames after. Half of each half has one distance a row. In the rest, rows hold more and more
+    distances, up to `max_distance`, and the last row all beyond.
+    fairseq: `relative_attention_bias`, `num_buckets`, `max_distance`.
+
+    Example:
+        >>> bias = RelativePositionBias(num_heads=4, num_buckets=32, max_distance=80)
+        >>> bias(torch.zeros(5, 16), [2, 3]).shape
+        torch.Size([4, 3, 3])
+        >>> bias.rows(torch.tensor([-90, -9, -1, 0, 1, 9, 90])).tolist()
+        [15, 8, 1, 0, 17, 24, 31]
+    """
+
+    def __init__(self, num_heads: int, num_buckets: int, max_distance: int) -> None:
+        super().__init__()
+        self.max_distance = max_distance
+        self.weight = nn.Parameter(torch.empty(num_buckets, num_heads))
+        nn.init.normal_(self.weight, std=0.02)
+
+    def rows(self, distances: Tensor) -> Tensor:
+        """The row of the table for each distance in frames, negative for a frame before; any shape."""
+        half = len(self.weight) // 2
+        exact = half // 2
+        near = distances.abs()
+        far = torch.log(near.clamp(min=1).float() / exact) / math.log(self.max_distance / exact) * (half - exact)
+        far = (exact + far).long().clamp(max=half - 1)
+        return torch.where(near < exact, near, far) + half * (distances > 0)
+
+    def forward(self, x: Tensor, counts: Sequence[int]) -> Tensor:  # noqa: ARG002
+        """The bias `(H, F, F)` for `F` frames, those of the longest utterance; `attend` takes the corner for shorter ones."""
+        frames = max(counts)
+        values = self.weight[self.rows(torch.arange(1 - frames, frames, device=self.weight.device))]  # (2 F - 1, H)
+        return values.t().unfold(1, frames, 1).flip(1)  # row i holds the distances -i to F - 1 - i

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 from torch.nn.utils.rnn import pad_sequence
 
-from hubcore.nn import SelfAttention, attend
+from hubcore.nn import GatedSelfAttention, RelativePositionBias, SelfAttention, attend
 
 COUNTS = [5, 1, 3]
 HEADS, DIM = 2, 8
@@ -77,3 +79,44 @@ def test_self_attention_is_torchs_multi_head_attention() -> None:
     x = torch.randn(sum(COUNTS), DIM, dtype=torch.float64)
     wanted = torch.cat([theirs(part[None], part[None], part[None])[0][0] for part in x.split(COUNTS)])
     assert torch.allclose(ours(x, COUNTS), wanted)
+
+
+def plain_bias(table: Tensor, frames: int, max_distance: int) -> Tensor:
+    """`(H, F, F)`, one pair of frames at a time."""
+    half = len(table) // 2
+    exact = half // 2
+    bias = torch.empty(table.shape[1], frames, frames, dtype=table.dtype)
+    for i in range(frames):
+        for j in range(frames):
+            row = abs(j - i)
+            if row >= exact:
+                row = min(half - 1, exact + int(math.log(row / exact) / math.log(max_distance / exact) * (half - exact)))
+            bias[:, i, j] = table[row + half * (j > i)]
+    return bias
+
+
+@pytest.mark.parametrize(("num_buckets", "max_distance"), [(32, 80), (8, 11), (4, 2), (13, 90)])
+def test_a_relative_bias_is_the_tables_row_of_each_distance(num_buckets: int, max_distance: int) -> None:
+    bias = RelativePositionBias(HEADS, num_buckets, max_distance)
+    for frames in (1, 2, 41):
+        assert torch.equal(bias(torch.zeros(frames, DIM), [1, frames]), plain_bias(bias.weight, frames, max_distance))
+    (bias(torch.zeros(5, DIM), [5]) * torch.arange(5)).sum().backward()
+    assert (bias.weight.grad[bias.rows(torch.arange(-4, 5))] != 0).any(1).sum() >= 8
+
+
+def test_gated_self_attention_is_the_papers_formula() -> None:
+    torch.manual_seed(0)
+    attention, bias = GatedSelfAttention(DIM, HEADS).double(), RelativePositionBias(HEADS, 8, 4).double()
+    nn.init.normal_(attention.gate_scale)
+    x = torch.randn(sum(COUNTS), DIM, dtype=torch.float64)
+    heads = x.unflatten(1, (HEADS, -1))
+    u, w = (attention.gate_proj.weight[part].sum(0) for part in (slice(4), slice(4, 8)))  # (D / H,) each
+    b_u, b_w = (attention.gate_proj.bias[part].sum() for part in (slice(4), slice(4, 8)))
+    update, reset = 1 - torch.sigmoid(heads @ u + b_u), torch.sigmoid(heads @ w + b_w)  # (N, H) each
+    biases = []
+    for update_i, reset_i in zip(update.split(COUNTS), reset.split(COUNTS), strict=True):
+        d = plain_bias(bias.weight, 5, 4)[:, : len(update_i), : len(update_i)]
+        candidate = attention.gate_scale[0] * reset_i.t()[..., None] * d
+        biases.append(d + update_i.t()[..., None] * d + (1 - update_i.t()[..., None]) * candidate)
+    mixed = attend(attention.q_proj(x), attention.k_proj(x), attention.v_proj(x), COUNTS, HEADS, biases)
+    assert torch.allclose(attention(x, COUNTS, bias(x, COUNTS)), attention.out_proj(mixed))

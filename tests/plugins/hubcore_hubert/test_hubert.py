@@ -109,6 +109,8 @@ OWN = {
     "data2vec": "data2vec_tiny",
     "distilhubert": "distilhubert_tiny",
     "hubert": "hubert_tiny",
+    "unispeech_sat": "unispeech_sat_tiny",
+    "wavlm": "wavlm_tiny",
 }
 """Family -> how its files begin."""
 READERS = [*OWN, "ofa_wav2vec2", "wav2vec2"]
@@ -137,5 +139,5 @@ def test_a_file_of_another_family_is_an_error_that_names_tensors_or_the_family(f
 
 def said_of(checkpoint: Checkpoint, said: str) -> bool:
     """Whether a message names tensors of the file, its family, or what in its config is another family's."""
-    words = [*checkpoint.tensors, repr(checkpoint.kind), "layer_type='conformer'", "WavLM and UniSpeech-SAT"]
+    words = [*checkpoint.tensors, repr(checkpoint.kind), "layer_type='conformer'", f"({checkpoint.layout})"]
     return any(word in said for word in words)
