@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -111,8 +111,20 @@ class Names:
                         self._table.setdefault(system, {}).setdefault(key, []).append(spelling)
 
     def extended(self, rows: Sequence[Name], heads: Mapping[str, Sequence[str]] | None = None) -> Names:
-        """This table with the rows, and instead of its heads the heads, of a family built on this one."""
-        return Names([*self.rows, *rows], self.heads if heads is None else heads)
+        """This table with more rows, and with other heads if given, of a family built on this one.
+
+        A row for a weight that is here already adds the names that further systems have for it.
+
+        Example:
+            >>> table = Names([Name("up.*", {"fairseq": "fc1.*"})]).extended([Name("up.*", {"fairseq2": "inner_proj.*"})])
+            >>> table.find(["inner_proj.weight"])
+            ('fairseq2', '')
+        """
+        merged = {row.ours: row for row in self.rows}
+        for row in rows:
+            here = merged.get(row.ours)
+            merged[row.ours] = row if here is None else replace(here, theirs={**here.theirs, **row.theirs})
+        return Names([*merged.values()], self.heads if heads is None else heads)
 
     def find(self, tensors: Iterable[str]) -> tuple[str, str] | None:
         """System whose names a file has, and the prefix before them; None if the file holds no such encoder.

@@ -94,6 +94,8 @@ class Reader(Generic[Config, Model]):
     class that `save_checkpoint` names in a file, and a layout that is this family's where the config has no name."""
     parse: Parse = encoder_values
     """Reads a foreign config."""
+    infer: Callable[[Checkpoint, list[str]], Mapping[str, Any] | None] | None = None
+    """Reads the values of a config from the weights of a file that has none, where they tell enough; None where not."""
     layouts: tuple[Layout, ...] = ()
     """Layouts of files that only this family has."""
     inside: str = "model."
@@ -209,14 +211,17 @@ class Reader(Generic[Config, Model]):
 
     def read_config(self, checkpoint: Checkpoint, asked: Config | None, notes: list[str]) -> Config:
         """The config of an open checkpoint, or the one asked for where it has none; assumptions are added to `notes`."""
-        if not checkpoint.config:
-            if asked is None:
-                raise _without_config(checkpoint)
+        if not checkpoint.config and asked is not None:
             return asked
         try:
-            if checkpoint.layout == NATIVE:
+            values: Mapping[str, Any] | None
+            if not checkpoint.config:
+                values = self.infer(checkpoint, notes) if self.infer else None
+                if values is None:
+                    raise _without_config(checkpoint)
+            elif checkpoint.layout == NATIVE:
                 _check_fields(checkpoint, self.config_class)
-                values: Mapping[str, Any] = checkpoint.config
+                values = checkpoint.config
             else:
                 values = self.parse(checkpoint, notes)
             config = self.config_class(**values)

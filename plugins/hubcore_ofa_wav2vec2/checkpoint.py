@@ -10,10 +10,9 @@ from hubcore.checkpoints.names import SWAP_TAPS
 from hubcore.errors import CheckpointLayoutError
 from hubcore_ofa_wav2vec2.config import OfaWav2Vec2Config, drawn_range
 from hubcore_ofa_wav2vec2.model import OfaWav2Vec2Model, build_model
-from hubcore_wav2vec2.checkpoint import NAMES as WAV2VEC2_NAMES
-from hubcore_wav2vec2.checkpoint import fit_projection
+from hubcore_wav2vec2.checkpoint import FAIRSEQ_NAMES, fit_projection
 
-NAMES = WAV2VEC2_NAMES.extended(
+NAMES = FAIRSEQ_NAMES.extended(
     [
         Name("alpha_predictor.conv.weight", {"fairseq": "cif_subsampler.alpha_fn.cnn.weight"}, SWAP_TAPS),
         Name("alpha_predictor.conv.bias", {"fairseq": "cif_subsampler.alpha_fn.cnn.bias"}),

@@ -11,6 +11,7 @@ from hubcore.checkpoints import ENCODER_NAMES, Name, Names, Reader
 from hubcore.checkpoints.names import Turn
 from hubcore_wav2vec2.config import Wav2Vec2Config
 from hubcore_wav2vec2.model import Wav2Vec2Model, build_model
+from hubcore_wav2vec2.omniasr import OMNIASR_HEADS, OMNIASR_KINDS, OMNIASR_NAMES, fairseq2_values, parse_values
 
 
 def _join_groups(codebook: Tensor) -> Tensor:
@@ -32,7 +33,7 @@ HEADS = Names(
 )
 """Names of the heads of pre-training, which stand beside the encoder; others have the codebook's groups on one axis."""
 
-NAMES = Names(
+FAIRSEQ_NAMES = Names(
     ENCODER_NAMES,
     heads={
         "fairseq": ["mask_emb", "quantizer.**", "project_q.*", "final_proj.*", "input_quantizer.**", "project_inp.*"],
@@ -41,7 +42,10 @@ NAMES = Names(
         "hubcore": ["mask_embedding", "quantizer.**", "project_targets.*", "project_predictions.*"],
     },
 )
-"""The encoder's names, and the heads that may stand beside it and are ignored."""
+"""The encoder's names in fairseq and in what its files were turned into, and the heads beside it, which are ignored."""
+
+NAMES = FAIRSEQ_NAMES.extended(OMNIASR_NAMES, {**FAIRSEQ_NAMES.heads, **OMNIASR_HEADS})
+"""These and OmniASR's."""
 
 
 AnyConfig = TypeVar("AnyConfig", bound=Wav2Vec2Config)
@@ -65,7 +69,9 @@ READER: Reader[Wav2Vec2Config, Wav2Vec2Model] = Reader(
     config_class=Wav2Vec2Config,
     build=build_model,
     names=NAMES,
-    kinds=("wav2vec2", "wav2vec_ctc", "wav2vec_seq2seq", "Wav2Vec2Upstream"),
+    kinds=("wav2vec2", "wav2vec_ctc", "wav2vec_seq2seq", "Wav2Vec2Upstream", *OMNIASR_KINDS),
+    parse=parse_values,
+    infer=fairseq2_values,
     fit=fit_projection,
 )
-"""Reads fairseq's, s3prl's, transformers' and torchaudio's files."""
+"""Reads fairseq's, s3prl's, transformers', torchaudio's and fairseq2's files."""

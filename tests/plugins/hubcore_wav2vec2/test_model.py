@@ -29,6 +29,10 @@ def test_the_named_configs_have_the_published_sizes() -> None:
         "xls_r_300m": 315,
         "xls_r_1b": 962,
         "xls_r_2b": 2159,
+        "omniasr_300m": 315,
+        "omniasr_1b": 962,
+        "omniasr_3b": 3060,
+        "omniasr_7b": 6485,
     }
 
 
