@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from hubcore.card import Card, UpstreamShape
+from hubcore.guests import as_guest
 from hubcore.registry.names import Entry, Family
 from hubcore.sources.resolve import find_cached
 from hubcore.text import error_text, printable
@@ -219,9 +220,10 @@ def named_configs(family: Family) -> tuple[dict[str, Any] | None, str | None]:
     """
     try:
         package = family.module.rpartition(".")[0] or family.module
-        configs = getattr(importlib.import_module(package), "CONFIGS", None)
+        with as_guest():
+            configs = getattr(importlib.import_module(package), "CONFIGS", None)
         return (None if configs is None else {str(name): configs[name] for name in configs}), None
-    except (Exception, SystemExit) as error:  # a broken plugin must not keep `info` from saying the rest
+    except Exception as error:  # a broken plugin must not keep `info` from saying the rest
         return None, _cannot_be_asked(error)
 
 

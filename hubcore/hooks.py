@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 import pluggy
 
-from hubcore.errors import BrokenFetchError, HubcoreError, nearest_names
+from hubcore.errors import BrokenFetchError, DownloadError, nearest_names
 from hubcore.findings import Finding
+from hubcore.guests import as_guest
 from hubcore.hookspecs import NAMES, Expectation, HookSpecs
 from hubcore.registry.names import HOOKS_GROUP, disabled_plugins, entry_points, module_of
 from hubcore.text import error_text, logger
@@ -55,14 +56,10 @@ class Hooks:
         name = f"{owner}:{point.name}"
         about = Finding("", owner=owner, version=version)
         self._about[name] = self._about[owner] = about
-        try:
+        module = None
+        with self._reporting(name, f"its hooks in {point.value} (version {version}) cannot be loaded"):
             module = importlib.import_module(module_of(point))
-        except KeyboardInterrupt:
-            raise
-        except BaseException as error:  # an import may end in anything, SystemExit included
-            self._report(
-                name, f"its hooks in {point.value} (version {version}) cannot be loaded: {error_text(error)}", error=error
-            )
+        if module is None:
             return
         self._about[name] = self._about[owner] = dataclasses.replace(about, file=getattr(module, "__file__", None) or "")
         usable = True
@@ -79,33 +76,38 @@ class Hooks:
             DownloadError: a plugin says that the file is not available.
             PluginError: a plugin failed with anything else, and no other one knows the scheme.
         """
-        broken: BrokenFetchError | None = None
+        broken: list[BrokenFetchError] = []
         given = {"uri": uri, "cache_dir": cache_dir, "offline": offline, "expected": expected or Expectation()}
+
+        def fault(plugin: str, error: BaseException) -> BaseException | None:
+            if isinstance(error, DownloadError):
+                return error
+            if plugin in BUILT_IN:
+                return DownloadError(f"{uri} cannot be fetched: {error_text(error)}.", "This is a fault of hubcore: report it.")
+            self._report(plugin, f"hubcore_fetch failed for {uri!r}: {error_text(error)}", error=error)
+            broken.append(_broken_fetch(plugin, uri, error))
+            return None
+
         for plugin, call in self._each("hubcore_fetch", **given):
-            try:
+            with as_guest(functools.partial(fault, plugin)):
                 found = call()
                 if found is not None:
-                    return Path(found)
-            except HubcoreError:
-                raise
-            except (Exception, SystemExit) as error:
-                self._report(plugin, f"hubcore_fetch failed for {uri!r}: {error_text(error)}", error=error)
-                broken = broken or _broken_fetch(plugin, uri, error)
-        if broken is not None:
-            raise broken
+                    return _existing(Path(found))
+        if broken:
+            raise broken[0]
         return None
 
     def upstream_loaded(self, upstream: Any, card: Card | None) -> None:
         """Calls every `hubcore_upstream_loaded`."""
         for plugin, call in self._each("hubcore_upstream_loaded", upstream=upstream, card=card):
-            with self._reporting(plugin, "hubcore_upstream_loaded"):
+            with self._reporting(plugin, "hubcore_upstream_loaded failed"):
                 call()
 
     def feature_writers(self) -> dict[str, Any]:
         """Format name -> writer class, of every plugin; a format of two plugins is there as `distribution:format`."""
         offers: list[tuple[str, str, Any]] = []
         for plugin, call in self._each("hubcore_feature_writers"):
-            with self._reporting(plugin, "hubcore_feature_writers"):
+            with self._reporting(plugin, "hubcore_feature_writers failed"):
                 formats = call() or {}
                 if not isinstance(formats, Mapping):
                     raise TypeError(f"it gave {formats!r:.80}, not a dictionary")
@@ -125,8 +127,10 @@ class Hooks:
             cli = click.Group("hubcore")
             for plugin, call in self._each("hubcore_commands", cli=cli):
                 cli.commands = {}  # so that no plugin sees or removes another's
-                with self._reporting(plugin, "hubcore_commands"):
+                with self._reporting(plugin, "hubcore_commands failed"):
                     call()
+                    for command in cli.commands.values():  # as `--help` will
+                        _ = isinstance(command, click.Command) and command.get_short_help_str()
                     offers += [(plugin, name, command) for name, command in cli.commands.items()]
             self._commands = self._settled("command", "hubcore ", offers, _why_no_command, reserved)
         return self._commands
@@ -137,12 +141,9 @@ class Hooks:
             if not (found.hookwrapper or found.wrapper):
                 yield found.plugin_name, functools.partial(found.function, **{name: given[name] for name in found.argnames})
 
-    @contextlib.contextmanager
-    def _reporting(self, plugin: str, hook: str) -> Iterator[None]:
-        try:
-            yield
-        except (Exception, SystemExit) as error:
-            self._report(plugin, f"{hook} failed: {error_text(error)}", error=error)
+    def _reporting(self, plugin: str, what: str) -> contextlib.AbstractContextManager[None]:
+        """Runs a plugin's code; a failure of any kind becomes a problem."""
+        return as_guest(lambda error: self._report(plugin, f"{what}: {error_text(error)}", error=error))
 
     def _report(
         self, plugin: str, what: str, fix: str = "", *, error: BaseException | None = None, function: Any = None
@@ -250,6 +251,12 @@ def _why_no_command(name: object, command: object) -> str:
     import click
 
     return "" if isinstance(name, str) and isinstance(command, click.Command) else "It must be a click command, under a name."
+
+
+def _existing(path: Path) -> Path:
+    if not (path.is_file() or path.is_dir()):
+        raise FileNotFoundError(f"it gave {str(path)!r}, which is no file and no folder")
+    return path
 
 
 def _broken_fetch(plugin: str, uri: str, error: BaseException) -> BrokenFetchError:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from hubcore.card import Card, Source
 from hubcore.errors import ChecksumError, HubcoreError, OptionError, PluginError, UnavailableUpstreamError
+from hubcore.guests import as_guest
 from hubcore.options import check_options, is_based, option_names, own_methods, pop_attributes, set_attributes
 from hubcore.registry.names import Entry, Family
 from hubcore.registry.reading import find_line
@@ -119,7 +120,8 @@ def _from_file(
     attributes = pop_attributes(cls, given, option_names(cls, with_weights=True, declared=True) or ()) if direct else {}
     place = _place(device, dtype)
     taken = {name: place.pop(name) for name in [*place] if name in inspect.signature(load).parameters}
-    upstream = load(path, **given, **taken)
+    with as_guest():
+        upstream = load(path, **given, **taken)
     set_attributes(upstream, attributes)
     return _moved(upstream, place)
 
@@ -141,10 +143,11 @@ def _without_weights(
         if reads_checkpoints(cls):
             raise _random_weights(cls, card, family)
         try:
-            if "from_config" in ways:
-                upstream = cls.from_config(**{"config": card.config if card else None, **chosen})
-            else:
-                upstream = cls(**chosen)
+            with as_guest():
+                if "from_config" in ways:
+                    upstream = cls.from_config(**{"config": card.config if card else None, **chosen})
+                else:
+                    upstream = cls(**chosen)
         except HubcoreError:
             raise
         except Exception as error:
@@ -166,12 +169,8 @@ def import_class(family: Family) -> type[Any]:
         >>> import_class(current_registry().find("fbank").family).__name__
         'FbankUpstream'
     """
-    try:
+    with as_guest(lambda error: _plugin_error(family, f"cannot be imported: {error_text(error)}", _UPDATE)):
         found = getattr(importlib.import_module(family.module), family.class_name)
-    except KeyboardInterrupt:
-        raise
-    except BaseException as error:  # an import may end in anything, SystemExit included
-        raise _plugin_error(family, f"cannot be imported: {error_text(error)}", _UPDATE) from error
     if not isinstance(found, type):
         raise _plugin_error(family, f"is a {type(found).__name__}, not a class", "Tell its authors.")
     return found

@@ -110,7 +110,7 @@ def error_text(error: BaseException) -> str:
     """
     try:
         text = " ".join(str(error).split())
-    except Exception:
+    except (Exception, SystemExit, GeneratorExit):
         text = "its text cannot be shown"
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 

@@ -24,8 +24,9 @@ from hubcore.extract.batches import Batches, Failure, Utterance, check_length, m
 from hubcore.extract.finished import ROW_KEYS, Finished, exclusive
 from hubcore.extract.settings import Settings, settings_for
 from hubcore.extract.writers import FeatureWriter, find_writer, open_writer
+from hubcore.guests import as_guest
 from hubcore.protocol import Upstream, UpstreamOutput
-from hubcore.text import format_bytes, format_duration, logger, plural, printable
+from hubcore.text import error_text, format_bytes, format_duration, logger, plural, printable
 from hubcore.version import VERSION
 
 _log = logger("extract")
@@ -161,7 +162,8 @@ def extract(
             if rows:
                 finished.replace(in_order(finished.read().values(), named))
         finally:
-            writer.close()
+            with as_guest(lambda error: _writer_fault(writer, "close", error)):
+                writer.close()
     wall = time.perf_counter() - began
     return Summary(folder, tuple(rows), len(named) - len(todo), tuple(failures), wall, speeds)
 
@@ -261,11 +263,18 @@ def _stat(path: Path) -> tuple[int, int]:
 
 def _write(writer: FeatureWriter, item: Utterance, array: NDArray[Any]) -> str:
     """The path of the file that was written."""
-    file = writer.write(item.name, array)
+    with as_guest():
+        file = writer.write(item.name, array)
     if not isinstance(file, str):
         what = f"{type(writer).__qualname__}.write gave {file!r}, not the file's path as text."
         raise PluginError(what, fix="Tell its authors.")
     return file
+
+
+def _writer_fault(writer: FeatureWriter, method: str, error: BaseException) -> BaseException:
+    if isinstance(error, HubcoreError):
+        return error
+    return PluginError(f"{type(writer).__qualname__}.{method} failed: {error_text(error)}.", fix="Update its distribution.")
 
 
 def _compute(
@@ -279,7 +288,7 @@ def _compute(
         return
     failure: Exception | None = None
     try:
-        with torch.inference_mode():
+        with torch.inference_mode(), as_guest():
             wavs = [decoded.wav.to(device) for decoded in items]
             call: Any = upstream
             output = call(wavs, layers=list(settings.layers), **settings.call_options)
@@ -378,7 +387,8 @@ def _replaced(path: Path | None, row: Mapping[str, Any]) -> bool:
 
 
 def _is_held(writer: FeatureWriter, row: Mapping[str, Any]) -> bool:
-    return writer.holds(row["file"], tuple(row["shape"]), row["dtype"])
+    with as_guest(lambda error: _writer_fault(writer, "holds", error)):
+        return writer.holds(row["file"], tuple(row["shape"]), row["dtype"])
 
 
 def expected_bytes(batches: Batches, upstream: Upstream, settings: Settings) -> int | None:

@@ -28,6 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hubcore.errors import AudioError, ExtractionError, HubcoreError, OptionError, PluginError
+from hubcore.guests import as_guest
 from hubcore.text import error_text, printable, text_path
 
 _PARTIAL = ".partial"
@@ -167,13 +168,13 @@ def open_writer(make_writer: type[FeatureWriter], folder: Path, format: str) -> 
         >>> type(open_writer(NpyWriter, Path(tempfile.mkdtemp()), "npy")).__name__
         'NpyWriter'
     """
-    try:
+    where = f"{make_writer.__module__}.{make_writer.__qualname__}"
+    fix = "Update its distribution, or use --format npy."
+
+    def fault(error: BaseException) -> BaseException:
+        if isinstance(error, HubcoreError):
+            return error
+        return PluginError(f"{where}, the writer of the format {format!r}, cannot be made: {error_text(error)}.", fix)
+
+    with as_guest(fault):
         return make_writer(folder)
-    except HubcoreError:
-        raise
-    except Exception as error:
-        where = f"{make_writer.__module__}.{make_writer.__qualname__}"
-        raise PluginError(
-            f"{where}, the writer of the format {format!r}, cannot be made: {error_text(error)}.",
-            fix="Update its distribution, or use --format npy.",
-        ) from error

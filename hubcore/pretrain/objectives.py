@@ -6,6 +6,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 from hubcore.errors import OptionError, PluginError, nearest_hint
+from hubcore.guests import as_guest
 from hubcore.registry.names import OBJECTIVES_GROUP, TARGET, Family, canonical, entry_points, target_of
 from hubcore.text import error_text
 
@@ -62,12 +63,8 @@ def objective_class(name: str, target: str, fix: str) -> type[Objective]:
     if TARGET.fullmatch(target) is None:
         raise PluginError(f"the objective {name!r} is {target!r}, which is not module:Class.", fix)
     module, _, attribute = target.partition(":")
-    try:
+    with as_guest(lambda error: PluginError(f"the objective {target} cannot be imported: {error_text(error)}.", fix)):
         found = getattr(importlib.import_module(module), attribute)
-    except KeyboardInterrupt:
-        raise
-    except BaseException as error:  # an import may end in anything, SystemExit included
-        raise PluginError(f"the objective {target} cannot be imported: {error_text(error)}.", fix) from error
     lacking = [part for part in ("upstream", "model_configs", "config_class", "forward") if not hasattr(found, part)]
     if lacking or not (isinstance(found, type) and issubclass(found, Objective)):
         what = f"lacks {', '.join(lacking)}" if lacking else "is no subclass of it"

@@ -170,12 +170,15 @@ def _obtain(source: Source, card: Card | None, *, offline: bool, exclusive: bool
             raise DownloadError(f"{path} does not exist. The card {card.name if card else ''} names it.", "Correct the card.")
         verify(path, source)
         return path
-    pinned = is_pinned(source, card)
+    scheme, pinned = scheme_of(source.uri), is_pinned(source, card)
     known = read_pin(source.uri) if pinned else None
     wanted = dataclasses.replace(source, sha256=known.sha256) if known else source
     promise = Expectation(wanted.sha256, wanted.size, card.name if card else None, exclusive)
     try:
-        found = current_hooks().fetch(source.uri, cache_dir(), offline, promise)
+        if scheme.prefixes and not scheme.remote:  # a file of this installation, which no plugin may replace
+            found: Path | None = scheme.fetch(source.uri, cache_dir(), offline, promise)
+        else:
+            found = current_hooks().fetch(source.uri, cache_dir(), offline, promise)
         if found is None:
             raise _no_scheme(source.uri)
         verify(found, wanted)

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from hubcore.card import Card, Source
 from hubcore.errors import HubcoreError, OfflineError
+from hubcore.guests import as_guest
 from hubcore.loading import build_upstream, import_class
 from hubcore.options import reads_files
 from hubcore.protocol import Upstream, UpstreamOutput
@@ -144,7 +145,8 @@ def verify_entry(entry: Entry, name: str | None = None) -> Verification:
         elif reads_files(import_class(family)):
             found.end("unavailable", "its card names no weights; it is for your own: hub.load(name, checkpoint=...).")
             return found
-        _check_features(found, entry)
+        with as_guest():
+            _check_features(found, entry)
     except OfflineError as error:
         found.end("not here", str(error))
     except HubcoreError as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import builtins
-import logging
+import os
 from pathlib import Path
 
 import pytest
@@ -16,6 +16,7 @@ from hubcore.extract import find_writer
 from hubcore.hooks import current_hooks
 from hubcore.sources.resolve import fetch_card
 from tests.conftest import Installer
+from tests.running import command
 
 TINY = "package://hubcore_wav2vec2/bundled/wav2vec2_tiny_prompts.safetensors"
 
@@ -77,17 +78,42 @@ def test_a_wrapper_is_reported_and_not_called(install: Installer) -> None:
 FETCHING = "from hubcore import hookimpl\n@hookimpl\ndef hubcore_fetch(uri, cache_dir):\n    "
 
 
-@pytest.mark.parametrize("what", ["raise RuntimeError('no session')", "raise SystemExit(3)", "return 3"])
+ENDS = (
+    "raise SystemExit(3)",
+    "raise GeneratorExit",
+    "raise __import__('asyncio').CancelledError",
+    "raise BaseException('odd')",
+)
+"""Exceptions that no `except Exception` stops."""
+
+
+@pytest.mark.parametrize(
+    "what", ["raise RuntimeError('no session')", "return 3", "return '/no/such'", "return '/dev/null'", *ENDS]
+)
 def test_a_fetch_that_breaks_names_its_plugin_and_harms_no_other_scheme(
-    install: Installer, caplog: pytest.LogCaptureFixture, what: str
+    install: Installer, caplog: pytest.LogCaptureFixture, tmp_path: Path, what: str
 ) -> None:
     assert problems_of(install, FETCHING + what + "\n") == []
-    with pytest.raises(PluginError, match=r"the plugin hooked:hooked could not fetch 's3://bucket/file': \w+: .*Fix") as caught:
+    with pytest.raises(PluginError, match=r"the plugin hooked:hooked could not fetch 's3://bucket/file': .*Fix") as caught:
         hub.fetch("s3://bucket/file")
     assert caught.value.__cause__ is not None
-    with caplog.at_level(logging.WARNING, "hubcore.hooks"):
-        assert hub.fetch(TINY).is_file()
-    assert "hubcore_fetch failed for 'package://" in caplog.text, "said, though another one has it"
+    with pytest.raises(DownloadError, match=r"^hf://o/r@main/f is not in the cache .* offline mode is on"):
+        current_hooks().fetch("hf://o/r/f", tmp_path, True)
+    assert "hubcore_fetch failed for 'hf://" in caplog.text, "said, though another one knows the scheme"
+
+
+@pytest.mark.parametrize("what", ["raise BaseException('asked')", "return '/'"])
+def test_a_file_of_the_installation_is_asked_of_no_plugin(install: Installer, what: str) -> None:
+    assert problems_of(install, FETCHING + what + "\n") == []
+    assert hub.fetch(TINY).is_file()
+    assert current_hooks().problems == []
+
+
+def test_a_fault_of_our_own_is_blamed_on_no_plugin(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("hubcore.sources.https.download.download", lambda *_: 1 / 0)
+    with pytest.raises(DownloadError, match="cannot be fetched: ZeroDivisionError") as caught:
+        current_hooks().fetch("https://example.org/a", tmp_path, False)
+    assert "plugin" not in str(caught.value)
 
 
 def test_a_fetch_that_knows_why_is_taken_at_its_word(install: Installer) -> None:
@@ -106,15 +132,15 @@ def test_a_card_goes_on_to_its_next_source(install: Installer) -> None:
 
 
 def test_an_answer_of_a_plugin_goes_before_the_built_in_one(install: Installer, tmp_path: Path) -> None:
-    problems_of(install, FETCHING + f"return {str(tmp_path)!r} if uri.startswith('package:') else None\n")
-    assert current_hooks().fetch(TINY, tmp_path, True) == tmp_path
+    problems_of(install, FETCHING + f"return {str(tmp_path)!r} if uri.startswith('hf:') else None\n")
+    assert current_hooks().fetch("hf://o/r/f", tmp_path, True) == tmp_path
     assert current_hooks().fetch("s3://bucket/file", tmp_path, True) is None
 
 
 # The others -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("what", ["raise RuntimeError('x')", "raise SystemExit(3)"])
+@pytest.mark.parametrize("what", ["raise RuntimeError('x')", *ENDS])
 def test_an_observer_that_breaks_is_only_reported(install: Installer, what: str) -> None:
     problems_of(install, f"from hubcore import hookimpl\n@hookimpl\ndef hubcore_upstream_loaded(upstream):\n    {what}\n")
     assert type(hub.load("fbank")).__name__ == type(hub.load("mfcc")).__name__ == "FbankUpstream"
@@ -127,6 +153,7 @@ def test_an_observer_that_breaks_is_only_reported(install: Installer, what: str)
         ("return ['txt']", "hubcore_feature_writers failed: TypeError: it gave ['txt'], not a dictionary"),
         ("raise RuntimeError('x')", "hubcore_feature_writers failed: RuntimeError: x"),
         ("raise SystemExit(1)", "hubcore_feature_writers failed: SystemExit: 1"),
+        ("raise GeneratorExit", "hubcore_feature_writers failed: GeneratorExit"),
         ("return {3: str}", "the format 3 cannot be used. It lacks write"),
     ],
 )
@@ -196,12 +223,20 @@ def test_a_plugin_cannot_take_a_command_of_ours(install: Installer) -> None:
     assert "the command 'list' is hubcore's own already" in current_hooks().problems[0].text
 
 
-@pytest.mark.parametrize("body", ["cli.commands = None", "cli.commands = {}", "cli.commands.clear()", "1 / 0"])
+HELPLESS = """import click
+    class Helpless(click.Command):
+        def get_short_help_str(self, limit=45):
+            raise SystemExit(3)
+    cli.add_command(Helpless('helpless'))"""
+
+
+@pytest.mark.parametrize("body", ["cli.commands = None", "cli.commands = {}", "cli.commands.clear()", "1 / 0", HELPLESS, *ENDS])
 def test_a_plugin_cannot_take_commands_away(install: Installer, body: str) -> None:
     command_of(install, "zzz", "play")
     code = f"from hubcore import hookimpl\n@hookimpl\ndef hubcore_commands(cli):\n    {body}\n"
     install("one", entry_points="[hubcore]\none = one_mod\n", files={"one_mod.py": code})
     assert set(current_hooks().commands()) == {*OURS, "play"}
+    assert command("--help").exit_code == 0
 
 
 @pytest.mark.parametrize("item", ["3] = click.Command('x')", "'x'] = print"])
@@ -224,7 +259,8 @@ def test_plugins_are_called_by_the_names_of_their_distributions(install: Install
     with pytest.MonkeyPatch.context() as patch:
         asked: list[str] = []
         patch.setattr(builtins, "asked", asked, raising=False)
-        assert hub.fetch(TINY).is_file()
+        with pytest.raises(DownloadError):
+            current_hooks().fetch("hf://o/r/f", tmp_path, True)
     assert asked == ["queen", "Ape", "mouse", "zebra"], "ours answered before the one that wants to be last"
 
 
@@ -251,6 +287,41 @@ def test_a_problem_knows_version_place_and_error(install: Installer) -> None:
     )
     found = next(problem for problem in current_hooks().problems if problem.owner == "other")
     assert found.place.endswith("other_mod.py, line 3")
+
+
+WANDERING = "import os\nos.chdir({folder!r})\nos.environ['HUBCORE_OFFLINE'] = '1'\nos.environ.pop('HUBCORE_CACHE', None)\n"
+
+
+def test_a_plugin_moves_neither_the_working_folder_nor_our_variables(
+    install: Installer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    here = Path.cwd()
+    monkeypatch.setenv("HUBCORE_CACHE", str(tmp_path / "cache"))
+    move = WANDERING.format(folder=str(tmp_path))
+    hook = "from hubcore import hookimpl\n@hookimpl\ndef hubcore_upstream_loaded(upstream):\n    "
+    install(
+        "roaming",
+        entry_points="[hubcore]\nroaming = roaming_hook\n[hubcore.upstreams]\nroaming = roaming_mod:X\n",
+        files={
+            "roaming_hook.py": move + hook + move.replace("\n", "\n    ").rstrip() + "\n",
+            "roaming_mod.py": f"{move}from hubcore_fbank import FbankUpstream\nclass X(FbankUpstream):\n    pass\n",
+        },
+    )
+    for use in (current_hooks, lambda: hub.load("fbank"), lambda: hub.load("roaming")):
+        use()
+        assert Path.cwd() == here
+        assert os.environ["HUBCORE_CACHE"] == str(tmp_path / "cache") and "HUBCORE_OFFLINE" not in os.environ
+    assert f"a plugin changed the working folder; it was changed back to {here}" in caplog.text
+    assert "a plugin changed the variable HUBCORE_OFFLINE" in caplog.text
+
+
+@pytest.mark.parametrize("what", ENDS)
+def test_an_upstream_that_ends_the_program_is_a_plugin_error(install: Installer, what: str) -> None:
+    code = f"from hubcore_fbank import FbankUpstream\nclass X(FbankUpstream):\n    def __init__(self, *_):\n        {what}\n"
+    install("acme", entry_points="[hubcore.upstreams]\nacme = acme_mod:X\n", files={"acme_mod.py": code})
+    with pytest.raises(PluginError, match="it ended with"):
+        hub.load("acme")
+    assert "it ended with" in command("verify", "acme").output
 
 
 def test_an_entry_point_with_extras_or_an_attribute_names_the_module(install: Installer) -> None:

@@ -29,7 +29,7 @@ from hubcore.audio import load_audio
 from hubcore.checkpoints.report import LoadReport
 from hubcore.cli import main
 from hubcore.corpus import build_manifest, write_built
-from hubcore.errors import AudioError, ExtractionError, OptionError
+from hubcore.errors import AudioError, ExtractionError, OptionError, PluginError
 from hubcore.extract import ROW_KEYS, Finished, NpyWriter, Summary, extract
 from hubcore.extract import writers as writers_module
 from tests.toys import Energies
@@ -694,6 +694,32 @@ def test_a_folder_that_nothing_can_be_written_to_is_an_extraction_error(corpus: 
     (out / place).write_text("in the way of all")
     with pytest.raises(ExtractionError, match="cannot be written"):
         extract([corpus], toy(), out)
+
+
+@pytest.mark.parametrize("error", [SystemExit(3), GeneratorExit(), KeyError("x")])
+@pytest.mark.parametrize("method", ["__init__", "holds", "write", "close"])
+def test_a_writer_that_ends_the_program_fails_its_utterance_or_is_named(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException, method: str
+) -> None:
+    def broken(*_: object) -> None:
+        raise error
+
+    out, kind = tmp_path / "out", type(error).__name__
+    if method == "holds":
+        extract([corpus], toy(), out)
+    monkeypatch.setattr(NpyWriter, method, broken)
+    if method == "write":
+        assert [kind in failure.error for failure in extract([corpus], toy(), out).failures] == [True] * 5
+    else:
+        with pytest.raises(PluginError, match=rf"NpyWriter.*{method.strip('_').replace('init', 'made')}.*{kind}"):
+            extract([corpus], toy(), out)
+
+
+def test_an_upstream_that_ends_the_program_fails_its_utterance(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ToyUpstream, "forward", lambda *_, **__: sys.exit(3))
+    assert ["SystemExit: 3" in failure.error for failure in extract([corpus], toy(), tmp_path / "out").failures] == [True] * 5
 
 
 def test_the_writer_removes_what_a_killed_run_left(tmp_path: Path) -> None:
