@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import os
 from collections.abc import Iterator
 from datetime import timedelta
@@ -45,6 +46,9 @@ class Processes:
             raise HubcoreError(
                 f"accelerate cannot be imported ({error}). Pre-training runs on it. Run pip install 'hubcore[train]'."
             ) from error
+        # It takes the group that exists when it is first imported as a default argument. Imported later, with the first
+        # DistributedDataParallel, it would keep the group's threads alive after `close`, and these may abort the process.
+        importlib.import_module("torch.distributed.nn")
         self._ddp = DistributedDataParallelKwargs()
         # No mixed precision and no accumulation of its own: on a CPU its fp16 is fp32, and it scales losses.
         self._accelerator = Accelerator(
@@ -91,7 +95,8 @@ class Processes:
         return [value for part in parts for value in part]
 
     def close(self) -> None:
-        """Leaves the group."""
+        """Leaves the group and ends its threads. The model that `wrap` gave must be unused by then."""
+        self._accelerator.free_memory()
         self._accelerator.end_training()
 
 

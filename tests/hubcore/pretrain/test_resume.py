@@ -100,6 +100,27 @@ def test_two_processes_make_the_gradients_of_one_and_one_goes_on_where_two_ended
     assert json.loads((other / "checkpoints/update_00000004/state.json").read_text())["world_size"] == 1
 
 
+LEAVES = """\
+import pathlib, torch
+from hubcore.pretrain.processes import Processes
+processes = Processes()
+model = processes.wrap(torch.nn.Linear(2, 2), skips_parameters=False)
+model(torch.ones(2)).sum().backward()
+assert processes.gather([processes.rank]) == [0, 1]
+del model
+processes.close()
+print(*(task.read_text().strip() for task in pathlib.Path("/proc/self/task").glob("*/comm")))
+"""
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="needs /proc")
+def test_no_thread_of_the_group_is_left_to_abort_a_process_that_ends(lab: Lab) -> None:
+    command = [*lab.command([], processes=2)[:-2], "--no-python", sys.executable, "-c", LEAVES]
+    done = subprocess.run(command, capture_output=True, text=True, env=lab.environment, check=False, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert "gloo" not in done.stdout and len(done.stdout.splitlines()) == 2, done.stdout
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1], ids=lambda one: one.name)
 def test_a_signal_saves_and_the_named_command_goes_on(lab: Lab, number: signal.Signals) -> None:
     arguments = lab.arguments("optimization.max_updates=4000", "run.save_every=100000", "run.validate_every=0")
