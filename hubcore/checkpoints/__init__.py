@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING
 from hubcore.lazy import lazy_exports
 
 if TYPE_CHECKING:
+    from hubcore.checkpoints.encoder_names import CONFORMER_NAMES as CONFORMER_NAMES
     from hubcore.checkpoints.encoder_names import ENCODER_NAMES as ENCODER_NAMES
+    from hubcore.checkpoints.encoder_names import FRONT_NAMES as FRONT_NAMES
     from hubcore.checkpoints.layouts import Checkpoint as Checkpoint
     from hubcore.checkpoints.layouts import Layout as Layout
     from hubcore.checkpoints.layouts import TensorInfo as TensorInfo

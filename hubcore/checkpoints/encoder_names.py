@@ -5,7 +5,7 @@ Our names are those of `hubcore.nn`'s encoder; a family adds rows of its own and
 
 from __future__ import annotations
 
-from hubcore.checkpoints.names import FUSED_DIRECTION, FUSED_NORM, SWAP_TAPS, Name
+from hubcore.checkpoints.names import DROP_TAP, FUSED_DIRECTION, FUSED_NORM, SWAP_TAPS, Name, Turn
 
 
 def _pos_conv(part: str, original: int, turn: object) -> Name:
@@ -102,3 +102,47 @@ ENCODER_NAMES = (
     _block("feed_forward_norm", "final_layer_norm", "final_layer_norm"),
 )
 """One row for each weight; the first is the one by which such an encoder is found in a file."""
+
+FRONT_NAMES = tuple(row for row in ENCODER_NAMES if not row.ours.startswith("encoder."))
+"""The rows of everything before the encoder's blocks, for families with other blocks."""
+
+
+def _conformer(ours: str, fairseq: str, transformers: str, turn: Turn | None = None) -> Name:
+    places = {"fairseq": f"encoder.layers.#.{fairseq}", "transformers": f"encoder.layers.#.{transformers}"}
+    return Name(f"encoder.blocks.#.{ours}", places, turn)
+
+
+def _conformer_feed_forward(ours: str, theirs: str) -> tuple[Name, ...]:
+    return (
+        _conformer(f"{ours}_norm.*", f"{theirs}.layer_norm.*", f"{theirs}_layer_norm.*"),
+        _conformer(f"{ours}_feed_forward.fc1.*", f"{theirs}.w_1.*", f"{theirs}.intermediate_dense.*"),
+        _conformer(f"{ours}_feed_forward.fc2.*", f"{theirs}.w_2.*", f"{theirs}.output_dense.*"),
+    )
+
+
+CONFORMER_NAMES = (
+    *_conformer_feed_forward("first", "ffn1"),
+    *(
+        _conformer(f"attention.{ours}", f"self_attn.{theirs}", f"self_attn.{theirs}")
+        for ours, theirs in (
+            *((f"{part}_proj.*", f"linear_{part}.*") for part in ("q", "k", "v", "out")),
+            ("pos_proj.weight", "linear_pos.weight"),
+            ("content_bias", "pos_bias_u"),
+            ("position_bias", "pos_bias_v"),
+            ("distances", "distance_embedding.weight"),
+        )
+    ),
+    *(
+        _conformer(ours, theirs, theirs, turn)
+        for ours, theirs, turn in (
+            ("attention_norm.*", "self_attn_layer_norm.*", None),
+            ("conv_norm.*", "conv_module.layer_norm.*", None),
+            ("conv.gated.weight", "conv_module.pointwise_conv1.weight", DROP_TAP),
+            ("conv.depthwise.weight", "conv_module.depthwise_conv.weight", None),
+            ("conv.out.weight", "conv_module.pointwise_conv2.weight", DROP_TAP),
+            ("norm.*", "final_layer_norm.*", None),
+        )
+    ),
+    *_conformer_feed_forward("second", "ffn2"),
+)
+"""One row for each weight of conformer blocks, all but the norm after the depthwise convolution, by which families differ."""

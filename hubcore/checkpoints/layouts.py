@@ -105,10 +105,13 @@ class Checkpoint:
     def kind(self) -> str | None:
         """Family as the file calls it; None if it says nothing.
 
-        That is `_name` or `arch` in fairseq, `model_type` in transformers, `encoder` in ESPnet, and the class in our own.
+        That is `_name` or `arch` in fairseq, with `layer_type` behind it unless blocks are transformers; `model_type` in
+        transformers, `encoder` in ESPnet, and the class in our own.
         """
         said = [self.written_by, *(self.config.get(key) for key in ("_name", "model_type", "arch"))]
-        return next((value for value in said if isinstance(value, str)), None)
+        kind = next((value for value in said if isinstance(value, str)), None)
+        layer_type = self.config.get("layer_type", "transformer")
+        return kind if kind is None or layer_type == "transformer" else f"{kind}_{layer_type}"
 
     def read(self, names: Iterable[str], dtype: torch.dtype | None = None) -> dict[str, Tensor]:
         """The tensors `names`, converted to `dtype` if given; nothing else of the file enters memory."""

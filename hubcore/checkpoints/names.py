@@ -43,6 +43,10 @@ def _norm_of_taps(weight: Tensor) -> Tensor:
 
 SWAP_TAPS = Turn(_swap_taps, _swap_taps, "convolution taps put before input channels")
 """`(C_out, C_in, kernel)` to the `(C_out, kernel, C_in)` of `hubcore.nn.FrameConv`."""
+DROP_TAP = Turn(
+    lambda weight: weight.squeeze(2), lambda weight: weight[:, :, None], "convolutions of kernel 1 as linear layers"
+)
+"""`(C_out, C_in, 1)` to the `(C_out, C_in)` of a linear layer."""
 _WHY_SPLIT = "the position embedding's finished weight split into its weight norm's two parts"
 FUSED_DIRECTION = Turn(lambda weight: weight, None, _WHY_SPLIT)
 """A finished weight `(D, D / groups, kernel)` as the direction of a weight norm over taps."""

@@ -26,6 +26,16 @@ OPTIONS = {
     "activation_dropout": ("activation_dropout", 0.1),
 }
 """Our option -> transformers', and its default."""
+CONFORMER_OPTIONS = {
+    "depthwise_kernel": ("conv_depthwise_kernel_size", 31),
+    "conv_dropout": ("conformer_conv_dropout", 0.1),
+    "rotary_base": ("rotary_embedding_base", 10000.0),
+    "left_distance": ("left_max_position_embeddings", 64),
+    "right_distance": ("right_max_position_embeddings", 8),
+}
+"""The same for what only conformer blocks have."""
+_ACTIVATIONS = {"swish": "swish", "silu": "swish", "gelu": "gelu", "relu": "relu"}
+"""transformers' name -> ours."""
 _DEFAULT_CONV = {
     "conv_dim": (512,) * 7,
     "conv_kernel": (10, 3, 3, 3, 3, 2, 2),
@@ -73,6 +83,30 @@ def encoder_values(checkpoint: Checkpoint, notes: list[str]) -> dict[str, Any]:
         "normalize": to_bool(task.get("do_normalize", True)) if task else layer_norm,
         "normalize_eps": float(task.get("normalize_eps", 1e-7)) if task else 1e-5,
         "sample_rate": to_int(task.get("sampling_rate", 16000)),
+    }
+
+
+def conformer_values(model: Mapping[str, Any], *, activation: str, positions: Sequence[str | None]) -> dict[str, Any]:
+    """Values of what only conformer blocks have, by our names, from a config of transformers.
+
+    Args:
+        model: the config.
+        activation: the family's default of `hidden_act`.
+        positions: the values of `position_embeddings_type` that the family computes, its default first.
+
+    Raises:
+        CheckpointLayoutError: an option that the blocks do not have.
+        ValueError: a value that makes no sense.
+
+    Example:
+        >>> conformer_values({}, activation="swish", positions=("relative", None))["depthwise_kernel"]
+        31
+    """
+    demand(model, {"hidden_act": [activation, *_ACTIVATIONS], "position_embeddings_type": positions})
+    return {
+        **read_options(model, CONFORMER_OPTIONS),
+        "positions": model.get("position_embeddings_type", positions[0]) or "none",
+        "activation": _ACTIVATIONS[model.get("hidden_act", activation)],
     }
 
 

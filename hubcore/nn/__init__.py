@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from hubcore.nn.conv import ConvExtractor as ConvExtractor
     from hubcore.nn.conv import FrameConv as FrameConv
     from hubcore.nn.conv import plain_features as plain_features
+    from hubcore.nn.encoder_upstream import ConformerUpstream as ConformerUpstream
     from hubcore.nn.encoder_upstream import EncoderUpstream as EncoderUpstream
     from hubcore.nn.encoder_upstream import SpeechEncoderUpstream as SpeechEncoderUpstream
     from hubcore.nn.filterbank import Filterbank as Filterbank

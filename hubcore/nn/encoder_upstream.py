@@ -5,7 +5,7 @@ Shapes: `B` batch, `T` samples, `F` frames, `N` packed frames of all utterances,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, TypeVar
 
@@ -275,6 +275,18 @@ class SpeechEncoderUpstream(EncoderUpstream):
     ) -> AnySpeechEncoder:
         """See `UpstreamBase.from_checkpoint`, for a local file; the dropouts replace the file's."""
         changes = {"dropout": dropout, "attention_dropout": attention_dropout, "activation_dropout": activation_dropout}
+        return cls.read_file(path, config, changes, device, dtype)
+
+    @classmethod
+    def read_file(
+        cls: type[AnySpeechEncoder],
+        path: str | Path,
+        config: Any,
+        changes: Mapping[str, Any],
+        device: torch.device | str | None,
+        dtype: torch.dtype | None,
+    ) -> AnySpeechEncoder:
+        """Reads a file, as `from_file`; fields in `changes` replace those of the file's config unless they are None."""
         loaded = cls.reader.read(path, named_config(cls, config), changes=changes, device=device, dtype=dtype)
         upstream = cls(loaded.config, loaded.model)
         upstream.load_report = loaded.report
@@ -282,3 +294,40 @@ class SpeechEncoderUpstream(EncoderUpstream):
 
 
 AnySpeechEncoder = TypeVar("AnySpeechEncoder", bound=SpeechEncoderUpstream)
+
+
+class ConformerUpstream(SpeechEncoderUpstream):
+    """An upstream around an encoder of conformer blocks, whose convolution has a dropout of its own.
+
+    Example:
+        >>> from hubcore.options import option_names
+        >>> class AcmeUpstream(ConformerUpstream):
+        ...     pass
+        >>> "conv_dropout" in option_names(AcmeUpstream, with_weights=True)
+        True
+    """
+
+    @classmethod
+    def from_file(
+        cls: type[AnyConformer],
+        path: str | Path,
+        *,
+        config: Any = None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+        dropout: float | None = None,
+        attention_dropout: float | None = None,
+        activation_dropout: float | None = None,
+        conv_dropout: float | None = None,
+    ) -> AnyConformer:
+        """See `UpstreamBase.from_checkpoint`, for a local file; the dropouts replace the file's."""
+        changes = {
+            "dropout": dropout,
+            "attention_dropout": attention_dropout,
+            "activation_dropout": activation_dropout,
+            "conv_dropout": conv_dropout,
+        }
+        return cls.read_file(path, config, changes, device, dtype)
+
+
+AnyConformer = TypeVar("AnyConformer", bound=ConformerUpstream)

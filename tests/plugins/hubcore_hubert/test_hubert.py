@@ -110,6 +110,7 @@ OWN = {
     "distilhubert": "distilhubert_tiny",
     "hubert": "hubert_tiny",
     "unispeech_sat": "unispeech_sat_tiny",
+    "wav2vec2_conformer": "wav2vec2_conformer",
     "wavlm": "wavlm_tiny",
 }
 """Family -> how its files begin."""
