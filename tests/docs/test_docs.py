@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import dataclasses
 import doctest
+import fnmatch
 import inspect
 import json
 import os
@@ -236,6 +237,40 @@ def test_commands_named_in_the_text_exist(page: Path) -> None:
     named = set(re.findall(r"`(?:[A-Z_]+=\S+ )?hubcore ([a-z]\w*)", page.read_text(encoding="utf-8")))
     known = main.list_commands(click.Context(main))
     assert named <= set(known), f"{name_of(page)} names {sorted(named - set(known))}"
+
+
+SECTIONS = ["Configs and names", "Layers", "Checkpoints", "Differences from the original", "Licence"]
+"""Headings that a family's page has, in this order."""
+FAMILY_PAGES = [page for page in PAGES if page.parent.name == "families" and page.stem != "fbank"]
+
+
+@pytest.mark.parametrize("page", FAMILY_PAGES, ids=lambda page: page.stem)
+def test_a_familys_page_is_made_like_the_others(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    headings = [line[3:].replace("originals", "original") for line in text.splitlines() if line.startswith("## ")]
+    assert [heading for heading in headings if heading in SECTIONS] == SECTIONS
+    assert "](../hidden_states.md)" in text, "its layers link to the page about the conventions of hidden states"
+
+
+@pytest.mark.parametrize("page", FAMILY_PAGES, ids=lambda page: page.stem)
+def test_a_familys_page_has_the_names_of_its_cards(page: Path) -> None:
+    cards = [entry.card for entry in registry.current_registry().entries if entry.owner == "hubcore" and entry.card]
+    named = re.findall(r"`([^`\n]+)`", page.read_text(encoding="utf-8"))
+    for card in cards:
+        if card.upstream == page.stem:
+            assert any(fnmatch.fnmatchcase(name, pattern) for name in (card.name, *card.aliases) for pattern in named), (
+                card.name
+            )
+
+
+def test_the_page_about_hidden_states_has_every_family() -> None:
+    linked = {Path(link).stem for link in _LINK.findall(prose(DOCS / "hidden_states.md")) if link.startswith("families/")}
+    assert linked == {page.stem for page in PAGES if page.parent.name == "families"}
+
+
+def test_the_models_that_are_recommended_exist() -> None:
+    named = {name for row in rows(DOCS / "choosing.md") for cell in row[:2] for name in code(cell)}
+    assert len(named) > 20 and named <= set(hub.list())
 
 
 # Tables ---------------------------------------------------------------------------------------------------------------

@@ -17,6 +17,9 @@ LOADERS = {
     "wav2vec2": gold_file("s3prl_converted_tiny_w2v2_groupnorm.pt"),
     "hubert": gold_file("upstreams/hubert_tiny.s3prl.pt"),
     "espnet_hubert": gold_file("upstreams/hubert_tiny.s3prl.pt"),
+    "distiller": gold_file("upstreams/distilhubert_tiny.ckpt"),
+    "data2vec": gold_file("upstreams/data2vec_tiny.fairseq.pt"),
+    "cpc": gold_file("upstreams/modified_cpc_tiny.pt"),
 }
 """Family by s3prl's name -> a checkpoint of it."""
 
@@ -45,7 +48,7 @@ def test_a_family_has_s3prls_loaders(family: str, kind: str) -> None:
     name = f"{family}_{kind}"
     loaded = getattr(hub, name)(ckpt=str(LOADERS[family]))
     assert type(loaded).__name__ == type(S3PRLUpstream(name, path_or_url=str(LOADERS[family])).upstream).__name__
-    assert loaded.get_downsample_rates("hidden_states") == 320
+    assert loaded.get_downsample_rates("hidden_states") == loaded.frame_stride
     with pytest.raises(OptionError, match="needs a checkpoint"):
         getattr(hub, name)()
 
