@@ -22,6 +22,8 @@ from tests.running import python
 
 TINY, OFA = "wav2vec2_tiny_prompts", "ofa_wav2vec2_tiny_prompts"
 GOLD = {"upstream": "wav2vec2", "path_or_url": str(gold_file("fairseq_tiny_w2v2_groupnorm.pt"))}
+HUBERT = {"upstream": "hubert_local", "path_or_url": str(gold_file("upstreams/hubert_tiny.s3prl.pt"))}
+WAVLM = {"upstream": "wavlm_local", "path_or_url": str(gold_file("upstreams/wavlm_tiny_large_style.pt"))}
 RUN = """\
 from hubcore.compat.s3prl import install
 install()
@@ -55,6 +57,9 @@ def test_a_frontend_that_calls_s3prl_as_espnet_does(tmp_path: Path) -> None:
         ({"frontend_conf": {"upstream": TINY, "normalize": True}, "layer": 2}, {"shape": [2, 49, 96], "lengths": [49, 28]}),
         ({"frontend_conf": {"upstream": TINY, "tile_factor": 2}}, {"shape": [2, 98, 96], "lengths": [49, 28]}),
         ({"frontend_conf": nominal, "multilayer_feature": True}, {"shape": [2, 50, 96], "lengths": [50, 30]}),
+        ({"frontend_conf": HUBERT, "multilayer_feature": True}, {"shape": [2, 49, 32], "lengths": [49, 28], "hop_length": 320}),
+        ({"frontend_conf": WAVLM, "multilayer_feature": True}, {"shape": [2, 49, 32], "lengths": [49, 28], "hop_length": 320}),
+        ({"frontend_conf": WAVLM, "layer": 1}, {"shape": [2, 49, 32], "lengths": [49, 28], "hop_length": 320}),
         ({"frontend_conf": ofa, "multilayer_feature": True}, {"lengths": [24, 14], "hop_length": 640}),
         ({"frontend_conf": {"upstream": "fbank"}, "multilayer_feature": True}, {"shape": [2, 98, 240], "lengths": [98, 56]}),
     ]

@@ -19,6 +19,8 @@ LOADERS = {
     "espnet_hubert": gold_file("upstreams/hubert_tiny.s3prl.pt"),
     "distiller": gold_file("upstreams/distilhubert_tiny.ckpt"),
     "data2vec": gold_file("upstreams/data2vec_tiny.fairseq.pt"),
+    "wavlm": gold_file("upstreams/wavlm_tiny.pt"),
+    "unispeech_sat": gold_file("upstreams/unispeech_sat_tiny.pt"),
     "cpc": gold_file("upstreams/modified_cpc_tiny.pt"),
 }
 """Family by s3prl's name -> a checkpoint of it."""
