@@ -8,6 +8,7 @@
 | s3prl converted | keys `model_cfg`, `task_cfg`, `model_weight` | `model_weight` | `model_cfg`, `task_cfg` |
 | Hugging Face | a folder with `config.json`, or a weight file beside one | the weight files | `config.json` |
 | ESPnet | a folder with `config.yaml` and one `.pth` file | that file | `encoder_conf` in `config.yaml` |
+| FunASR | a folder with `config.yaml` and `model.pt` | that file | the file's own, else `model_conf` in `config.yaml` |
 | hubcore | safetensors with a `hubcore` entry in its header | the file | that entry |
 | a run | a folder that `hubcore pretrain` writes | of its newest checkpoint | that one's |
 | state dict | names and tensors, also in dictionaries of a training program | the file | none: the caller must pass one |
@@ -43,7 +44,7 @@ _SHARD = re.compile(r"[\w.-]{1,200}\.(?:safetensors|bin)", re.ASCII)
 _HF_WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 _MAX_CONFIG, _MAX_INDEX = 1 << 20, 16 << 20
 """Bytes; configs have a few thousand, the index of the largest models about a million."""
-NATIVE, HUGGING_FACE, ESPNET, PLAIN = "hubcore safetensors", "Hugging Face", "ESPnet", "state dict"
+NATIVE, HUGGING_FACE, ESPNET, FUNASR, PLAIN = "hubcore safetensors", "Hugging Face", "ESPnet", "FunASR", "state dict"
 """Layouts by name; `Checkpoint.layout` is one of these, or starts with "fairseq" or "s3prl", or is a family's own."""
 
 
@@ -284,7 +285,7 @@ def _inside(tree: object, key: str) -> object:
 
 
 def _with_config_beside(path: Path, checkpoint: Checkpoint) -> Checkpoint:
-    """The same checkpoint with the `config.json` or ESPnet's `config.yaml` that lies beside its file, if there is one."""
+    """The same checkpoint with the `config.json`, or `config.yaml` of ESPnet or FunASR, that lies beside its file."""
     folder = path if path.is_dir() else path.parent
     try:
         return _with_config_of(folder, checkpoint)
@@ -295,7 +296,7 @@ def _with_config_beside(path: Path, checkpoint: Checkpoint) -> Checkpoint:
 
 def _with_config_of(folder: Path, checkpoint: Checkpoint) -> Checkpoint:
     if not (folder / "config.json").is_file():
-        return _with_espnet_config(folder / "config.yaml", checkpoint)
+        return _with_yaml_config(folder / "config.yaml", checkpoint)
     checkpoint.layout = HUGGING_FACE
     checkpoint.config = _json_file(folder / "config.json")
     if (folder / "preprocessor_config.json").is_file():
@@ -306,8 +307,8 @@ def _with_config_of(folder: Path, checkpoint: Checkpoint) -> Checkpoint:
     return checkpoint
 
 
-def _with_espnet_config(path: Path, checkpoint: Checkpoint) -> Checkpoint:
-    """The same checkpoint with an ESPnet config, if that is what the YAML file beside it is."""
+def _with_yaml_config(path: Path, checkpoint: Checkpoint) -> Checkpoint:
+    """The same checkpoint with a config of ESPnet or FunASR, if that is what the YAML file beside it is."""
     if not path.is_file():
         return checkpoint
     text = _read_beside(path, _MAX_CONFIG)
@@ -320,6 +321,9 @@ def _with_espnet_config(path: Path, checkpoint: Checkpoint) -> Checkpoint:
         checkpoint.config = {"_name": about.get("encoder"), **about["encoder_conf"]}
         frontend = about.get("frontend_conf")
         checkpoint.task = frontend if isinstance(frontend, dict) else {}
+    elif isinstance(about, dict) and isinstance(about.get("model_conf"), dict):
+        checkpoint.layout = FUNASR
+        checkpoint.config = {"_name": about.get("model"), **about["model_conf"]}
     return checkpoint
 
 
@@ -334,13 +338,13 @@ def _open_folder(folder: Path) -> Checkpoint:
     run = newest_model(folder)
     if run is not None:
         return open_checkpoint(run)
-    files = sorted(folder.glob("*.pth")) if (folder / "config.yaml").is_file() else []
+    files = [*sorted(folder.glob("*.pth")), *folder.glob("model.pt")] if (folder / "config.yaml").is_file() else []
     if len(files) == 1:
         return open_checkpoint(files[0])
     raise CheckpointLayoutError(
         f"{folder} has no weights that are read here. A Hugging Face folder has config.json and one of "
-        f"{', '.join(_HF_WEIGHTS)}; one of ESPnet has config.yaml and one .pth file. Pass the checkpoint file itself, or a "
-        f"complete folder.{_same_name(folder)}"
+        f"{', '.join(_HF_WEIGHTS)}; one of ESPnet has config.yaml and one .pth file, one of FunASR config.yaml and model.pt. "
+        f"Pass the checkpoint file itself, or a complete folder.{_same_name(folder)}"
     )
 
 

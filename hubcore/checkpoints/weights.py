@@ -7,6 +7,7 @@ and so is a tensor that has no place in the model, unless the table calls it a h
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -295,9 +296,10 @@ _FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 def _shape(checkpoint: Checkpoint, name: str, turn: Turn | None) -> tuple[int, ...]:
     """The shape that a tensor will have once its turn has been taken."""
     shape = checkpoint.tensors[name].shape
-    if turn is None or len(shape) != 3:
-        return shape
-    return tuple(turn.read(torch.empty(shape, device="meta")).shape)
+    if turn is not None:
+        with contextlib.suppress(RuntimeError, IndexError):  # a tensor that cannot be turned has a wrong shape as it is
+            return tuple(turn.read(torch.empty(shape, device="meta")).shape)
+    return shape
 
 
 def _report(checkpoint: Checkpoint, rows: Mapping[str, tuple[str, Turn | None]], notes: Sequence[str]) -> LoadReport:

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from hubcore.nn.relative import RotaryPositions as RotaryPositions
     from hubcore.nn.relative import by_distance as by_distance
     from hubcore.nn.speech_encoder import SpeechEncoder as SpeechEncoder
+    from hubcore.nn.speech_encoder import build_blocks as build_blocks
     from hubcore.nn.speech_encoder import build_encoder as build_encoder
     from hubcore.nn.speech_encoder import build_extractor as build_extractor
     from hubcore.nn.speech_encoder import build_feature_norm as build_feature_norm

@@ -151,7 +151,7 @@ def build_encoder(
     pos_conv: nn.Module | None = None,
     context: nn.Module | None = None,
 ) -> Encoder:
-    """The transformer encoder that a config describes, with fresh weights (fairseq: `init_bert_params`).
+    """The transformer encoder that a config describes, with fresh weights.
 
     Args:
         config: the shape.
@@ -164,27 +164,46 @@ def build_encoder(
         >>> encoder.blocks[1].attention.num_heads
         4
     """
+    blocks = build_blocks(config, config.num_layers, attention=attention)
+    if pos_conv is None:
+        kind = PositionalConv if config.pos_conv_norm == "weight" else BatchNormPositionalConv
+        pos_conv = kind(config.dim, config.pos_conv_kernel, config.pos_conv_groups)
+    norm = nn.LayerNorm(config.dim)
+    return Encoder(pos_conv, blocks, norm, pre_norm=config.pre_norm, dropout=config.dropout, context=context)
+
+
+def build_blocks(
+    config: SpeechEncoderConfig, count: int, *, attention: Callable[[], nn.Module] | None = None, kind: type[Block] = Block
+) -> list[Block]:
+    """Blocks of the encoder that a config describes, with fresh weights (fairseq: `init_bert_params`).
+
+    Args:
+        config: the shape.
+        count: number of blocks.
+        attention: makes the attention of one, called as `attention(x, counts, *context)`; `SelfAttention` if None.
+        kind: their class.
+
+    Example:
+        >>> build_blocks(SpeechEncoderConfig(dim=96), 2)[1].feed_forward.fc1
+        Linear(in_features=96, out_features=3072, bias=True)
+    """
 
     def plain_attention() -> nn.Module:
         return SelfAttention(config.dim, config.num_heads, config.attention_dropout)
 
     blocks = [
-        Block(
+        kind(
             (attention or plain_attention)(),
             FeedForward(config.dim, config.ffn_dim, config.activation_dropout),
             config.dim,
             pre_norm=config.pre_norm,
             dropout=config.dropout,
         )
-        for _ in range(config.num_layers)
+        for _ in range(count)
     ]
     for block in blocks:
         for module in block.modules():
             if isinstance(module, nn.Linear):
                 nn.init.normal_(module.weight, std=0.02)
                 nn.init.zeros_(module.bias)
-    if pos_conv is None:
-        kind = PositionalConv if config.pos_conv_norm == "weight" else BatchNormPositionalConv
-        pos_conv = kind(config.dim, config.pos_conv_kernel, config.pos_conv_groups)
-    norm = nn.LayerNorm(config.dim)
-    return Encoder(pos_conv, blocks, norm, pre_norm=config.pre_norm, dropout=config.dropout, context=context)
+    return blocks

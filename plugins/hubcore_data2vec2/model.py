@@ -1,0 +1,194 @@
+"""The data2vec 2.0 audio encoder: prenet blocks, extra tokens, and attention that falls with distance (ALiBi).
+
+Shapes: `F` frames of one utterance, `E` extra tokens, `N` packed frames of all utterances, `D` dim, `H` heads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from hubcore.nn import Block, Blocks, Encoder, SpeechEncoder, StackedPositionalConv, build_blocks, build_speech_encoder
+from hubcore_data2vec2.config import Data2Vec2Config
+
+
+def alibi_slopes(num_heads: int) -> list[float]:
+    """Slopes by which each head's attention falls from one frame to the next (Press et al. 2022, section 3).
+
+    For numbers of heads that are no power of two: those of the power below, then every other one of the power above.
+
+    Example:
+        >>> alibi_slopes(4), [round(slope, 4) for slope in alibi_slopes(6)[4:]]
+        ([0.25, 0.0625, 0.015625, 0.00390625], [0.5, 0.125])
+    """
+    power = 1 << (num_heads.bit_length() - 1)
+    slopes = [2 ** (-8 * (k + 1) / power) for k in range(power)]
+    return slopes + [2 ** (-4 * (2 * k + 1) / power) for k in range(num_heads - power)]
+
+
+class Alibi(nn.Module):
+    """The bias of attention: minus the distance of two frames, times a slope and a learned scale.
+
+    Args:
+        num_heads: heads `H`.
+        scales: scales over blocks and over heads; 1 where all share one.
+
+    Example:
+        >>> alibi = Alibi(4, scales=(1, 4))
+        >>> alibi(alibi.distances(3, extra=1, device="cpu"), layer=0)[0]
+        tensor([[ 0.0000,  0.0000,  0.0000,  0.0000],
+                [ 0.0000,  0.0000, -0.2500, -0.5000],
+                [ 0.0000, -0.2500,  0.0000, -0.2500],
+                [ 0.0000, -0.5000, -0.2500,  0.0000]], grad_fn=<SelectBackward0>)
+    """
+
+    def __init__(self, num_heads: int, scales: tuple[int, int]) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.scale = nn.Parameter(torch.ones(scales))
+
+    def distances(self, frames: int, extra: int, device: torch.device | str) -> Tensor:
+        """`(E + F, E + F)` minus the distances of frames; 0 to and from extra tokens."""
+        at = torch.arange(frames, device=device)
+        return functional.pad(-(at[None] - at[:, None]).abs(), (extra, 0, extra, 0))
+
+    def forward(self, distances: Tensor, layer: int) -> Tensor:
+        """The bias `(H, E + F, E + F)` of block `layer`, counted from 0 and from the first of the prenet."""
+        scale = self.scale[layer if len(self.scale) > 1 else 0].clamp(min=0)  # (H) or (1)
+        scale = scale.to(torch.promote_types(scale.dtype, torch.float32))  # distances need more than 16 bits
+        slopes: Tensor = scale.new_tensor(alibi_slopes(self.num_heads)) * scale
+        return slopes[:, None, None] * distances
+
+
+class PreNormPositions(StackedPositionalConv):
+    """Stacked position convolutions after a layer norm. fairseq: `conv_pos_pre_ln`.
+
+    Example:
+        >>> PreNormPositions(8, kernel=3, groups=2, depth=5)(torch.zeros(5, 8), [2, 3]).shape
+        torch.Size([5, 8])
+    """
+
+    def __init__(self, dim: int, kernel: int, groups: int, depth: int) -> None:
+        super().__init__(dim, kernel, groups, depth)
+        self.norm = nn.LayerNorm(dim)
+
+    def forward(self, x: Tensor, counts: Sequence[int]) -> Tensor:
+        """Position embedding `(N, D)` of packed frames `(N, D)`; `counts` are the frames of each utterance."""
+        return super().forward(self.norm(x), counts)
+
+
+class Data2Vec2Block(Block):
+    """A transformer block whose pre-norm form keeps the feed-forward part alone, as data2vec 2.0 computes it.
+
+    Example:
+        >>> from hubcore.nn import FeedForward, SelfAttention
+        >>> Data2Vec2Block(SelfAttention(8, 2), FeedForward(8, 32), 8, pre_norm=True)(torch.zeros(5, 8), [2, 3]).shape
+        torch.Size([5, 8])
+    """
+
+    def forward(self, x: Tensor, counts: Sequence[int], *context: Any) -> Tensor:
+        """Packed frames `(N, D)` in and out; `counts` are the frames of each utterance."""
+        if not self.pre_norm:
+            return super().forward(x, counts, *context)
+        x = x + self.dropout(self.attention(self.attention_norm(x), counts, *context))
+        inner = self.feed_forward(self.feed_forward_norm(x))
+        out: Tensor = inner + self.dropout(inner)  # x is not added
+        return out
+
+
+class Data2Vec2Encoder(Encoder):
+    """Positions, extra tokens, prenet and blocks, `(N, D)` to the hidden states asked for.
+
+    Args:
+        pos_conv: position embedding, added to the input.
+        prenet: blocks before hidden state 0.
+        blocks: blocks whose outputs are hidden states.
+        norm: before the first block (post-norm); pre-norm models have it after the last, and no hidden state includes it.
+        pre_norm: fairseq: `layer_norm_first`.
+        dropout: of the input of the first block, in train mode.
+        extra_tokens: number `E` of learned frames before each utterance.
+        alibi: the bias of attention, or None.
+
+    Example:
+        >>> encoder = build_model(Data2Vec2Config(dim=96, num_layers=2, prenet_layers=1, extra_tokens=3)).encoder
+        >>> [tuple(state.shape) for state in encoder(torch.zeros(5, 96), [2, 3], layers=[0, 2])]
+        [(5, 96), (5, 96)]
+    """
+
+    def __init__(
+        self,
+        pos_conv: nn.Module,
+        prenet: Sequence[nn.Module],
+        blocks: Sequence[nn.Module],
+        norm: nn.LayerNorm,
+        *,
+        pre_norm: bool,
+        dropout: float = 0.0,
+        extra_tokens: int = 0,
+        alibi: Alibi | None = None,
+    ) -> None:
+        super().__init__(pos_conv, blocks, norm, pre_norm=pre_norm, dropout=dropout)
+        self.prenet = Blocks(prenet)
+        self.extra_tokens = nn.Parameter(torch.randn(extra_tokens, *norm.normalized_shape)) if extra_tokens else None
+        self.alibi = alibi
+
+    def forward(self, x: Tensor, counts: Sequence[int], layers: Sequence[int], *, layerdrop: float = 0.0) -> list[Tensor]:
+        """The hidden states `layers`, each `(N, D)` without extra tokens; no block above the highest of them runs.
+
+        Hidden state 0 is the input of the first block after the prenet, hidden state k the output of block k.
+        """
+        if self.pos_conv is not None:
+            x = x + self.pos_conv(x, counts)
+        extra, frames = 0, max(counts)
+        if self.extra_tokens is not None:
+            extra = len(self.extra_tokens)
+            x = torch.cat([rows for own in x.split(list(counts)) for rows in (self.extra_tokens, own)])
+            counts = [count + extra for count in counts]
+        x = self.dropout(x if self.pre_norm else self.norm(x))
+        self.prenet.gradient_checkpointing = self.blocks.gradient_checkpointing
+        order = [(self.prenet, k) for k in range(len(self.prenet))] + [(self.blocks, k) for k in range(max(layers))]
+        distances = None if self.alibi is None else self.alibi.distances(frames, extra, x.device)
+        bias: tuple[Tensor, ...] = ()
+        states = {} if self.prenet else {0: x}
+        for layer, (blocks, index) in enumerate(order):
+            if self.alibi is not None and distances is not None and (layer == 0 or len(self.alibi.scale) > 1):
+                bias = (self.alibi(distances, layer),)
+            if not layerdrop or torch.rand(()).item() >= layerdrop:
+                x = blocks.run(index, x, counts, *bias)
+            if layer + 1 - len(self.prenet) in layers:
+                states[layer + 1 - len(self.prenet)] = x
+        return [_without_first(states[layer], counts, extra) for layer in layers]
+
+
+def _without_first(x: Tensor, counts: Sequence[int], extra: int) -> Tensor:
+    """Packed frames without the first `extra` of each utterance."""
+    return torch.cat([rows[extra:] for rows in x.split(list(counts))]) if extra else x
+
+
+def build_model(config: Data2Vec2Config) -> SpeechEncoder:
+    """The model that a config describes, with fresh weights.
+
+    Example:
+        >>> encoder = build_model(Data2Vec2Config(dim=96, num_layers=2, prenet_layers=1)).encoder
+        >>> len(encoder.prenet), len(encoder.blocks), encoder.alibi.scale.shape
+        (1, 2, torch.Size([1, 12]))
+    """
+    kind = PreNormPositions if config.pos_conv_pre_norm else StackedPositionalConv
+    blocks = build_blocks(config, config.prenet_layers + config.num_layers, kind=Data2Vec2Block)
+    encoder = Data2Vec2Encoder(
+        kind(config.dim, config.pos_conv_kernel, config.pos_conv_groups, config.pos_conv_depth),
+        blocks[: config.prenet_layers],
+        blocks[config.prenet_layers :],
+        nn.LayerNorm(config.dim, eps=config.norm_eps),
+        pre_norm=config.pre_norm,
+        dropout=config.dropout,
+        extra_tokens=config.extra_tokens,
+        alibi=Alibi(config.num_heads, config.alibi_scales) if config.alibi else None,
+    )
+    for block in blocks:
+        block.attention_norm.eps = block.feed_forward_norm.eps = config.norm_eps
+    return build_speech_encoder(config, encoder)
