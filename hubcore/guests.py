@@ -33,7 +33,7 @@ def as_guest(fault: Callable[[BaseException], BaseException | None] = ended) -> 
     """Runs a plugin's code; the working folder and hubcore's variables are afterwards as they were.
 
     Args:
-        fault: gets whatever is raised, except for a KeyboardInterrupt, and gives what to raise instead; None to go on.
+        fault: gets whatever is raised, except for a KeyboardInterrupt, and gives what to raise instead; None to continue.
 
     Example:
         >>> with as_guest():
