@@ -15,7 +15,7 @@ from hubcore.card import Card, UpstreamShape
 from hubcore.guests import as_guest
 from hubcore.registry.names import Entry, Family
 from hubcore.sources.resolve import find_cached
-from hubcore.text import error_text, printable
+from hubcore.text import error_text, labelled, printable
 
 _LAYERS_SHOWN = 4
 """More layers than these are shown by the first two and the last."""
@@ -64,9 +64,7 @@ class UpstreamInfo:
         return dataclasses.asdict(self)
 
     def __str__(self) -> str:
-        rows = [(label, value) for label, value in (*self._rows(), *self._card_rows()) if value]
-        width = max(len(label) for label, _ in rows)
-        return "\n".join(f"{label:<{width}}  {value}" for label, value in rows)
+        return labelled((label, value) for label, value in (*self._rows(), *self._card_rows()) if value)
 
     def _rows(self) -> Iterator[tuple[str, str | None]]:
         yield "name", self.name

@@ -1,4 +1,4 @@
-"""`Progress`: a bar on a terminal, a line now and then elsewhere; `is_terminal`. Imports nothing of the core."""
+"""`Progress`: a bar on a terminal, a line now and then elsewhere; `is_terminal`."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import sys
 import time
 from collections.abc import Callable
 from typing import Any
+
+from hubcore.text import printable
 
 LINE_EVERY = 10.0
 """Seconds between two lines where there is no terminal."""
@@ -29,7 +31,7 @@ class Progress:
     def __init__(
         self, unit: str, label: str = "", *, say: Callable[[str], None] | None = None, quiet: bool = False, keep: bool = False
     ) -> None:
-        self._unit, self._label, self._say, self._quiet, self._keep = unit, label, say, quiet, keep
+        self._unit, self._label, self._say, self._quiet, self._keep = unit, printable(label), say, quiet, keep
         self._bar: Any = None
         self._began: tuple[float, int] | None = None
         self._said = time.monotonic()
@@ -73,7 +75,7 @@ class Progress:
             )
         self._bar.total = total
         if note:
-            self._bar.set_postfix_str(note, refresh=False)
+            self._bar.set_postfix_str(printable(note), refresh=False)
         self._bar.update(done - self._bar.n)
 
 

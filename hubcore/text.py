@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+from collections.abc import Iterable
 
 LINES = "\n\t"
 """For `printable(text, keep=LINES)`: a message may have several lines, a name or a path may not."""
@@ -52,6 +53,19 @@ def message_text(text: str) -> str:
         'https://host/a.pt?***: \\x07'
     """
     return redacted(printable(text, keep=LINES))
+
+
+def labelled(rows: Iterable[tuple[str, object]]) -> str:
+    r"""Lines of a label and a value each, the values below each other; no value takes more than its line.
+
+    Example:
+        >>> print(labelled([("name", "a"), ("licence", "MIT\nname  b")]))
+        name     a
+        licence  MIT\nname  b
+    """
+    listed = [(label, printable(str(value))) for label, value in rows]
+    width = max((len(label) for label, _ in listed), default=0)
+    return "\n".join(f"{label:<{width}}  {value}" for label, value in listed)
 
 
 def logger(part: str) -> logging.Logger:

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from hubcore.text import printable
+
 
 @dataclass(frozen=True)
 class LoadReport:
@@ -50,8 +52,7 @@ class LoadReport:
         return cls(**plain)
 
     def __str__(self) -> str:
-        lines = [f"loaded    {self.source}", f"layout    {self.layout}", f"used      {len(self.used)} tensors"]
-        lines.append(f"ignored   {', '.join(self.ignored) or 'nothing'}")
-        lines.append(f"converted {'; '.join(self.converted) or 'nothing'}")
-        lines.extend(f"note      {note}" for note in self.notes)
-        return "\n".join(lines)
+        rows = [("loaded", self.source), ("layout", self.layout), ("used", f"{len(self.used)} tensors")]
+        rows += [("ignored", ", ".join(self.ignored) or "nothing"), ("converted", "; ".join(self.converted) or "nothing")]
+        rows += [("note", note) for note in self.notes]
+        return "\n".join(f"{label:<10}{printable(value)}" for label, value in rows)

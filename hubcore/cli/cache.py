@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING
 
 import click
 
 from hubcore.cli.complete import upstreams
+from hubcore.cli.echo import echo, echo_json, json_flag
 from hubcore.errors import CheckpointError
 from hubcore.text import plural
 
@@ -28,7 +28,7 @@ def command() -> None:
 
 
 @command.command("path", epilog=_EXAMPLE)
-@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+@json_flag()
 def path_(as_json: bool) -> None:
     """Print the folders that are looked into, in their order."""
     from hubcore.sources.folders import cache_dir, read_only_caches
@@ -36,14 +36,14 @@ def path_(as_json: bool) -> None:
 
     folders = [("cache", cache_dir()), *(("read-only", layer) for layer in read_only_caches()), ("hub", hf_cache_dir())]
     if as_json:
-        click.echo(json.dumps([{"kind": kind, "path": str(folder)} for kind, folder in folders], indent=2))
+        echo_json([{"kind": kind, "path": str(folder)} for kind, folder in folders])
         return
     for kind, folder in folders:
-        click.echo(f"{kind:<9}  {folder}")
+        echo(f"{kind:<9}  {folder}")
 
 
 @command.command("ls", epilog=_EXAMPLE)
-@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+@json_flag()
 def ls(as_json: bool) -> None:
     """List cached files: hubcore's own downloads, and the cards' files in the cache of the Hugging Face Hub."""
     from hubcore.cli.table import format_table
@@ -52,16 +52,16 @@ def ls(as_json: bool) -> None:
 
     items = cache_items()
     if as_json:
-        click.echo(json.dumps([item.to_dict() for item in items], indent=2))
+        echo_json([item.to_dict() for item in items])
         return
     rows = [(", ".join(item.names) or "-", format_bytes(item.size), (item.sha256 or "-")[:12], item.path) for item in items]
     if rows:
-        click.echo(format_table(["name", "size", "sha256", "path"], rows, right=["size"]))
-    click.echo(f"{plural(len(items), 'file')}, {format_bytes(sum(item.size for item in items))}")
+        echo(format_table(["name", "size", "sha256", "path"], rows, right=["size"]))
+    echo(f"{plural(len(items), 'file')}, {format_bytes(sum(item.size for item in items))}")
     partial = partial_files()
     if partial:
         size = sum(path.stat().st_size for path in partial)
-        click.echo(f"and {len(partial)} partial downloads, {format_bytes(size)}, which the next fetch resumes")
+        echo(f"and {len(partial)} partial downloads, {format_bytes(size)}, which the next fetch resumes")
 
 
 @command.command("verify", epilog=_EXAMPLE)
@@ -75,10 +75,8 @@ def verify(targets: tuple[str, ...]) -> None:
     for item in items:
         wrong = what_is_wrong(item)
         damaged += wrong is not None
-        click.echo(f"{'ok' if wrong is None else 'damaged':<7}  {item.label}" + (f"  {wrong}" if wrong else ""))
-    click.echo(
-        f"{plural(len(items), 'file')} read, {damaged} damaged" + ("; `hubcore cache rm` removes them" if damaged else "")
-    )
+        echo(f"{'ok' if wrong is None else 'damaged':<7}  {item.label}" + (f"  {wrong}" if wrong else ""))
+    echo(f"{plural(len(items), 'file')} read, {damaged} damaged" + ("; `hubcore cache rm` removes them" if damaged else ""))
     if damaged:
         click.get_current_context().exit(1)
 
@@ -93,7 +91,7 @@ def rm(targets: tuple[str, ...]) -> None:
     for target in targets:
         removed = remove_target(target)
         for path in removed:
-            click.echo(f"removed {path}")
+            echo(f"removed {path}")
         if not removed:
             nothing.append(target)
     if nothing:
@@ -116,11 +114,11 @@ def gc(older_than: float, dry_run: bool) -> None:
             try:
                 path.unlink(missing_ok=True)
             except OSError as error:
-                click.echo(f"{path} cannot be removed: {error.strerror}", err=True)
+                echo(f"{path} cannot be removed: {error.strerror}", err=True)
                 continue
         size, count = size + bytes_here, count + 1
-        click.echo(f"{'would remove' if dry_run else 'removed'} {path}")
-    click.echo(f"{plural(count, 'file')}, {format_bytes(size)}")
+        echo(f"{'would remove' if dry_run else 'removed'} {path}")
+    echo(f"{plural(count, 'file')}, {format_bytes(size)}")
 
 
 def _chosen(items: list[CacheItem], targets: tuple[str, ...]) -> list[CacheItem]:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 
 import click
 
 from hubcore.cli.complete import families, files
+from hubcore.cli.echo import echo, echo_json, json_flag
 from hubcore.cli.options import option_flag
 from hubcore.text import format_bytes, printable
 
@@ -30,7 +30,7 @@ Example:
 @click.option("--config", metavar="NAME", help="A named config of the family, for a file that has none.")
 @option_flag()
 @click.option("--force", is_flag=True, help="Replace OUT if it is there.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+@json_flag()
 def command(
     src: str, out: str, upstream: str | None, config: str | None, pairs: tuple[str, ...], force: bool, as_json: bool
 ) -> None:
@@ -43,11 +43,11 @@ def command(
 
     made = convert(src, out, upstream=upstream, config=config, options=pairs, force=force)
     if as_json:
-        click.echo(json.dumps({**dataclasses.asdict(made), "path": str(made.path)}, indent=2))
+        echo_json({**dataclasses.asdict(made), "path": str(made.path)})
         return
     if made.report is not None:
-        click.echo(printable(str(made.report)))
-    click.echo(f"upstream  {made.upstream}, {made.class_path}")
-    click.echo(f"equal     {made.weights} weights and {made.layers} hidden states of a clip, every bit of them")
-    click.echo(f"written   {printable(made.path)}, {format_bytes(made.bytes)}")
-    click.echo(f"sha256    {made.sha256}")
+        echo(made.report)
+    echo(f"upstream  {made.upstream}, {made.class_path}")
+    echo(f"equal     {made.weights} weights and {made.layers} hidden states of a clip, every bit of them")
+    echo(f"written   {printable(made.path)}, {format_bytes(made.bytes)}")
+    echo(f"sha256    {made.sha256}")

@@ -8,6 +8,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from hubcore.cli.complete import beginning
+from hubcore.cli.echo import echo
 from hubcore.cli.table import format_table
 from hubcore.errors import OptionError, nearest_hint
 
@@ -41,9 +42,9 @@ def command(page: str | None) -> None:
     found = pages()
     if page is None:
         titles = {name: path.read_text(encoding="utf-8").partition("\n")[0].lstrip("# ") for name, path in found.items()}
-        click.echo(format_table(["page", "title"], titles.items(), whole=("page",)))
+        echo(format_table(["page", "title"], titles.items(), whole=("page",)))
         return
     name = page.removeprefix("docs/").removesuffix(".md")
     if name not in found:
         raise OptionError(f"there is no page {page!r}.", nearest_hint(name, found))
-    click.echo(found[name].read_text(encoding="utf-8"), nl=False)
+    echo(found[name].read_text(encoding="utf-8"), nl=False)

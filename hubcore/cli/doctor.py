@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import json
 import os
 import platform
 from collections.abc import Sequence
@@ -12,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from hubcore.cli.echo import echo, echo_json, json_flag
 from hubcore.cli.table import format_table
 from hubcore.doctor import PluginReport, diagnose
 from hubcore.doctor.installed import third_parties
 from hubcore.doctor.process import TIMEOUT
 from hubcore.errors import nearest_names
 from hubcore.findings import Finding
-from hubcore.text import printable
 from hubcore.version import VERSION
 
 if TYPE_CHECKING:
@@ -34,7 +33,7 @@ Example:
 
 
 @click.command(epilog=_EXAMPLE)
-@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")
+@json_flag("tables")
 @click.option("--weights", is_flag=True, help="Load every cached checkpoint and look for NaN, infinity and zeros in it.")
 @click.option(
     "--timeout",
@@ -55,7 +54,7 @@ def command(as_json: bool, weights: bool, timeout: float) -> None:
     rows, findings = _environment()
     count = len(third_parties())
     if count:
-        click.echo(f"examining {count} plugin{'s' * (count > 1)} ...", err=True)
+        echo(f"examining {count} plugin{'s' * (count > 1)} ...", err=True)
     diagnosis = diagnose(registry, timeout=timeout)
     findings += diagnosis.findings
     if weights:
@@ -68,18 +67,18 @@ def command(as_json: bool, weights: bool, timeout: float) -> None:
     if as_json:
         found = [_finding_row(finding) for finding in findings]
         data = {"environment": dict(rows), "plugins": plugins, "unavailable": unavailable, "findings": found}
-        click.echo(json.dumps(data, indent=2))
+        echo_json(data)
     else:
-        click.echo(format_table(["what", "value"], rows))
+        echo(format_table(["what", "value"], rows))
         if plugins:
             table = [[*(row | {"seconds": f"{row['seconds']:.2f}"}).values()] for row in plugins]
-            click.echo("\n" + format_table(["plugin", "version", "brings", "import, s", "state"], table, right=["import, s"]))
+            echo("\n" + format_table(["plugin", "version", "brings", "import, s", "state"], table, right=["import, s"]))
         if unavailable:
-            click.echo("\n" + format_table(["unavailable", "from", "why"], [[*row.values()] for row in unavailable]))
+            echo("\n" + format_table(["unavailable", "from", "why"], [[*row.values()] for row in unavailable]))
         _print_findings("problems", [finding for finding in findings if not finding.warning])
         _print_findings("warnings", [finding for finding in findings if finding.warning])
         if not findings:
-            click.echo("\nno problem found")
+            echo("\nno problem found")
     if any(not finding.warning for finding in findings):
         click.get_current_context().exit(1)
 
@@ -117,13 +116,13 @@ def _environment() -> tuple[list[tuple[str, str]], list[Finding]]:
 
 def _print_findings(title: str, findings: Sequence[Finding]) -> None:
     if findings:
-        click.echo(f"\n{title}:")
+        echo(f"\n{title}:")
     for finding in findings:
         name = f"{finding.owner} {finding.version}".rstrip()
         lines = [f"- {name}: {finding.text}" if name else f"- {finding.text}"]
         lines += [f"    entry point: {finding.entry_point}"] if finding.entry_point else []
         lines += [f"    file: {finding.place}"] if finding.file else []
-        click.echo(printable("\n".join([*lines, *(f"    {line}" for line in finding.traceback)])))
+        echo("\n".join([*lines, *(f"    {line}" for line in finding.traceback)]))
 
 
 def _finding_row(finding: Finding) -> dict[str, object]:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from typing import Any
 
 import click
 
 from hubcore.cli.complete import files, folders
+from hubcore.cli.echo import echo, echo_json, json_flag
 from hubcore.text import printable
 
 _EXAMPLE = """\b
@@ -23,7 +23,7 @@ Example:
 @click.argument("out", shell_complete=files)
 @click.option("--format", "-f", type=click.Choice(["fairseq", "hf", "safetensors"]), required=True, help="What to write.")
 @click.option("--force", is_flag=True, help="Replace OUT if it is there; a folder never is.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
+@json_flag("text")
 def command(run: str, out: str, format: Any, force: bool, as_json: bool) -> None:
     """Write the newest checkpoint of RUN, or any other checkpoint, as OUT for another program.
 
@@ -35,8 +35,8 @@ def command(run: str, out: str, format: Any, force: bool, as_json: bool) -> None
 
     made = export(run, out, format=format, force=force)
     if as_json:
-        click.echo(json.dumps({**dataclasses.asdict(made), "path": str(made.path)}, indent=2))
+        echo_json({**dataclasses.asdict(made), "path": str(made.path)})
         return
-    click.echo(f"upstream  {made.upstream}{', with heads of pre-training' if made.heads else ''}")
-    click.echo(f"equal     {made.weights} weights and {made.layers} hidden states of a clip")
-    click.echo(f"written   {printable(made.path)}")
+    echo(f"upstream  {made.upstream}{', with heads of pre-training' if made.heads else ''}")
+    echo(f"equal     {made.weights} weights and {made.layers} hidden states of a clip")
+    echo(f"written   {printable(made.path)}")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from typing import TYPE_CHECKING
 
 import click
 
 from hubcore.cli.complete import files, folders, upstreams
+from hubcore.cli.echo import echo, echo_json, json_flag
 from hubcore.cli.options import option_flag, typed_options
 from hubcore.cli.table import format_table
 from hubcore.progress import Progress
@@ -55,7 +55,7 @@ Example:
 @click.option("--device", default="cpu", show_default=True, help="Where to compute, such as cuda:0.")
 @click.option("--force-unlock", is_flag=True, help="Ignore the lock file of a run that died on another machine.")
 @option_flag()
-@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+@json_flag()
 def command(
     paths: tuple[str, ...],
     name: str,
@@ -85,7 +85,7 @@ def command(
     upstream = hub.load(name, checkpoint, device=device, **options)
     logging.getLogger("hubcore.extract").setLevel(logging.WARNING if as_json else logging.INFO)
     try:
-        with Progress("utt", say=lambda line: click.echo(line, err=True), quiet=as_json) as progress:
+        with Progress("utt", say=lambda line: echo(line, err=True), quiet=as_json) as progress:
             summary = extract(
                 paths,
                 upstream,
@@ -101,7 +101,7 @@ def command(
                 force_unlock=force_unlock,
             )
     except KeyboardInterrupt:
-        click.echo("what is finished is kept; run the same command again to resume", err=True)
+        echo("what is finished is kept; run the same command again to resume", err=True)
         raise
     _print(summary, upstream.card, as_json)
     if summary.failures:
@@ -119,7 +119,7 @@ def _print(summary: Summary, card: Card | None, as_json: bool) -> None:
             "wall_seconds": round(summary.wall_seconds, 3),
             "speed": round(summary.speed, 2),
         }
-        click.echo(json.dumps(result, indent=2))
+        echo_json(result)
         return
     if summary.rows:
         rows = [
@@ -134,19 +134,19 @@ def _print(summary: Summary, card: Card | None, as_json: bool) -> None:
             for row in summary.rows[:_ROWS_SHOWN]
         ]
         headers = ["file", "seconds", "frames", "layers", "width", "batch speed"]
-        click.echo(format_table(headers, rows, right=("seconds", "frames", "width", "batch speed")))
+        echo(format_table(headers, rows, right=("seconds", "frames", "width", "batch speed")))
         if len(summary.rows) > _ROWS_SHOWN:
-            click.echo(f"... and {len(summary.rows) - _ROWS_SHOWN} more, all of them in manifest.jsonl")
+            echo(f"... and {len(summary.rows) - _ROWS_SHOWN} more, all of them in manifest.jsonl")
     frames = sum(row["frames"] for row in summary.rows)
-    click.echo(
+    echo(
         f"{len(summary.rows)} written to {printable(summary.folder)}, {summary.skipped} done before, "
         f"{len(summary.failures)} failed; {format_duration(summary.audio_seconds)} of audio, {plural(frames, 'frame')}, "
         f"in {summary.wall_seconds:.1f} s ({summary.speed:.1f} x real time)"
     )
     if card is not None and card.note and card.needs_weights:
-        click.echo(f"note: {card.note}")
+        echo(f"note: {printable(card.note)}")
     for failure in summary.failures:
-        click.echo(f"failed: {printable(failure.error)}", err=True)
+        echo(f"failed: {printable(failure.error)}", err=True)
 
 
 def _layers(indices: list[int]) -> str:

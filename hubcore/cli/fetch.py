@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 
 from hubcore.cli.complete import upstreams
+from hubcore.cli.echo import echo, echo_error
 from hubcore.errors import HubcoreError
 
 _EXAMPLE = """\b
@@ -45,11 +46,11 @@ def command(names: tuple[str, ...], folder: Path | None) -> None:
                 if len(names) == 1:
                     raise
                 failed += 1
-                click.echo(f"hubcore: error: {name}: {error}", err=True)
+                echo_error(f"hubcore: error: {name}: {error}")
             else:
-                click.echo(f"{name}: {'needs no weights' if path is None else path}")
+                echo(f"{name}: {'needs no weights' if path is None else path}")
     if failed:
-        click.echo(f"{failed} of {len(names)} could not be fetched.", err=True)
+        echo(f"{failed} of {len(names)} could not be fetched.", err=True)
         click.get_current_context().exit(1)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import io
 import logging
@@ -15,8 +16,9 @@ from typing import Any
 
 import click
 
+from hubcore.cli.echo import echo, echo_error
 from hubcore.errors import HubcoreError, nearest_names
-from hubcore.text import printable
+from hubcore.text import LINES, printable
 from hubcore.version import VERSION
 
 COMMANDS = (
@@ -93,12 +95,17 @@ class LazyGroup(click.Group):
                 return super().invoke(ctx)
         except HubcoreError as error:
             if ctx.params.get("debug"):
-                click.echo(traceback.format_exc(), err=True, nl=False)
-            click.echo(f"hubcore: error: {printable(str(error))}", err=True)
+                echo(traceback.format_exc(), err=True, nl=False)
+            echo_error(f"hubcore: error: {error}")
             ctx.exit(2)
         except KeyboardInterrupt:
-            click.echo("hubcore: interrupted", err=True)
+            echo("hubcore: interrupted", err=True)
             ctx.exit(130)
+        except click.ClickException as error:  # click prints it, with names in it that a shell's * may have found
+            text = error.format_message()
+            if text == printable(text, keep=LINES):
+                raise
+            raise click.UsageError(printable(text, keep=LINES), getattr(error, "ctx", None)) from error
         finally:
             logger.propagate = propagates
             logger.removeHandler(handler)
@@ -150,22 +157,19 @@ class _EchoHandler(logging.Handler):
     """Log records as lines on standard error, where no progress bar is broken by them."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        _echo(f"hubcore: {printable(record.getMessage())}")
+        _echo(f"hubcore: {record.getMessage()}")
 
 
 def _echo(text: str) -> None:
     # Only a run that shows a bar has imported tqdm; its lock keeps the bar below what is printed.
     tqdm = sys.modules.get("tqdm")
-    if tqdm is not None:
-        with tqdm.tqdm.external_write_mode(file=sys.stderr):
-            click.echo(text, err=True)
-    else:
-        click.echo(text, err=True)
+    with tqdm.tqdm.external_write_mode(file=sys.stderr) if tqdm is not None else contextlib.nullcontext():
+        echo_error(text)
 
 
 def _echo_warning(message: Warning | str, *_: Any, **__: Any) -> None:
     """A Python warning as one line; the file and the line of code that Python adds say nothing to who types commands."""
-    _echo(f"hubcore: warning: {printable(str(message))}")
+    _echo(f"hubcore: warning: {message}")
 
 
 _EXAMPLE = """\b

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 from typing import TYPE_CHECKING
 
 import click
 
 from hubcore.cli.complete import upstreams_or_files
+from hubcore.cli.echo import echo, echo_json, json_flag
 from hubcore.cli.table import format_table
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ Example:
 
 @click.command(epilog=_EXAMPLE)
 @click.argument("name", metavar="NAME|FILE", shell_complete=upstreams_or_files)
-@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+@json_flag()
 def command(name: str, as_json: bool) -> None:
     """Show what NAME is: class, file and line, config, sources, licence, paper, whether it is cached, and its options.
 
@@ -41,12 +41,12 @@ def command(name: str, as_json: bool) -> None:
     rows = [(option.name, option.type, option.default, option.doc) for option in _options(info)]
     if as_json:
         data = [dict(zip(_COLUMNS, row, strict=True)) for row in rows]
-        click.echo(json.dumps({**info.to_dict(), "class_options": data}, indent=2, default=str))
+        echo_json({**info.to_dict(), "class_options": data})
         return
-    click.echo(str(info))
+    echo(str(info))
     if rows:
-        click.echo(f"\noptions, as -O NAME=VALUE or hub.load({name!r}, NAME=VALUE):\n")
-        click.echo(format_table(_COLUMNS, rows))
+        echo(f"\noptions, as -O NAME=VALUE or hub.load({name!r}, NAME=VALUE):\n")
+        echo(format_table(_COLUMNS, rows))
 
 
 def _show_file(path: str, as_json: bool) -> None:
@@ -54,7 +54,7 @@ def _show_file(path: str, as_json: bool) -> None:
     from hubcore.tools.file_info import describe_file
 
     found = describe_file(resolve(path))
-    click.echo(json.dumps(dataclasses.asdict(found), indent=2, default=str) if as_json else str(found))
+    echo_json(dataclasses.asdict(found)) if as_json else echo(found)
 
 
 def _options(info: UpstreamInfo) -> list[Option]:

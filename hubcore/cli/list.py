@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fnmatch
-import json
 import re
 from collections.abc import Callable, Sequence
 from itertools import groupby
@@ -13,6 +12,7 @@ import click
 
 from hubcore.card import Card
 from hubcore.cli.complete import families, languages, licenses, upstreams
+from hubcore.cli.echo import echo, echo_json, json_flag
 from hubcore.cli.table import format_table
 from hubcore.errors import OptionError, nearest_hint, nearest_names
 from hubcore.registry.names import Entry, Registry, current_registry
@@ -45,7 +45,7 @@ def _count(ctx: click.Context, parameter: click.Parameter, value: str | None) ->
 @click.option("--language", shell_complete=languages, metavar="CODE", help="Only models trained on this language, such as zh.")
 @click.option("--max-params", callback=_count, metavar="N", help="Only encoders of at most N parameters, such as 100M.")
 @click.option("--cached", is_flag=True, help="Only what is here: cached, bundled, or without weights.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+@json_flag()
 def command(
     patterns: tuple[str, ...],
     family: str | None,
@@ -71,19 +71,19 @@ def command(
         rows = [row for row in rows if row["cached"] is not False and row["available"]]
     rows.sort(key=lambda row: (row["family"], row["name"]))
     if as_json:
-        click.echo(json.dumps(rows, indent=2))
+        echo_json(rows)
         return
     headers, shown = ["name", "size", "parameters", "languages", "licence", "cached", "note"], [_cells(row) for row in rows]
     top, rule, *lines = format_table(headers, shown, right=("size", "parameters"), whole=("name",)).split("\n")
     below = iter(lines)
-    click.echo(f"{top}\n{rule}")
+    echo(f"{top}\n{rule}")
     for (name, cls), group in groupby(rows, key=lambda row: (row["family"], row["class"])):
-        click.echo("\n".join([f"{name} ({cls or 'not installed'})", *(next(below) for _ in group)]))
+        echo("\n".join([f"{name} ({cls or 'not installed'})", *(next(below) for _ in group)]))
     if not rows:
-        click.echo("nothing matches all of these filters", err=True)
+        echo("nothing matches all of these filters", err=True)
     if registry.problems:
         found = plural(len(registry.problems), "problem")
-        click.echo(f"\n{found} found on the way; `hubcore doctor` shows them.", err=True)
+        echo(f"\n{found} found on the way; `hubcore doctor` shows them.", err=True)
 
 
 def _matching(registry: Registry, patterns: Sequence[str], family: str | None) -> list[Entry]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING
 
 import click
 
 from hubcore.cli.complete import folders
+from hubcore.cli.echo import echo, echo_json, json_flag
 from hubcore.cli.table import format_table
 from hubcore.progress import Progress
 from hubcore.text import format_duration, printable
@@ -39,7 +39,7 @@ Example:
 @click.option("--max-seconds", type=click.FloatRange(min=0), metavar="S", help="Leave out longer files.")
 @click.option("--sample-rate", default=16000, show_default=True, metavar="HZ", help="Leave out, and tell, files of another.")
 @click.option("--workers", type=click.IntRange(min=1), metavar="N", help="Threads that read headers; one for each processor.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+@json_flag()
 def command(
     folder: str,
     dest: str,
@@ -91,19 +91,19 @@ def _print(built: Built, files: dict[str, Path], as_json: bool) -> None:
         }
         for name, left_out in built.told().items():
             result[name] = [{"path": printable(file.path), "reason": printable(file.reason)} for file in left_out]
-        click.echo(json.dumps(result, indent=2))
+        echo_json(result)
         return
     rows = [
         (printable(files[name]), len(manifest), format_duration(manifest.seconds(built.sample_rate)))
         for name, manifest in lists
     ]
-    click.echo(format_table(["list", "files", "audio"], rows, right=("files", "audio")))
+    echo(format_table(["list", "files", "audio"], rows, right=("files", "audio")))
     counts = {"shorter": built.too_short, "longer": built.too_long, "without that text in the path": built.without_text}
     told = [f"{count} {what}" for what, count in counts.items() if count]
     if told:
-        click.echo(f"left out as asked: {', '.join(told)}")
+        echo(f"left out as asked: {', '.join(told)}")
     if built.valid is not None and not built.valid.entries:
-        click.echo("note: no file fell to validation; raise --valid-percent, or take another --seed", err=True)
+        echo("note: no file fell to validation; raise --valid-percent, or take another --seed", err=True)
     _tell("cannot be used", built.unreadable, "unreadable.tsv")
     _tell(
         f"are not of {built.sample_rate} Hz and not listed, since training resamples nothing; convert them first",
@@ -116,6 +116,6 @@ def _print(built: Built, files: dict[str, Path], as_json: bool) -> None:
 def _tell(what: str, left_out: tuple[LeftOut, ...], where: str) -> None:
     if not left_out:
         return
-    click.echo(f"{len(left_out)} {'file' if len(left_out) == 1 else 'files'} that {what}, all of them in {where}:", err=True)
+    echo(f"{len(left_out)} {'file' if len(left_out) == 1 else 'files'} that {what}, all of them in {where}:", err=True)
     for file in left_out[:_SHOWN]:
-        click.echo(f"  {printable(file.path)!r}: {printable(file.reason)}", err=True)
+        echo(f"  {printable(file.path)!r}: {printable(file.reason)}", err=True)

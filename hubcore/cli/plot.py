@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from hubcore.cli import complete
+from hubcore.cli.echo import echo
 from hubcore.cli.options import option_flag, typed_options
 from hubcore.cli.table import format_table
 from hubcore.errors import OptionError
@@ -78,7 +79,7 @@ def _plot_runs(runs: list[Path], target: Path, *, alone: bool) -> None:
     curves = [read_curves(run) for run in runs]
     _write(lambda: draw_curves(curves), target, STYLE)
     last = max(updates[-1] for run in curves for updates, _ in run.series.values())
-    click.echo(f"{printable(target)}: {', '.join(printable(run) for run in runs)}, up to update {last}")
+    echo(f"{printable(target)}: {', '.join(printable(run) for run in runs)}, up to update {last}")
 
 
 def _plot_recording(file: str, name: str, target: Path, checkpoint: str | None, pairs: tuple[str, ...]) -> None:
@@ -93,14 +94,14 @@ def _plot_recording(file: str, name: str, target: Path, checkpoint: str | None, 
         warnings.simplefilter("always", UserWarning)
         look = look_at(file, upstream, variants=variants, name=upstream.card.name if upstream.card else name)
     for warning in said:
-        click.echo(f"hubcore: {warning.message}", err=True)
+        echo(f"hubcore: {warning.message}", err=True)
     _write(lambda: draw(look), target, STYLE)
     for panel in look.panels:
         if isinstance(panel, Spans):
-            click.echo(format_table([panel.label, ""], [(row.label, row.note) for row in panel.rows]))
-    click.echo(f"{printable(target)}: {look.seconds:.2f} s of {printable(file)}")
+            echo(format_table([panel.label, ""], [(row.label, row.note) for row in panel.rows]))
+    echo(f"{printable(target)}: {look.seconds:.2f} s of {printable(file)}")
     if look.note:
-        click.echo(f"note: {look.note}")
+        echo(f"note: {look.note}")
 
 
 def _check(target: Path) -> None:

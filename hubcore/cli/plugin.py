@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
 from pathlib import Path
 
 import click
+
+from hubcore.cli.echo import echo, echo_json, json_flag
 
 _NEW = """\b
 Example:
@@ -44,10 +45,10 @@ def new(name: str | None, package: str | None, families: tuple[str, ...], folder
     made = new_plugin(str(package if name is None else name), os.path.expanduser(folder), families=families)
     count = sum(path.is_file() for path in made.rglob("*"))
     first = families[0] if families else name
-    click.echo(f"{count} files written to {made}. Next:\n")
-    click.echo(f"  cd {shlex.quote(str(made))}\n  pip install -e '.[test]'\n  pytest\n  hubcore info {first}")
+    echo(f"{count} files written to {made}. Next:\n")
+    echo(f"  cd {shlex.quote(str(made))}\n  pip install -e '.[test]'\n  pytest\n  hubcore info {first}")
     models = made / (f"{package}/*" if package else f"hubcore_{name}") / "model.py"
-    click.echo(f"\nYour model goes into {models}; `hubcore docs write_a_plugin` goes through it.")
+    echo(f"\nYour model goes into {models}; `hubcore docs write_a_plugin` goes through it.")
 
 
 @command.command("check", epilog=_CHECK)
@@ -59,7 +60,7 @@ def new(name: str | None, package: str | None, families: tuple[str, ...], folder
     help="A check that an upstream need not pass, and why; for all upstreams, or for NAME alone.",
 )
 @click.option("--conformance/--no-conformance", default=True, help="Whether to load checkpoints and run the conformance kit.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+@json_flag()
 def check(distribution: str, exempt: tuple[str, ...], conformance: bool, as_json: bool) -> None:
     """Examine the installed distribution DIST: entry points, cards, classes, conformance, hooks.
 
@@ -74,16 +75,16 @@ def check(distribution: str, exempt: tuple[str, ...], conformance: bool, as_json
             raise click.BadParameter(f"{text!r} is not CHECK=REASON", param_hint="--exempt")
     report = check_plugin(distribution, {name: reason for name, _, reason in pairs}, conformance=conformance)
     if as_json:
-        click.echo(json.dumps(report.to_dict(), indent=2))
+        echo_json(report.to_dict())
     else:
         rows = [(step.what, step.name, step.result, step.detail) for step in report.steps]
-        click.echo(format_table(["checked", "name", "result", "detail"], rows))
+        echo(format_table(["checked", "name", "result", "detail"], rows))
         skipped = sum(step.result == "not checked" for step in report.steps)
         for number, finding in enumerate(report.findings, start=1):
             kind = " (warning)" if finding.warning else ""
-            click.echo(f"\n{number}. {finding.place or report.distribution}{kind}\n   {finding.what}\n   {finding.fix}")
+            echo(f"\n{number}. {finding.place or report.distribution}{kind}\n   {finding.what}\n   {finding.fix}")
         count = sum(not finding.warning for finding in report.findings)
         verdict = f"{count} finding{'s' * (count > 1)}" if count else "nothing is wrong"
-        click.echo(f"\n{report.distribution} {report.version}: {verdict}; {skipped} not checked")
+        echo(f"\n{report.distribution} {report.version}: {verdict}; {skipped} not checked")
     if not report.ok:
         click.get_current_context().exit(1)

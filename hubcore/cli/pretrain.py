@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import sys
@@ -14,6 +13,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from hubcore.cli.complete import beginning, files, folders, upstreams_or_files
+from hubcore.cli.echo import echo, echo_json, json_flag
 from hubcore.cli.table import format_table
 from hubcore.progress import Progress, is_terminal
 from hubcore.text import format_bytes, format_duration, plural, printable
@@ -53,7 +53,7 @@ def _recipes(ctx: click.Context, parameter: click.Parameter, incomplete: str) ->
 )
 @click.option("--force-unlock", is_flag=True, help="Ignore the lock file of a run that died on another machine.")
 @click.option("--dry-run", is_flag=True, help="Print what the run would do, and its resolved recipe; train nothing.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+@json_flag()
 def command(
     config: str, overrides: tuple[str, ...], out: str, init: str | None, force_unlock: bool, dry_run: bool, as_json: bool
 ) -> None:
@@ -76,16 +76,16 @@ def command(
     with Progress("update", keep=True) as bar:
         outcome = pretrain(recipe, out, init=init, report=partial(_show, bar), force_unlock=force_unlock)
     if as_json and _is_main():
-        click.echo(json.dumps({"run": out, **vars(outcome)}, indent=2))
+        echo_json({"run": out, **vars(outcome)})
     elif outcome.status == "finished":
         if _is_main():
-            click.echo(
+            echo(
                 f"{printable(out)}: {plural(outcome.update, 'update')} done. "
                 f"hub.load(NAME, checkpoint={printable(out)!r}) loads it."
             )
     else:
         if _is_main():
-            click.echo(f"hubcore: {outcome.status}: {outcome.message}", err=True)
+            echo(f"hubcore: {outcome.status}: {outcome.message}", err=True)
     if outcome.status != "finished":
         click.get_current_context().exit(128 + outcome.signal if outcome.signal else 1)
 
@@ -95,7 +95,7 @@ def _show(bar: Progress, status: Status) -> None:
     note = f"{status.text}, {format_duration(status.seconds_left)} left"
     bar(status.update, status.max_updates, note)
     if status.row and not is_terminal(sys.stderr):
-        click.echo(f"update {status.update} of {status.max_updates}: {note}", err=True)
+        echo(f"update {status.update} of {status.max_updates}: {note}", err=True)
 
 
 def _is_main() -> bool:
@@ -119,11 +119,11 @@ def _print_plan(recipe: Any, out: Path, init: str | None, as_json: bool) -> None
         find_checkpoint(init)
     plan = describe_run(prepared)
     if as_json:
-        click.echo(json.dumps({**plan, "recipe": prepared.recipe.plain()}, indent=2))
+        echo_json({**plan, "recipe": prepared.recipe.plain()})
         return
     shown = {name: format_bytes(value) if name.endswith("_bytes") else value for name, value in plan.items()}
-    click.echo(format_table(["plan", ""], [(name.replace("_", " "), value) for name, value in shown.items()]))
+    echo(format_table(["plan", ""], [(name.replace("_", " "), value) for name, value in shown.items()]))
     if recipe.optimization.warmup_updates > recipe.optimization.max_updates:
-        click.echo("note: the warm-up is longer than the run, so the learning rate never reaches optimization.lr")
-    click.echo()
-    click.echo(yaml.safe_dump(prepared.recipe.plain(), sort_keys=False, default_flow_style=None, width=120), nl=False)
+        echo("note: the warm-up is longer than the run, so the learning rate never reaches optimization.lr")
+    echo()
+    echo(yaml.safe_dump(prepared.recipe.plain(), sort_keys=False, default_flow_style=None, width=120), nl=False)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 import click
 
 from hubcore.cli.complete import families
+from hubcore.cli.echo import echo, echo_error, echo_json, json_flag
 
 if TYPE_CHECKING:
     from hubcore.card import Card
@@ -100,18 +100,18 @@ def add(
     card = card_to_add(folder, options, name=name, sources=found, license=licence or "unknown", **fields)
     file = add_card(folder, card, replacing=replacing)
     hub.refresh()
-    click.echo(f"{name} is in {file}")
+    echo(f"{name} is in {file}")
     for source in card.sources:
         if source.sha256 is not None and not digests:
-            click.echo(f"  {source.uri} has {source.size} bytes, SHA-256 {source.sha256}")
+            echo(f"  {source.uri} has {source.size} bytes, SHA-256 {source.sha256}")
     if not licence:
-        click.echo(
+        echo(
             "  license: unknown, because none was given; --license says what the publisher states (with --replace), "
             "`none needed` where there are no weights"
         )
     if file.resolve() not in {path.resolve() for path in user_files()}:
-        click.echo(f"  to let hubcore read this folder: export HUBCORE_REGISTRY={folder.absolute()}")
-    click.echo(f'next: `hubcore info {name}`, or hub.load("{name}") in Python')
+        echo(f"  to let hubcore read this folder: export HUBCORE_REGISTRY={folder.absolute()}")
+    echo(f'next: `hubcore info {name}`, or hub.load("{name}") in Python')
 
 
 @command.command("remove", epilog=_REMOVE_EXAMPLE)
@@ -124,12 +124,12 @@ def remove(name: str, folder: Path | None) -> None:
 
     file = remove_card(name, folder)
     hub.refresh()
-    click.echo(f"{name} was removed; {file} is deleted")
+    echo(f"{name} was removed; {file} is deleted")
 
 
 @command.command("check", epilog=_CHECK_EXAMPLE)
 @click.argument("files", nargs=-1, type=_file, metavar="[FILE]...")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of lines.")
+@json_flag("lines")
 def check(files: tuple[Path, ...], as_json: bool) -> None:
     """Check registry files, all of your own if no FILE is given; each finding begins with file:line.
 
@@ -145,14 +145,14 @@ def check(files: tuple[Path, ...], as_json: bool) -> None:
     if as_json:
         rows = [{"file": found.file, "line": found.line, "what": found.what, "fix": found.fix} for found in findings]
         counts = [{"file": str(file), "cards": len(cards)} for file, cards, _ in results]
-        click.echo(json.dumps({"files": counts, "findings": rows}, indent=2))
+        echo_json({"files": counts, "findings": rows})
     else:
         for finding in findings:
-            click.echo(str(finding))
+            echo(str(finding))
         for file, cards, found in results:
-            click.echo(f"{file}: {_count(cards, 'card')}, {_count(found, 'finding')}")
+            echo(f"{file}: {_count(cards, 'card')}, {_count(found, 'finding')}")
         if not results:
-            click.echo("there is no registry file of your own; `hubcore registry add` makes one")
+            echo("there is no registry file of your own; `hubcore registry add` makes one")
     if findings:
         click.get_current_context().exit(1)
 
@@ -169,7 +169,7 @@ def schema(out: TextIO) -> None:
     """Print the JSON Schema of registry files, with which an editor completes and checks them."""
     from hubcore.registry.reading import SCHEMA
 
-    click.echo(SCHEMA.read_text(encoding="utf-8"), nl=False, file=out)
+    out.write(SCHEMA.read_text(encoding="utf-8"))
 
 
 @command.command("pin", epilog=_PIN_EXAMPLE)
@@ -197,7 +197,7 @@ def pin(file: Path, names: tuple[str, ...], fetch: bool, out: Path | None) -> No
     facts, missing, failed = _facts([card for card in cards if not names or card.name in names], fetch)
     written = pin_cards(file, facts, out)
     hint = ", see --fetch" if missing else ""
-    click.echo(f"{written} values written into {out or file}; {missing} sources are not here{hint}")
+    echo(f"{written} values written into {out or file}; {missing} sources are not here{hint}")
     if failed:
         click.get_current_context().exit(1)
 
@@ -215,12 +215,12 @@ def _facts(cards: Sequence[Card], fetch: bool) -> tuple[Facts, int, int]:
         try:
             path = fetch_source(source, card) if fetch else find_cached(source, card)
         except DownloadError as error:
-            click.echo(f"hubcore: error: {card.name}: {error}", err=True)
+            echo_error(f"hubcore: error: {card.name}: {error}")
             failed += 1
             continue
         if path is None or not path.is_file():
             missing += 1
             continue
         facts[card.name, source.uri] = (file_sha256(path), path.stat().st_size)
-        click.echo(f"{card.name}: {source.uri} has {path.stat().st_size} bytes, SHA-256 {file_sha256(path)}")
+        echo(f"{card.name}: {source.uri} has {path.stat().st_size} bytes, SHA-256 {file_sha256(path)}")
     return facts, missing, failed

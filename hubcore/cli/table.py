@@ -62,7 +62,7 @@ def format_table(
 
 def _text(value: object) -> str:
     text = "-" if value is None else str(value)
-    return printable(text).replace("\n", " ")
+    return printable(text.replace("\n", " "))
 
 
 def _columns(text: str) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import sys
 from collections.abc import Iterator
@@ -12,9 +11,9 @@ from typing import TYPE_CHECKING
 import click
 
 from hubcore.cli.complete import upstreams
+from hubcore.cli.echo import echo, echo_json, json_flag
 from hubcore.cli.table import format_table
 from hubcore.progress import Progress, is_terminal
-from hubcore.text import printable
 
 if TYPE_CHECKING:
     from hubcore.registry.names import Entry, Registry
@@ -30,7 +29,7 @@ _HEADERS = ("name", "source", "bytes", "sha256", "checksum", "config", "layers",
 @click.command(epilog=_EXAMPLE)
 @click.argument("names", nargs=-1, metavar="[NAME]...", shell_complete=upstreams)
 @click.option("--all", "everything", is_flag=True, help="Every card known here, such as in a nightly job.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+@json_flag()
 def command(names: tuple[str, ...], everything: bool, as_json: bool) -> None:
     """Fetch, load and run NAMEs, and compare every step with their cards.
 
@@ -51,12 +50,12 @@ def command(names: tuple[str, ...], everything: bool, as_json: bool) -> None:
     dead = [(result.name, link) for result in results for link in result.dead_links]
     if as_json:
         links = [{"name": name, "uri": link.uri, "problem": link.problem} for name, link in dead]
-        click.echo(json.dumps({"results": [result.to_dict() for result in results], "dead_links": links}, indent=2))
+        echo_json({"results": [result.to_dict() for result in results], "dead_links": links})
     else:
-        click.echo(_report(results))
+        echo(_report(results))
     if everything and registry.problems:
         count = len(registry.problems)
-        click.echo(f"{count} problem{'s' * (count > 1)} in the registry itself; `hubcore doctor` shows them.", err=True)
+        echo(f"{count} problem{'s' * (count > 1)} in the registry itself; `hubcore doctor` shows them.", err=True)
     skipped = not everything and any(result.verdict in ("not here", "unavailable") for result in results)
     if dead or skipped or any(result.verdict == "failed" for result in results):
         click.get_current_context().exit(1)
@@ -77,7 +76,7 @@ def _verified(entries: list[tuple[str, Entry]]) -> list[Verification]:
             progress(len(results), len(entries), name)
             results.append(verify_entry(entry, name))
             if not is_terminal(sys.stderr):
-                click.echo(f"{len(results)} of {len(entries)}: {name}: {results[-1].verdict}", err=True)
+                echo(f"{len(results)} of {len(entries)}: {name}: {results[-1].verdict}", err=True)
     return results
 
 
@@ -96,7 +95,7 @@ def _download_lines() -> Iterator[None]:
 def _report(results: list[Verification]) -> str:
     """The table, then what is wrong, then the dead links, then the counts."""
     lines = [format_table(_HEADERS, [_row(result) for result in results], right=("bytes", "layers", "batch-mates", "seconds"))]
-    problems = [f"- {result.name}: {problem}" for result in results for problem in result.problems]
+    problems = [f"- {result.name}: {problem}".replace("\n", "\n  ") for result in results for problem in result.problems]
     if problems:
         lines += ["", "what is wrong, or why it was not verified:", *problems]
     dead = [f"- {result.name}: {link.problem}" for result in results for link in result.dead_links]
@@ -106,7 +105,7 @@ def _report(results: list[Verification]) -> str:
     others = len(results) - sum(counts.values())
     asked = sum(link.reachable is not None for result in results for link in result.links)
     lines += ["", f"{counts['ok']} ok, {counts['failed']} failed, {others} not verified; {len(dead)} of {asked} links dead"]
-    return printable("\n".join(lines))
+    return "\n".join(lines)
 
 
 def _row(result: Verification) -> list[object]:

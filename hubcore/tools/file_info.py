@@ -12,6 +12,7 @@ from hubcore.checkpoints.layouts import open_checkpoint
 from hubcore.errors import CheckpointError, OptionError, PluginError
 from hubcore.loading import import_class
 from hubcore.registry.names import current_registry
+from hubcore.text import labelled
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ class FileInfo:
             rows += [("config", ", ".join(f"{name}={value!r}" for name, value in self.config.items()))]
             rows += [("load it with", f"hub.load({self.family!r}, checkpoint={self.path!r})")]
         rows += [("note", note) for note in self.notes] + [("reason", reason) for reason in self.reasons]
-        return "\n".join(f"{name:<14}{value}" for name, value in rows)
+        return labelled(rows)
 
 
 def describe_file(path: str | Path) -> FileInfo:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +9,7 @@ import click
 
 from hubcore import hookimpl
 from hubcore.cli.complete import files, upstreams
+from hubcore.cli.echo import echo, echo_json, json_flag
 from hubcore.cli.table import format_table
 from hubcore.errors import OptionError
 from hubcore.progress import Progress
@@ -64,7 +64,7 @@ def hubcore_commands(cli: click.Group) -> None:
 @click.option("--root", metavar="DIR", help="Where the audio is, if not where the manifest says.")
 @click.option("--reference", metavar="DIR", help="Segments to compare the result with, in any layout.")
 @click.option("--tolerance-ms", type=click.FloatRange(min=0), default=20.0, show_default=True, help="For --reference.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+@json_flag()
 def segment(
     manifests: tuple[str, ...],
     out: str,
@@ -97,7 +97,7 @@ def segment(
         with Progress("utt", quiet=as_json) as progress:
             summary = segment_corpus(lists, Path(out), finder, mean_alpha=mean_alpha or MEAN_ALPHA, seed=seed, report=progress)
     except KeyboardInterrupt:
-        click.echo("what is finished is kept; run the same command again to resume", err=True)
+        echo("what is finished is kept; run the same command again to resume", err=True)
         raise
     quality = None
     if known is not None:
@@ -153,15 +153,15 @@ def _print(summary: Summary, quality: Quality | None, as_json: bool) -> None:
             "speed": round(summary.speed, 2),
             "quality": None if quality is None else quality.to_dict(),
         }
-        click.echo(json.dumps(result, indent=2))
+        echo_json(result)
         return
     (name, value), *_ = summary.tuning.items()
     headers = ["utterances", "frames", "segments", "mean alpha", "mean segment", name]
     counts = (summary.written + summary.skipped, summary.frames, summary.segments)
     row = (*counts, f"{summary.mean_alpha:.4f}", f"{summary.mean_segment_ms:.1f} ms", f"{value:.4f}")
-    click.echo(format_table(headers, [row], right=headers))
+    echo(format_table(headers, [row], right=headers))
     speed = f", {summary.speed:.0f} x real time" if summary.written else ""
-    click.echo(
+    echo(
         f"{summary.written} written to {printable(summary.folder)}, {summary.skipped} done before, {len(summary.failures)} "
         f"failed; {format_duration(summary.audio_seconds)} of audio in {summary.wall_seconds:.1f} s{speed}"
     )
@@ -169,10 +169,10 @@ def _print(summary: Summary, quality: Quality | None, as_json: bool) -> None:
         figures = quality.to_dict()
         headers = ["precision", "recall", "F1", "R-value", "boundaries", "reference", "utterances"]
         shown = ["-" if figures[key] is None else f"{figures[key]:.3f}" for key in ("precision", "recall", "f1", "r_value")]
-        click.echo()
+        echo()
         rows = [(*shown, quality.found, quality.reference, quality.utterances)]
-        click.echo(format_table(headers, rows, right=headers))
+        echo(format_table(headers, rows, right=headers))
     for failed in summary.failures[:_SHOWN]:
-        click.echo(f"failed: {printable(failed.error)}", err=True)
+        echo(f"failed: {printable(failed.error)}", err=True)
     if len(summary.failures) > _SHOWN:
-        click.echo(f"failed: {len(summary.failures) - _SHOWN} more; --json shows all", err=True)
+        echo(f"failed: {len(summary.failures) - _SHOWN} more; --json shows all", err=True)
