@@ -104,6 +104,13 @@ def load(name: str, ckpt: str | os.PathLike[str] | None, refresh: bool, conf: Ma
         if is_repository and "://" not in str(ckpt) and not os.path.exists(os.path.expanduser(ckpt or "")):
             ckpt = f"hf://{ckpt}"
         name = name if name in known else family
+        settings_file = str(rest.get("config", ""))
+        if settings_file.endswith((".yaml", ".yml")):  # which s3prl's loaders of ESPnet's models take
+            beside = os.path.join(os.path.dirname(os.path.abspath(ckpt or "")), "config.yaml")
+            if os.path.abspath(settings_file) != beside:
+                what = f"config is {settings_file}. ESPnet's settings are read from the config.yaml beside the checkpoint."
+                raise OptionError(what, f"Copy it to {beside}, and leave config out.")
+            del rest["config"]
     card = current_registry().find(name).card
     if ckpt is not None and card is not None and not is_custom and name not in _cards_without_sources():
         is_there = "://" in str(ckpt) or os.path.exists(os.path.expanduser(ckpt))

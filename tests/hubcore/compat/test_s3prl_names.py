@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 import hubcore.hub
@@ -10,7 +12,7 @@ from hubcore.errors import OptionError, UnknownUpstreamError
 from hubcore.registry.elsewhere import ABSENT
 from tests.gold import gold_file
 from tests.hubcore.compat.s3prl_names import NAMES
-from tests.paths import REPOSITORY
+from tests.paths import DATA, REPOSITORY
 
 THEIRS = {name for names in NAMES.values() for name in names.split()}
 LOADERS = {
@@ -21,6 +23,7 @@ LOADERS = {
     "data2vec": gold_file("upstreams/data2vec_tiny.fairseq.pt"),
     "wavlm": gold_file("upstreams/wavlm_tiny.pt"),
     "unispeech_sat": gold_file("upstreams/unispeech_sat_tiny.pt"),
+    "wav2vec2_conformer": gold_file("upstreams/wav2vec2_conformer_rope_tiny.s3prl.pt"),
     "cpc": gold_file("upstreams/modified_cpc_tiny.pt"),
 }
 """Family by s3prl's name -> a checkpoint of it."""
@@ -53,6 +56,14 @@ def test_a_family_has_s3prls_loaders(family: str, kind: str) -> None:
     assert loaded.get_downsample_rates("hidden_states") == loaded.frame_stride
     with pytest.raises(OptionError, match="needs a checkpoint"):
         getattr(hub, name)()
+
+
+def test_espnets_settings_are_those_beside_the_checkpoint(tmp_path: Path) -> None:
+    model = DATA / "gold2/espnet_hubert_base_style/valid.loss.ave.pth"
+    wanted = hub.espnet_hubert_local(str(model)).config
+    assert hub.espnet_hubert_custom(str(model), config=str(model.with_name("config.yaml"))).config == wanted
+    with pytest.raises(OptionError, match=r"read from the config\.yaml beside the checkpoint"):
+        hub.espnet_hubert_custom(str(model), config=str(tmp_path / "config.yaml"))
 
 
 def test_a_name_that_only_s3prl_has_says_so() -> None:
