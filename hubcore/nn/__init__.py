@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from hubcore.nn.encoder_upstream import EncoderUpstream as EncoderUpstream
     from hubcore.nn.encoder_upstream import SpeechEncoderUpstream as SpeechEncoderUpstream
     from hubcore.nn.filterbank import Filterbank as Filterbank
+    from hubcore.nn.filterbank import LogMelWindow as LogMelWindow
     from hubcore.nn.filterbank_config import FilterbankConfig as FilterbankConfig
     from hubcore.nn.packed import conv_same as conv_same
     from hubcore.nn.packed import conv_strided as conv_strided

@@ -131,6 +131,51 @@ class Filterbank(nn.Module):
         return self._constants[key]
 
 
+class LogMelWindow(nn.Module):
+    """Log mel energies of a waveform in a window of fixed length, as Whisper's (Radford et al. 2023, section 2.2).
+
+    The waveform is padded with zeros to the window. Energies are in decades; what lies more than 8 below the window's highest
+    counts as 8 below; then `(x + 4) / 4`. Gradients reach the waveform. Frames of silence behind it are not computed.
+
+    Args:
+        num_mel_bins: mel filters, 80 in most checkpoints.
+
+    Example:
+        >>> LogMelWindow(80)(torch.randn(16000), frames=3000).shape
+        torch.Size([3000, 80])
+    """
+
+    def __init__(self, num_mel_bins: int) -> None:
+        super().__init__()
+        self.filterbank = Filterbank(
+            FilterbankConfig(
+                num_mel_bins=num_mel_bins,
+                window="hann_periodic",
+                fft_size=400,
+                low_freq_hz=0.0,
+                mel_triangles="slaney",
+                remove_dc_offset=False,
+                preemphasis=0.0,
+                snip_edges=False,
+                center=True,
+                log_floor=1e-10,
+                delta_order=0,
+                cmvn=False,
+            )
+        )
+
+    def forward(self, wav: Tensor, frames: int) -> Tensor:
+        """`(frames, M)` features of a waveform `(T,)`, of at most `frames` times 160 samples."""
+        config = self.filterbank.config
+        heard = len(wav) + config.frame_length // 2 + 1  # a frame whose centre lies behind this sees zeros only
+        padded = min(heard + -heard % config.frame_shift, frames * config.frame_shift)
+        (energies,) = self.filterbank.features([pad(wav, (0, padded - len(wav)))])
+        energies = energies[:frames]  # the window's last frame is its end's mirror image, and dropped
+        energies = pad(energies, (0, 0, 0, frames - len(energies)), value=math.log(config.log_floor))
+        decades = energies / math.log(10)
+        return (torch.maximum(decades, decades.amax() - 8) + 4) / 4
+
+
 class _Constants(NamedTuple):
     """Tensors of a config, on one device and in one dtype."""
 
@@ -143,7 +188,7 @@ class _Constants(NamedTuple):
 def _constants(config: FilterbankConfig, device: torch.device, dtype: torch.dtype) -> _Constants:
     filters = cepstra = factors = None
     if config.kind != "spectrogram":
-        build = mel_filters if config.mel_triangles == "mel" else mel_filters_in_hertz
+        build = {"mel": mel_filters, "hertz": mel_filters_in_hertz, "slaney": slaney_mel_filters}[config.mel_triangles]
         edges = (config.low_freq_hz, config.highest_hz)
         filters = build(config.num_mel_bins, config.num_fft, config.sample_rate, *edges, dtype).to(device)
     if config.kind == "mfcc":
@@ -201,8 +246,30 @@ def mel_filters_in_hertz(
     """
     low, high = (2595.0 * math.log10(1.0 + hz / 700.0) for hz in (low_hz, high_hz))
     corners = 700.0 * (10.0 ** (torch.linspace(low, high, count + 2, dtype=dtype) / 2595.0) - 1.0)
+    return _triangles(corners, num_fft, sample_rate)
+
+
+def slaney_mel_filters(count: int, num_fft: int, sample_rate: int, low_hz: float, high_hz: float, dtype: torch.dtype) -> Tensor:
+    """`(K, M)` triangular filters whose sides are straight on the hertz axis, corners by Slaney's mel formula, area 1.
+
+    Slaney's mel is linear up to 1 kHz and logarithmic above. librosa: `filters.mel`, whose defaults these are.
+
+    Example:
+        >>> filters = slaney_mel_filters(80, 400, 16000, 0.0, 8000.0, torch.float32)
+        >>> filters.shape, round(float(filters[:, 79].sum()) * 40, 2)
+        (torch.Size([201, 80]), 1.0)
+    """
+    step = math.log(6.4) / 27  # 27 mel from 1 kHz to 6.4 kHz
+    low, high = (hz * 3 / 200 if hz < 1000 else 15 + math.log(hz / 1000) / step for hz in (low_hz, high_hz))
+    mel = torch.linspace(low, high, count + 2, dtype=torch.float64)
+    corners = torch.where(mel < 15, mel * 200 / 3, 1000 * ((mel - 15) * step).exp())
+    return (_triangles(corners, num_fft, sample_rate) * 2 / (corners[2:] - corners[:-2])).to(dtype)
+
+
+def _triangles(corners: Tensor, num_fft: int, sample_rate: int) -> Tensor:
+    """`(K, M)` filters of height 1, each from one of the `M + 2` corners in hertz to the next but one."""
     top = (num_fft // 2) * sample_rate / num_fft
-    distance = corners - torch.linspace(0, top, num_fft // 2 + 1, dtype=dtype)[:, None]
+    distance = corners - torch.linspace(0, top, num_fft // 2 + 1, dtype=corners.dtype)[:, None]
     width = corners.diff()
     return torch.minimum(-distance[:, :-2] / width[:-1], distance[:, 2:] / width[1:]).clamp(min=0)
 

@@ -74,9 +74,9 @@ class FilterbankConfig:
     """Start of the lowest filter, in Hz. kaldi: `--low-freq`."""
     high_freq_hz: float = 0.0
     """End of the highest filter, in Hz; zero or less counts down from half the sample rate. kaldi: `--high-freq`."""
-    mel_triangles: Literal["mel", "hertz"] = "mel"
+    mel_triangles: Literal["mel", "hertz", "slaney"] = "mel"
     """On which axis the sides of the triangular filters are straight: mel as in Kaldi, hertz as in torchaudio's
-    `MelScale` (HTK formula, no normalisation)."""
+    `MelScale` (HTK formula, height 1). "slaney" is hertz with Slaney's formula and area 1, as in librosa and Whisper."""
     use_log: bool = True
     """Natural logarithm of the energies. kaldi: `--use-log-fbank`."""
     log_floor: NotNegative = FLOAT32_EPSILON

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 import torch
 
+from hubcore.nn import LogMelWindow
+from hubcore.nn.filterbank import slaney_mel_filters
 from hubcore_fbank import CONFIGS, FbankConfig, FbankUpstream
 
 WINDOW_FORMULAS = {
@@ -74,13 +76,17 @@ def frame_reference(frame: list[float], c: FbankConfig) -> np.ndarray:
 def filters_reference(hertz: np.ndarray, c: FbankConfig) -> list[np.ndarray]:
     high_hz = c.high_freq_hz if c.high_freq_hz > 0 else c.sample_rate / 2 + c.high_freq_hz
     mel, inverse = (lambda f: math.log(1 + f / 700)), (lambda m: 700 * (math.exp(m) - 1))
+    if c.mel_triangles == "slaney":
+        mel = lambda f: 0.015 * f if f < 1000 else 15 + 27 * math.log(f / 1000, 6.4)  # noqa: E731
+        inverse = lambda m: m / 0.015 if m < 15 else 1000 * 6.4 ** ((m - 15) / 27)  # noqa: E731
     corners = np.linspace(mel(c.low_freq_hz), mel(high_hz), c.num_mel_bins + 2)
-    if c.mel_triangles == "hertz":
-        axis, corners = hertz, np.array([inverse(m) for m in corners])
-    else:
+    if c.mel_triangles == "mel":
         axis = np.array([mel(f) for f in hertz])
+    else:
+        axis, corners = hertz, np.array([inverse(m) for m in corners])
     return [
         np.maximum(np.minimum((axis - a) / (b - a), (d - axis) / (d - b)), 0)
+        * (2 / (d - a) if c.mel_triangles == "slaney" else 1)
         for a, b, d in zip(corners, corners[1:], corners[2:], strict=False)
     ]
 
@@ -115,6 +121,7 @@ VARIANTS = {
     "fraction of a sample": ("fbank", {"sample_rate": 11025}),
     "40 filters, 100 to 7600 Hz": ("fbank", {"num_mel_bins": 40, "low_freq_hz": 100.0, "high_freq_hz": -400.0}),
     "upper edge": ("mel", {"num_mel_bins": 20, "low_freq_hz": 60.0, "high_freq_hz": 3800.0}),
+    "Slaney's filters": ("mel", {"mel_triangles": "slaney", "low_freq_hz": 500.0, "num_mel_bins": 40}),
     "no pre-emphasis": ("fbank", {"preemphasis": 0.0}),
     "offset kept": ("fbank", {"remove_dc_offset": False}),
     "scaled": ("fbank", {"input_scale": 32768.0}),
@@ -152,4 +159,27 @@ def test_float64_features_equal_the_reference(variant):
 
 def test_every_knob_is_varied():
     varied = {option for _, options in VARIANTS.values() for option in options} | {"kind", "center", "cmvn"}
-    assert varied | {"dither", "mel_triangles"} == {field.name for field in fields(FbankConfig)}
+    assert varied | {"dither"} == {field.name for field in fields(FbankConfig)}
+
+
+def window_reference(wav: torch.Tensor, frames: int, filters: torch.Tensor) -> torch.Tensor:
+    """Whisper's features in torch's own terms: the whole window, padded and transformed, its last frame dropped."""
+    window = torch.hann_window(400, dtype=torch.float64)
+    padded = torch.nn.functional.pad(wav, (0, 160 * frames - len(wav)))
+    spectrum = torch.stft(padded, 400, 160, window=window, return_complex=True)[:, :-1].abs().square()
+    decades = (spectrum.t() @ filters).clamp(min=1e-10).log10()
+    return (torch.maximum(decades, decades.max() - 8) + 4) / 4
+
+
+@pytest.mark.parametrize("samples", [1, 160, 199, 201, 401, 4359, 4400, 4440, 4599, 4758, 4759, 4799, 4800])
+@pytest.mark.parametrize("silent", [False, True])
+def test_a_log_mel_window_is_that_of_the_padded_waveform(samples: int, silent: bool) -> None:
+    torch.manual_seed(samples)
+    wav = torch.randn(samples, dtype=torch.float64) * (not silent)
+    wav.requires_grad_()
+    features = LogMelWindow(20)(wav, frames=30)
+    wanted = window_reference(wav, 30, slaney_mel_filters(20, 400, 16000, 0.0, 8000.0, torch.float64))
+    torch.testing.assert_close(features, wanted, rtol=1e-9, atol=1e-9)
+    if not silent:
+        ours, theirs = (torch.autograd.grad(x.square().sum(), wav)[0] for x in (features, wanted))
+        torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-9)

@@ -118,6 +118,7 @@ OWN = {
     "wav2vec2": ("hf_wav2vec2_base", "hf_wav2vec2_large", "omniasr_"),
     "wav2vec2_conformer": ("wav2vec2_conformer", "hf_wav2vec2_conformer_"),
     "wavlm": ("wavlm_tiny", "hf_wavlm_"),
+    "whisper": ("whisper_",),
 }
 """Family -> how the names of its files begin."""
 READERS = [*OWN, "ofa_wav2vec2"]

@@ -1,0 +1,85 @@
+"""The shape of a Whisper encoder, and the published shapes by name. Imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+
+from hubcore.card import UpstreamShape
+from hubcore.fields import Size, require
+from hubcore.nn.speech_encoder_config import BlocksConfig
+
+MEL_HOP, MEL_WINDOW, SAMPLE_RATE = 160, 400, 16000
+"""Samples from one frame of the log mel energies to the next, samples of such a frame, samples per second: never others."""
+STRIDE = 2 * MEL_HOP
+"""Samples from one frame of the encoder to the next."""
+
+
+@dataclass(frozen=True)
+class WhisperConfig(BlocksConfig):
+    """Everything that decides what a Whisper encoder computes (Radford et al. 2023, section 2.2).
+
+    Example:
+        >>> config = CONFIGS["tiny"]
+        >>> config.window_samples, config.frame_stride, config.receptive_field, config.first_sample
+        (480000, 320, 1040, -520)
+    """
+
+    num_mel_bins: Size = 80
+    """Mel filters of the log mel energies. OpenAI: `n_mels`."""
+    positions: Size = 1500
+    """Frames of the window that every utterance is padded to: 1500 are 30 s. OpenAI: `n_audio_ctx`."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self.dim % 2 == 0, "dim", "even, half of it for sines and half for cosines", self.dim)
+
+    @property
+    def window_samples(self) -> int:
+        """Samples of the window that every utterance is padded to."""
+        return self.positions * STRIDE
+
+    @property
+    def frame_stride(self) -> int:
+        """Samples from one frame to the next."""
+        return STRIDE
+
+    @property
+    def receptive_field(self) -> int:
+        """Samples that one frame is computed from before attention: five frames of the log mel energies."""
+        return 4 * MEL_HOP + MEL_WINDOW
+
+    @property
+    def min_samples(self) -> int:
+        """Fewest samples that give a frame; the rest is padding."""
+        return 1
+
+    @property
+    def first_sample(self) -> int:
+        """The sample at which frame 0 starts, before the utterance: its centre is sample 0."""
+        return -self.receptive_field // 2
+
+    @property
+    def upstream_shape(self) -> UpstreamShape:
+        """Shape of this config's upstream: the input of the blocks, then the output of each."""
+        names = ("input", *(f"block_{k}" for k in range(1, self.num_layers + 1)))
+        return UpstreamShape(names, (self.dim,) * len(names), STRIDE, SAMPLE_RATE)
+
+
+_SMALL = WhisperConfig()
+_LARGE = replace(_SMALL, dim=1280, num_layers=32, num_heads=20, ffn_dim=5120)
+_LARGE_V3 = replace(_LARGE, num_mel_bins=128)
+
+CONFIGS: Mapping[str, WhisperConfig] = MappingProxyType(
+    {
+        "tiny": replace(_SMALL, dim=384, num_layers=4, num_heads=6, ffn_dim=1536),
+        "base": replace(_SMALL, dim=512, num_layers=6, num_heads=8, ffn_dim=2048),
+        "small": _SMALL,
+        "medium": replace(_SMALL, dim=1024, num_layers=24, num_heads=16, ffn_dim=4096),
+        "large": _LARGE,
+        "large_v3": _LARGE_V3,
+        "large_v3_turbo": _LARGE_V3,
+    }
+)
+"""The published shapes by name; those for English only (`.en`) are the same, and so are large, large-v1 and large-v2."""

@@ -1,0 +1,119 @@
+"""The encoder of Whisper: log mel energies of a window, two convolutions, positions, pre-norm blocks.
+
+Shapes: `T` samples, `M` mel filters, `N` packed frames of all windows, `D` dim, `L` blocks.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from hubcore.nn import Block, Encoder, FeedForward, LogMelWindow, SelfAttention, conv_strided
+from hubcore_whisper.config import STRIDE, WhisperConfig
+
+# 1500 frames fill a CPU; a GPU wants more at once, and has the memory.
+_WINDOWS_AT_ONCE = {"cpu": 1}
+_WINDOWS_AT_ONCE_ELSEWHERE = 16
+
+
+def sinusoids(length: int, dim: int) -> Tensor:
+    """`(length, D)` position embedding: sines, then cosines, of wavelengths from 2 pi to 20,000 pi frames.
+
+    Example:
+        >>> sinusoids(2, 4)[0].tolist()
+        [0.0, 0.0, 1.0, 1.0]
+    """
+    rates = torch.exp(-math.log(10000) / max(dim // 2 - 1, 1) * torch.arange(dim // 2))
+    angles = torch.arange(length)[:, None] * rates
+    return torch.cat([angles.sin(), angles.cos()], dim=1)
+
+
+class WhisperExtractor(nn.Module):
+    """Log mel energies of each window, then two convolutions with GELU: waveforms to frames `(N, D)`.
+
+    Example:
+        >>> WhisperExtractor(80, 8)([torch.randn(1600), torch.randn(3200)], frames=[5, 20]).shape
+        torch.Size([25, 8])
+    """
+
+    def __init__(self, num_mel_bins: int, dim: int) -> None:
+        super().__init__()
+        self.log_mel = LogMelWindow(num_mel_bins)
+        self.conv1 = nn.Conv1d(num_mel_bins, dim, 3, padding=1)
+        self.conv2 = nn.Conv1d(dim, dim, 3, stride=2, padding=1)
+
+    def forward(self, wavs: Sequence[Tensor], frames: Sequence[int]) -> Tensor:
+        """Packed frames `(N, D)`, `frames` of each waveform, which is padded with silence to that length."""
+        counts = [2 * count for count in frames]
+        energies = torch.cat([self.log_mel(wav, count) for wav, count in zip(wavs, counts, strict=True)])
+        x = energies.to(self.conv1.weight.dtype)  # (2N, M)
+        for conv in (self.conv1, self.conv2):
+            x, counts = conv_strided(x, counts, conv.weight, conv.bias, stride=conv.stride[0], padding=(1, 1))
+            x = functional.gelu(x)
+        return x
+
+
+class WhisperEncoder(nn.Module):
+    """Waveforms to hidden states of Whisper's encoder, each window of the waveforms by itself.
+
+    A waveform that is longer than the window is cut into windows, of which only the last is padded. Some windows are computed
+    at a time, so the memory does not grow with the batch beyond what is returned.
+
+    Example:
+        >>> model = WhisperEncoder(WhisperConfig(dim=8, num_heads=2, ffn_dim=16, positions=50))
+        >>> states, counts = model([torch.randn(16000), torch.randn(16001)], layers=[0, 4])
+        >>> [tuple(state.shape) for state in states], counts
+        ([(101, 8), (101, 8)], [50, 51])
+    """
+
+    def __init__(self, config: WhisperConfig) -> None:
+        super().__init__()
+        self.window = config.window_samples
+        self.extractor = WhisperExtractor(config.num_mel_bins, config.dim)
+        self.register_buffer("positions", sinusoids(config.positions, config.dim))  # never trained
+        self.positions: Tensor
+
+        def attention() -> SelfAttention:
+            made = SelfAttention(config.dim, config.num_heads, config.attention_dropout)
+            made.k_proj = nn.Linear(config.dim, config.dim, bias=False)
+            return made
+
+        blocks = [
+            Block(
+                attention(),
+                FeedForward(config.dim, config.ffn_dim, config.activation_dropout),
+                config.dim,
+                pre_norm=True,
+                dropout=config.dropout,
+            )
+            for _ in range(config.num_layers)
+        ]
+        self.encoder = Encoder(None, blocks, nn.LayerNorm(config.dim), pre_norm=True, dropout=config.dropout)
+
+    @property
+    def num_layers(self) -> int:
+        """Number of blocks."""
+        return len(self.encoder.blocks)
+
+    def forward(self, wavs: Sequence[Tensor], layers: Sequence[int], *, pad: bool = True) -> tuple[list[Tensor], list[int]]:
+        """Hidden states `(N, D)` of the layers asked for (0 to L), and the frames of each utterance.
+
+        With `pad=False`, a waveform is padded only to a whole frame: faster, but not what Whisper computes.
+        """
+        windows = [window for wav in wavs for window in wav.split(self.window)]
+        at_once = _WINDOWS_AT_ONCE.get(wavs[0].device.type, _WINDOWS_AT_ONCE_ELSEWHERE)
+        parts = [self.encode(windows[i : i + at_once], layers, pad=pad) for i in range(0, len(windows), at_once)]
+        states = [torch.cat(pieces) for pieces in zip(*parts, strict=True)]
+        return states, [math.ceil(len(wav) / STRIDE) for wav in wavs]
+
+    def encode(self, windows: Sequence[Tensor], layers: Sequence[int], *, pad: bool) -> list[Tensor]:
+        """Hidden states `(N, D)` of the windows' own frames."""
+        own = [math.ceil(len(window) / STRIDE) for window in windows]
+        frames = [len(self.positions)] * len(windows) if pad else own
+        x = self.extractor(windows, frames) + torch.cat([self.positions[:count] for count in frames])
+        states = self.encoder(x, frames, layers)
+        return [torch.cat([rows[:count] for rows, count in zip(state.split(frames), own, strict=True)]) for state in states]
