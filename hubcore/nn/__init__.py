@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from hubcore.lazy import lazy_exports
 
 if TYPE_CHECKING:
+    from hubcore.nn.alibi import Alibi as Alibi
     from hubcore.nn.attention import GatedSelfAttention as GatedSelfAttention
     from hubcore.nn.attention import MultiHeadAttention as MultiHeadAttention
     from hubcore.nn.attention import RelativePositionBias as RelativePositionBias

@@ -173,7 +173,7 @@ def build_encoder(
 
 
 def build_blocks(
-    config: SpeechEncoderConfig, count: int, *, attention: Callable[[], nn.Module] | None = None, kind: type[Block] = Block
+    config: WaveformEncoderConfig, count: int, *, attention: Callable[[], nn.Module] | None = None, kind: type[Block] = Block
 ) -> list[Block]:
     """Blocks of the encoder that a config describes, with fresh weights (fairseq: `init_bert_params`).
 

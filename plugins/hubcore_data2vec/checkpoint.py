@@ -44,7 +44,8 @@ def parse(checkpoint: Checkpoint, notes: list[str]) -> Mapping[str, Any]:
         depth = to_int(model.get("pos_conv_depth", 1))
         kernel = max(3, to_int(model.get("conv_pos", 128)) // depth)
         model |= {"conv_pos": kernel, "pos_conv_depth": 1}
-    return {**encoder_values(replace(checkpoint, config=model), notes), "pos_conv_depth": depth}
+    values = encoder_values(replace(checkpoint, config=model), notes)
+    return {name: value for name, value in values.items() if name != "pos_conv_norm"} | {"pos_conv_depth": depth}
 
 
 READER: Reader[Data2VecConfig, SpeechEncoder] = Reader(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from hubcore.nn import SpeechEncoder, StackedPositionalConv, build_encoder, build_speech_encoder
+from torch import nn
+
+from hubcore.nn import Encoder, SpeechEncoder, StackedPositionalConv, build_blocks, build_waveform_encoder
 from hubcore_data2vec.config import Data2VecConfig
 
 
@@ -14,4 +16,6 @@ def build_model(config: Data2VecConfig) -> SpeechEncoder:
         5
     """
     positions = StackedPositionalConv(config.dim, config.pos_conv_kernel, config.pos_conv_groups, config.pos_conv_depth)
-    return build_speech_encoder(config, build_encoder(config, pos_conv=positions))
+    blocks = build_blocks(config, config.num_layers)
+    encoder = Encoder(positions, blocks, nn.LayerNorm(config.dim), pre_norm=config.pre_norm, dropout=config.dropout)
+    return build_waveform_encoder(config, encoder)

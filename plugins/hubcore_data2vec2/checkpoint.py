@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from torch import Tensor
-
 from hubcore.checkpoints import Checkpoint, Name, Names, Reader, Turn
 from hubcore.checkpoints.fairseq import DEFAULT_CONV_LAYERS, parse_conv_layers
 from hubcore.checkpoints.foreign_options import demand, note_defaults, read_options, to_bool, to_int
@@ -17,21 +15,14 @@ from hubcore_data2vec2.model import build_model
 
 _AUDIO = "modality_encoders.AUDIO"
 _POSITIONS = f"{_AUDIO}.relative_positional_encoder"
+_SCALES = Turn(lambda scale: scale.flatten(-3).flatten(0, -2), None, "axes of size 1 removed from the scales of attention")
+"""`(blocks, 1, heads, 1, 1)`, in old files `(1, heads, 1, 1)`, to `(blocks, heads)`."""
+_TOKENS = Turn(lambda tokens: tokens[0], None, "axis of size 1 removed from the extra tokens")
 
 
 def _third(part: int) -> Turn:
-    def read(fused: Tensor) -> Tensor:
-        three: Tensor = fused.unflatten(0, (3, -1))
-        return three[part].clone()  # a view would keep all three in memory
-
-    return Turn(read, None, "queries, keys and values split")
-
-
-def _scales(scale: Tensor) -> Tensor:
-    return scale.flatten(-3).flatten(0, -2)  # (blocks, 1, heads, 1, 1), in old files without the first, to (blocks, heads)
-
-
-_NO_AXES = "axes of size 1 removed"
+    """Queries, keys or values of the three in one; copied, because a view would keep all three in memory."""
+    return Turn(lambda fused: fused.unflatten(0, (3, -1))[part].clone(), None, "queries, keys and values split")
 
 
 def _block(ours: str, theirs: str) -> list[Name]:
@@ -64,8 +55,8 @@ NAMES = Names(
             Name(f"encoder.pos_conv.convs.{k}.*", {"fairseq": [f"{_POSITIONS}.{k + 1}.0.*", f"{_POSITIONS}.1.{k + 1}.0.*"]})
             for k in range(20)
         ),
-        Name("encoder.extra_tokens", {"fairseq": f"{_AUDIO}.extra_tokens"}, Turn(lambda tokens: tokens[0], None, _NO_AXES)),
-        Name("encoder.alibi.scale", {"fairseq": f"{_AUDIO}.alibi_scale"}, Turn(_scales, None, _NO_AXES)),
+        Name("encoder.extra_tokens", {"fairseq": f"{_AUDIO}.extra_tokens"}, _TOKENS),
+        Name("encoder.alibi.scale", {"fairseq": f"{_AUDIO}.alibi_scale"}, _SCALES),
         Name("encoder.norm.*", {"fairseq": [f"{_AUDIO}.context_encoder.norm.*", "norm.*"]}),  # post-norm, pre-norm
         *_block("encoder.prenet.#", f"{_AUDIO}.context_encoder.blocks.#"),
         *_block("encoder.blocks.#", "blocks.#"),
@@ -112,8 +103,8 @@ def parse(checkpoint: Checkpoint, notes: list[str]) -> Mapping[str, Any]:
     audio = model.get("modalities", {}).get("audio", {})
     values = {**read_options(model, _MODEL), **read_options(audio, _ENCODER)}
     demand(model, {"norm_affine": [True]})
-    demand(audio, {"learned_alibi": [False], "extractor_mode": ["layer_norm", "default"]})
-    demand(audio, {"num_alibi_heads": [values["num_heads"], "${model.num_heads}"]})
+    alibi_heads = [values["num_heads"], "${model.num_heads}"]  # what fairseq calls the same without resolving it
+    demand(audio, {"learned_alibi": [False], "num_alibi_heads": alibi_heads, "extractor_mode": ["layer_norm", "default"]})
     note_defaults(model, _UNSEEN, "fairseq", notes)
     note_defaults(audio, ["use_alibi_encoder", "extractor_mode", "feature_encoder_spec"], "fairseq", notes)
     per = [name for name in ("layer", "head") if to_bool(audio.get(f"learned_alibi_scale_per_{name}", False))]

@@ -1,6 +1,6 @@
 """The data2vec 2.0 audio encoder: prenet blocks, extra tokens, and attention that falls with distance (ALiBi).
 
-Shapes: `F` frames of one utterance, `E` extra tokens, `N` packed frames of all utterances, `D` dim, `H` heads.
+Shapes: `F` frames of one utterance, `E` extra tokens, `N` packed frames of all utterances, `D` dim.
 """
 
 from __future__ import annotations
@@ -10,58 +10,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
-from hubcore.nn import Block, Blocks, Encoder, SpeechEncoder, StackedPositionalConv, build_blocks, build_speech_encoder
+from hubcore.nn import Alibi, Block, Blocks, Encoder, SpeechEncoder, StackedPositionalConv, build_blocks, build_waveform_encoder
 from hubcore_data2vec2.config import Data2Vec2Config
-
-
-def alibi_slopes(num_heads: int) -> list[float]:
-    """Slopes by which each head's attention falls from one frame to the next (Press et al. 2022, section 3).
-
-    For numbers of heads that are no power of two: those of the power below, then every other one of the power above.
-
-    Example:
-        >>> alibi_slopes(4), [round(slope, 4) for slope in alibi_slopes(6)[4:]]
-        ([0.25, 0.0625, 0.015625, 0.00390625], [0.5, 0.125])
-    """
-    power = 1 << (num_heads.bit_length() - 1)
-    slopes = [2 ** (-8 * (k + 1) / power) for k in range(power)]
-    return slopes + [2 ** (-4 * (2 * k + 1) / power) for k in range(num_heads - power)]
-
-
-class Alibi(nn.Module):
-    """The bias of attention: minus the distance of two frames, times a slope and a learned scale.
-
-    Args:
-        num_heads: heads `H`.
-        scales: scales over blocks and over heads; 1 where all share one.
-
-    Example:
-        >>> alibi = Alibi(4, scales=(1, 4))
-        >>> alibi(alibi.distances(3, extra=1, device="cpu"), layer=0)[0]
-        tensor([[ 0.0000,  0.0000,  0.0000,  0.0000],
-                [ 0.0000,  0.0000, -0.2500, -0.5000],
-                [ 0.0000, -0.2500,  0.0000, -0.2500],
-                [ 0.0000, -0.5000, -0.2500,  0.0000]], grad_fn=<SelectBackward0>)
-    """
-
-    def __init__(self, num_heads: int, scales: tuple[int, int]) -> None:
-        super().__init__()
-        self.num_heads = num_heads
-        self.scale = nn.Parameter(torch.ones(scales))
-
-    def distances(self, frames: int, extra: int, device: torch.device | str) -> Tensor:
-        """`(E + F, E + F)` minus the distances of frames; 0 to and from extra tokens."""
-        at = torch.arange(frames, device=device)
-        return functional.pad(-(at[None] - at[:, None]).abs(), (extra, 0, extra, 0))
-
-    def forward(self, distances: Tensor, layer: int) -> Tensor:
-        """The bias `(H, E + F, E + F)` of block `layer`, counted from 0 and from the first of the prenet."""
-        scale = self.scale[layer if len(self.scale) > 1 else 0].clamp(min=0)  # (H) or (1)
-        scale = scale.to(torch.promote_types(scale.dtype, torch.float32))  # distances need more than 16 bits
-        slopes: Tensor = scale.new_tensor(alibi_slopes(self.num_heads)) * scale
-        return slopes[:, None, None] * distances
 
 
 class PreNormPositions(StackedPositionalConv):
@@ -191,4 +142,4 @@ def build_model(config: Data2Vec2Config) -> SpeechEncoder:
     )
     for block in blocks:
         block.attention_norm.eps = block.feed_forward_norm.eps = config.norm_eps
-    return build_speech_encoder(config, encoder)
+    return build_waveform_encoder(config, encoder)

@@ -10,7 +10,8 @@ from hubcore_data2vec import Data2VecConfig, Data2VecUpstream
 from tests.conformance.families import EXEMPT
 from tests.plugins.hubcore_wav2vec2.test_conformance import SMALL
 
-BASE = Data2VecConfig(**{**vars(SMALL), "conv_norm": "layer", "normalize": True, "pos_conv_kernel": 7})
+SHAPE = {name: value for name, value in vars(SMALL).items() if not name.startswith("pos_conv")}
+BASE = Data2VecConfig(**{**SHAPE, "conv_norm": "layer", "normalize": True}, pos_conv_kernel=7)
 
 
 def base_style() -> Data2VecUpstream:

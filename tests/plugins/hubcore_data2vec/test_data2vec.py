@@ -13,8 +13,8 @@ from torch import Tensor
 
 from hubcore import hub
 from hubcore.checkpoints import open_checkpoint
-from hubcore.errors import CheckpointLayoutError, OptionError
-from hubcore_data2vec import Data2VecConfig, Data2VecUpstream
+from hubcore.errors import CheckpointLayoutError
+from hubcore_data2vec import Data2VecUpstream
 from hubcore_hubert import HubertUpstream
 from hubcore_wav2vec2 import Wav2Vec2Upstream
 from tests.gold import gold_wavs, relative_error
@@ -94,11 +94,6 @@ def test_transformers_has_one_shape_whatever_a_config_says(tmp_path: Path) -> No
 def test_other_families_say_whose_file_it_is(other: Any, file: Path) -> None:
     with pytest.raises(CheckpointLayoutError, match=r"calls itself 'data2vec.audio'.*hub\.load\('data2vec', checkpoint="):
         other.from_checkpoint(file)
-
-
-def test_an_option_that_has_no_effect_is_refused() -> None:
-    with pytest.raises(OptionError, match="pos_conv_norm must be left as it is"):
-        Data2VecConfig(pos_conv_norm="batch")
 
 
 def test_what_is_saved_is_read_back(tmp_path: Path) -> None:

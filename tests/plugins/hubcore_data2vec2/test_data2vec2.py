@@ -16,7 +16,6 @@ from hubcore import hub
 from hubcore.errors import CheckpointLayoutError, MissingWeightsError
 from hubcore_data2vec import Data2VecUpstream
 from hubcore_data2vec2 import CONFIGS, Data2Vec2Config, Data2Vec2Upstream, build_model
-from hubcore_data2vec2.model import Alibi, alibi_slopes
 from hubcore_hubert import HubertUpstream
 from tests.gold import gold_arrays, gold_wavs, relative_error
 from tests.paths import DATA
@@ -59,28 +58,6 @@ def test_the_final_norm_gives_the_originals_output_and_is_in_no_hidden_state() -
     (last,) = model(gold_wavs()[:1], layers=[-1]).hidden_states
     wanted = gold_arrays("../gold2/data2vec2_layer_norm_first.ref.npz")["alone/u0/x"]
     assert relative_error(model.model.encoder.norm(last[0]), wanted) <= 2e-5
-
-
-def slopes_by_the_papers_words(heads: int) -> list[float]:
-    """A geometric sequence that starts at its own ratio, 2^(-8 / heads); else as the docstring of `alibi_slopes` says."""
-    if math.log2(heads).is_integer():
-        ratio = 2 ** (-8 / heads)
-        return [ratio ** (k + 1) for k in range(heads)]
-    below = 2 ** math.floor(math.log2(heads))
-    return slopes_by_the_papers_words(below) + slopes_by_the_papers_words(2 * below)[::2][: heads - below]
-
-
-@pytest.mark.parametrize("heads", [1, 2, 3, 6, 12, 16, 20])
-def test_slopes_of_any_number_of_heads(heads: int) -> None:
-    assert alibi_slopes(heads) == pytest.approx(slopes_by_the_papers_words(heads), rel=1e-12)
-
-
-def test_a_scale_below_zero_is_zero() -> None:
-    alibi = Alibi(2, scales=(2, 2))
-    alibi.scale.data = torch.tensor([[1.0, -1.0], [0.5, 2.0]])
-    distances = alibi.distances(2, extra=1, device="cpu")
-    assert [alibi(distances, layer)[:, 1, 2].tolist() for layer in (0, 1)] == [[-0.0625, 0.0], [-0.03125, -0.0078125]]
-    assert not alibi(distances, 0)[:, 0].any() and not alibi(distances, 0)[:, :, 0].any()
 
 
 def tree(file: str = "emotion2vec_base_style.pt") -> dict[str, Any]:
@@ -206,12 +183,6 @@ def test_the_sizes_of_the_published_shapes(name: str) -> None:
     with torch.device("meta"):
         model = build_model(CONFIGS[name])
     assert sum(parameter.numel() for parameter in model.parameters()) / 1e6 == pytest.approx(PARAMETERS[name], abs=0.05)
-
-
-def test_half_precision_keeps_long_distances() -> None:
-    alibi = Alibi(2, scales=(1, 2)).bfloat16()
-    bias = alibi(alibi.distances(1001, extra=0, device="cpu"), 0)
-    assert bias.dtype == torch.float32 and bias[0, 0, -1] == -1000 * 2**-4
 
 
 def test_a_config_of_the_first_data2vec_is_one_of_the_second() -> None:
