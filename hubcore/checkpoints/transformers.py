@@ -60,11 +60,7 @@ def encoder_values(checkpoint: Checkpoint, notes: list[str]) -> dict[str, Any]:
     """
     model, task = checkpoint.config, checkpoint.task
     demand({**model, "layer_norm_eps": float(model.get("layer_norm_eps", 1e-5))}, _COMPUTED)
-    if model.get("add_adapter") or model.get("adapter_attn_dim"):
-        raise CheckpointLayoutError(
-            "it has adapter layers (add_adapter or adapter_attn_dim). This encoder has none, so its features would differ. "
-            "Load a checkpoint without adapters."
-        )
+    refuse_adapters(model)
     columns = [model.get(key, default) for key, default in _DEFAULT_CONV.items()]
     layer_norm = model.get("feat_extract_norm", "group") == "layer"
     note_defaults(model, _UNSEEN, "transformers", notes)
@@ -84,6 +80,20 @@ def encoder_values(checkpoint: Checkpoint, notes: list[str]) -> dict[str, Any]:
         "normalize_eps": float(task.get("normalize_eps", 1e-7)) if task else 1e-5,
         "sample_rate": to_int(task.get("sampling_rate", 16000)),
     }
+
+
+def refuse_adapters(model: Mapping[str, Any]) -> None:
+    """Raises `CheckpointLayoutError` for a config with adapter layers, in the blocks or after them.
+
+    Example:
+        >>> refuse_adapters({"add_adapter": False})
+    """
+    found = [key for key in ("add_adapter", "adapter_attn_dim", "use_intermediate_ffn_before_adapter") if model.get(key)]
+    if found:
+        raise CheckpointLayoutError(
+            f"it has adapter layers ({', '.join(found)}). This encoder has none, so its features would differ. Load a "
+            "checkpoint without adapters."
+        )
 
 
 def conformer_values(model: Mapping[str, Any], *, activation: str, positions: Sequence[str | None]) -> dict[str, Any]:

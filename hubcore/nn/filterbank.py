@@ -82,7 +82,9 @@ class Filterbank(nn.Module):
         for _ in range(self.config.delta_order):
             orders.append(deltas(orders[-1], self.config.delta_window))
         features = torch.cat(orders, dim=1) if len(orders) > 1 else features
-        return normalize_columns(features, self.config.cmvn_epsilon) if self.config.cmvn else features
+        if not self.config.cmvn:
+            return features
+        return normalize_columns(features, self.config.cmvn_epsilon, of_variance=self.config.cmvn_epsilon_of == "variance")
 
     def _mirror(self, wav: Tensor, count: int) -> Tensor:
         config = self.config
@@ -357,8 +359,10 @@ def deltas(features: Tensor, window: int) -> Tensor:
     return slope / (reach * (reach + 1) * (2 * reach + 1) / 3)
 
 
-def normalize_columns(features: Tensor, epsilon: float) -> Tensor:
+def normalize_columns(features: Tensor, epsilon: float, *, of_variance: bool = False) -> Tensor:
     """`(F, D)` with mean 0 and unbiased standard deviation 1 in every column of `(F, D)`; a constant column becomes 0.
+
+    `epsilon` is added to the deviation, or to the variance before its root.
 
     Example:
         >>> normalize_columns(torch.tensor([[1.0, 5.0], [2.0, 5.0], [3.0, 5.0]]), 1e-10).tolist()
@@ -366,7 +370,8 @@ def normalize_columns(features: Tensor, epsilon: float) -> Tensor:
     """
     centred = features - features.mean(0)
     deviation = torch.linalg.vector_norm(centred, dim=0) / math.sqrt(max(len(features) - 1, 1))
+    divisor = (deviation.square() + epsilon).sqrt() if of_variance else deviation + epsilon
     # A constant column's rounded mean need not cancel exactly; dividing that rest by itself would make noise of it.
     values = features.detach()
     varies = values.amax(0) != values.amin(0)
-    return centred * torch.where(varies, 1.0 / (deviation + epsilon), 0.0)
+    return centred * torch.where(varies, 1.0 / divisor, 0.0)

@@ -102,7 +102,10 @@ class FilterbankConfig:
     """Bring every column to mean 0 and (unbiased) standard deviation 1 over the frames of its own utterance. A column that
     does not change, as in an utterance of one frame, becomes 0."""
     cmvn_epsilon: Annotated[float, AtLeast(SMALLEST)] = 1e-10
-    """Added to that standard deviation."""
+    """Added to that standard deviation, or to the variance before its root."""
+    cmvn_epsilon_of: Literal["deviation", "variance"] = "deviation"
+    """The one of the two that `cmvn_epsilon` is added to: the deviation in s3prl, the variance in transformers'
+    `SeamlessM4TFeatureExtractor`."""
 
     def __post_init__(self) -> None:
         check_fields(self)

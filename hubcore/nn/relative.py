@@ -125,7 +125,7 @@ class RotaryPositions(nn.Module):
     Args:
         head_dim: `D / H`.
         base: transformers: `rotary_embedding_base`.
-        stored: True if checkpoints hold the rates, as those of conformers do. fairseq: `rotary_emb.inv_freq`.
+        stored: True if the rates are part of the state dict, as in checkpoints of conformers. fairseq: `rotary_emb.inv_freq`.
 
     Example:
         >>> cos, sin = RotaryPositions(4)(torch.zeros(5, 8), [2, 3])
@@ -133,16 +133,22 @@ class RotaryPositions(nn.Module):
         True
     """
 
-    rates: Tensor
+    rates: Tensor | None
 
     def __init__(self, head_dim: int, base: float = 10000.0, *, stored: bool = False) -> None:
         super().__init__()
-        rates = base ** -(torch.arange(0, head_dim, 2, dtype=torch.float32) / head_dim)
-        self.register_buffer("rates", rates, persistent=stored)
+        self.head_dim, self.base = head_dim, base
+        self.register_buffer("rates", self.computed_rates(torch.empty(0)) if stored else None)
+
+    def computed_rates(self, x: Tensor) -> Tensor:
+        """The rates `(D / H / 2,)` on the device of `x`, in its dtype or float32 where that is wider."""
+        wide = torch.promote_types(x.dtype, torch.float32)
+        pairs: Tensor = 1.0 / self.base ** (torch.arange(0, self.head_dim, 2, dtype=wide, device=x.device) / self.head_dim)
+        return pairs
 
     def forward(self, x: Tensor, counts: Sequence[int]) -> tuple[Tensor, Tensor]:
         """Cosines and sines for packed frames `(N, D)`, in their dtype."""
-        rates = self.rates.to(torch.promote_types(x.dtype, torch.float32))
+        rates = self.computed_rates(x) if self.rates is None else self.rates.to(torch.promote_types(x.dtype, torch.float32))
         angles = torch.arange(max(counts), dtype=rates.dtype, device=x.device)[:, None] * rates  # (F, D / H / 2)
         both = torch.cat([angles, angles], dim=1)[:, None]  # (F, 1, D / H)
         cos, sin = (torch.cat([rows[:count] for count in counts]) for rows in (both.cos(), both.sin()))

@@ -40,7 +40,10 @@ def reference(wav: np.ndarray, c: FbankConfig) -> np.ndarray:
         orders.append(delta_reference(orders[-1], c.delta_window // 2))
     features = np.concatenate(orders, axis=1)
     if c.cmvn:
-        features = (features - features.mean(0)) / (features.std(0, ddof=1) + c.cmvn_epsilon)
+        deviation, variance = features.std(0, ddof=1), features.var(0, ddof=1)
+        of_variance = c.cmvn_epsilon_of == "variance"
+        divisor = np.sqrt(variance + c.cmvn_epsilon) if of_variance else deviation + c.cmvn_epsilon
+        features = (features - features.mean(0)) / divisor
     return features
 
 
@@ -138,6 +141,7 @@ VARIANTS = {
     "one derivative over 9 frames": ("fbank", {"delta_order": 1, "delta_window": 9}),
     "three derivatives": ("mfcc", {"delta_order": 3, "delta_window": 3}),
     "cmvn epsilon": ("fbank", {"cmvn_epsilon": 1.0}),
+    "cmvn epsilon of the variance": ("fbank", {"cmvn_epsilon": 1.0, "cmvn_epsilon_of": "variance"}),
 }
 
 

@@ -115,6 +115,7 @@ OWN = {
     "distilhubert": ("distilhubert_tiny",),
     "hubert": ("hubert_tiny", "hf_hubert_", "espnet_hubert_"),
     "unispeech_sat": ("unispeech_sat_tiny", "hf_unispeech_sat_"),
+    "w2v_bert": ("w2v_bert_",),
     "wav2vec2": ("hf_wav2vec2_base", "hf_wav2vec2_large", "omniasr_"),
     "wav2vec2_conformer": ("wav2vec2_conformer", "hf_wav2vec2_conformer_"),
     "wavlm": ("wavlm_tiny", "hf_wavlm_"),

@@ -1,0 +1,73 @@
+"""The model of w2v-BERT 2.0: filter banks, projection, conformer blocks with causal convolutions.
+
+Shapes: `T` samples, `F` frames, `N` packed frames of all utterances, `M` mel filters, `D` dim.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from hubcore.nn import Encoder, Filterbank, build_conformer
+from hubcore_w2v_bert.config import W2vBertConfig
+
+
+class W2vBertModel(nn.Module):
+    """Waveforms to hidden states (Barrault et al. 2023, section 3.2.1).
+
+    Args:
+        filterbank: waveforms to normalised filter banks, `(F, M)` each.
+        stack: filter-bank frames that make one frame.
+        feature_norm: layer norm of stacked frames.
+        projection: `(N, stack M)` to `(N, D)`.
+        encoder: `(N, D)` to hidden states.
+
+    Example:
+        >>> model = build_model(W2vBertConfig(dim=96, num_layers=2, ffn_dim=192))
+        >>> states, counts = model([torch.zeros(16000)], layers=[0, 2])
+        >>> [tuple(state.shape) for state in states], counts
+        ([(49, 96), (49, 96)], [49])
+    """
+
+    def __init__(
+        self, filterbank: Filterbank, stack: int, feature_norm: nn.LayerNorm, projection: nn.Module, encoder: Encoder
+    ) -> None:
+        super().__init__()
+        self.filterbank, self.stack = filterbank, stack
+        self.feature_norm = feature_norm
+        self.projection = projection
+        self.encoder = encoder
+
+    @property
+    def num_layers(self) -> int:
+        """Number of blocks."""
+        return len(self.encoder.blocks)
+
+    def features(self, wavs: Sequence[Tensor]) -> list[Tensor]:
+        """Normalised and stacked filter banks of each waveform, `(F, stack M)`; frames that fill no stack are left out."""
+        # In float32 quiet bins are off by 1e-3; transformers, too, computes in 64 bits. Apple's GPUs have none.
+        wide = torch.float32 if wavs[0].device.type == "mps" else torch.float64
+        rows = self.filterbank.features([wav.to(wide) for wav in wavs])
+        return [frames[: len(frames) // self.stack * self.stack].reshape(-1, self.stack * frames.shape[1]) for frames in rows]
+
+    def forward(self, wavs: Sequence[Tensor], layers: Sequence[int]) -> tuple[list[Tensor], list[int]]:
+        """Hidden states `(N, D)` of the layers asked for (0 to L), and the frames of each utterance."""
+        rows = self.features(wavs)
+        counts = [len(frames) for frames in rows]
+        packed = torch.cat(rows).to(self.feature_norm.weight.dtype)
+        return self.encoder(self.projection(self.feature_norm(packed)), counts, layers), counts
+
+
+def build_model(config: W2vBertConfig) -> W2vBertModel:
+    """The model that a config describes, with fresh weights.
+
+    Example:
+        >>> build_model(W2vBertConfig(dim=96, num_layers=2)).num_layers
+        2
+    """
+    width = config.num_mel_bins * config.stack
+    encoder = build_conformer(config, norm=nn.Identity(), conv_norm=nn.LayerNorm, causal=True)
+    projection = nn.Linear(width, config.dim)
+    return W2vBertModel(Filterbank(config.filterbank), config.stack, nn.LayerNorm(width), projection, encoder)
