@@ -7,9 +7,12 @@ CONSTRAINTS := .ci/constraints.txt
 DEMO := build/demo
 # Processes that run the tests, each with one torch thread (tests/conftest.py).
 JOBS ?= 2
-STATIC := $(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/python tests/import_rules.py
+STATIC := $(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/python tests/import_rules.py
 # pytest cannot start where standard error is closed.
 PYTEST := (: 3>&2) || exec 2>/dev/null; $(BIN)/python -m pytest -n $(JOBS) --dist worksteal
+# Types are checked beside the tests, and what mypy says is printed when both are done.
+WITH_TYPES = said=$$(mktemp); $(BIN)/mypy >$$said 2>&1 & types=$$!; ( $(1) ); tests=$$?; \
+	wait $$types; types=$$?; cat $$said; rm $$said; exit $$((tests + types > 0))
 
 .PHONY: help demo check test lint types imports format bench clean
 
@@ -28,11 +31,11 @@ demo: $(VENV)/.installed  ## extract features from the speech files in the repos
 
 check: $(VENV)/.installed-test  ## style, types, who may import whom, and the fast tests: under 2 minutes
 	@$(STATIC)
-	@$(PYTEST) -m "not slow"
+	@$(call WITH_TYPES,$(PYTEST) -m "not slow")
 
 test: $(VENV)/.installed-test  ## everything: check, and the slow tests: under 10 minutes
 	@$(STATIC)
-	@$(PYTEST)
+	@$(call WITH_TYPES,$(PYTEST))
 
 lint: $(VENV)/.installed-test  ## style only
 	@$(BIN)/ruff check .

@@ -37,7 +37,7 @@ from hubcore.audio_headers import (
     unread,
 )
 from hubcore.errors import AudioError
-from hubcore.text import logger, plural, printable
+from hubcore.text import listed, logger, plural, printable
 
 _EXTENSIONS = "aif aifc aiff au caf flac mp3 nist oga ogg opus rf64 snd sph voc w64 wav wave wavex"
 AUDIO_EXTENSIONS = frozenset(_EXTENSIONS.split())
@@ -186,8 +186,7 @@ def find_audio(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
         inside, not_read = _search(path) if _is_folder(path) else ([path], [])
         if not_read:
             what = f"{plural(len(not_read), 'file')} in {printable(path)} may be audio but cannot be read"
-            names = ", ".join(not_read[:_SHOWN]) + ("" if len(not_read) <= _SHOWN else f" and {len(not_read) - _SHOWN} more")
-            _log.warning("%s: %s. `ffmpeg -i IN OUT.wav` converts most formats.", what, names)
+            _log.warning("%s: %s. `ffmpeg -i IN OUT.wav` converts most formats.", what, listed(not_read, _SHOWN))
         if not inside:
             raise AudioError(
                 f"{printable(path)} is a folder without an audio file. Files are found by their ending: "

@@ -95,6 +95,17 @@ def plural(count: int, noun: str) -> str:
     return f"{count} {noun if count == 1 else noun + ('es' if noun.endswith('s') else 's')}"
 
 
+def listed(names: Iterable[str], most: int = 5) -> str:
+    """Names as text, the first few of them if there are many.
+
+    Example:
+        >>> listed("abcde", most=3), listed([])
+        ('a, b, c and 2 more', 'none')
+    """
+    names = [*names]
+    return (", ".join(names[:most]) or "none") + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
 def path_text(path: str | os.PathLike[str]) -> str:
     """A path as text in a file of ours: its bytes as UTF-8, whatever the locale, so that it is the same text everywhere.
 

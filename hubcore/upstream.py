@@ -23,6 +23,7 @@ from hubcore.options import check_options, option_names, pop_attributes, set_att
 from hubcore.protocol import UpstreamOutput
 from hubcore.ragged import check_wavs
 from hubcore.sources.resolve import find_checkpoint
+from hubcore.text import listed
 
 AnyUpstream = TypeVar("AnyUpstream", bound="UpstreamBase")
 
@@ -303,10 +304,9 @@ class UpstreamBase(nn.Module):
 
 
 def _not_restorable(upstream: UpstreamBase, names: Sequence[str]) -> OptionError:
-    some = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
     return OptionError(
-        f"{type(upstream).__name__} has other weights than its config describes: {some}. from_checkpoint could not read such a "
-        "file. Merge adapters into the weights first, or save state_dict() yourself."
+        f"{type(upstream).__name__} has other weights than its config describes: {listed(names)}. from_checkpoint could not "
+        "read such a file. Merge adapters into the weights first, or save state_dict() yourself."
     )
 
 

@@ -20,6 +20,16 @@ CardWriter = Callable[..., Path]
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Of each file that runs the conformance kit, `make check` runs it on the first upstream only; the rest is slow."""
+    first: dict[str, str] = {}
+    for item in items:
+        if isinstance(item, pytest.Function) and {"upstream", "check"} <= set(item.fixturenames):
+            title = item.callspec.id.rpartition("-")[0]
+            if first.setdefault(str(item.path), title) != title:
+                item.add_marker(pytest.mark.slow)
+
+
 @pytest.fixture(autouse=True)
 def _own_environment(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     home = tmp_path_factory.mktemp("home")

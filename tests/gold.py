@@ -24,6 +24,19 @@ WAV2VEC2_FILES = {
 """Every checkpoint and the file with what the original computed from it."""
 
 
+SMALL_HEADS = {
+    "final_dim": 24,
+    "codebook_dim": 24,
+    "codebook_entries": 20,
+    "mask_length": 4,
+    "num_negatives": 10,
+    "dropout_input": 0.0,
+    "dropout_features": 0.0,
+    "layerdrop": 0.0,
+}
+"""Options of pre-training for the heads in the small gold checkpoints, without anything that is drawn beside the gold's."""
+
+
 @functools.cache
 def gold_wavs() -> tuple[Tensor, Tensor, Tensor]:
     """The three utterances u0, u1, u2, each `(T,)` at 16 kHz."""

@@ -18,7 +18,7 @@ assert 'wav2vec2_custom' in s3prl.hub.options() and 'S3PRLUpstream' in dir(s3prl
 """
 NEW = """
 import tempfile
-from hubcore.scaffold import new_plugin
+from hubcore.scaffold.new import new_plugin
 with tempfile.TemporaryDirectory() as folder:
     new_plugin("acoustic", folder)
 """

@@ -9,7 +9,7 @@ from typing import Any
 
 from hubcore.card import Card
 from hubcore.describe import named_configs
-from hubcore.errors import HubcoreError, OptionError, RegistryError, nearest_names
+from hubcore.errors import HubcoreError, OptionError, RegistryError, nearest_hint
 from hubcore.findings import Finding, last_sentence
 from hubcore.loading import import_class, option_problem, reads_checkpoints
 from hubcore.registry.names import Registry, canonical, choose_family
@@ -32,7 +32,7 @@ def check_card(card: Card, registry: Registry) -> list[Finding]:
         >>> check_card(registry.find("fbank").card, registry)
         []
         >>> print(*check_card(Card(name="mine", upstream="fbnk", license="unknown", file="mine.yaml"), registry))
-        mine.yaml: 'mine' is of the family 'fbnk', which no installed distribution provides. The nearest is fbank. ...
+        mine.yaml: 'mine' is of the family 'fbnk', which no installed distribution provides. The nearest are fbank. ...
     """
     found = [*_family_problems(card, registry), *_source_problems(card), *_taken_names(card, registry)]
     return [
@@ -82,13 +82,11 @@ def _taken_names(card: Card, registry: Registry) -> _Found:
             choice = f"'user:{name}' or '{entry.owner}:{name}' would pick one"
             if entry.owner == "user":
                 choice = "both files are yours, so nothing could pick one"
-            yield (
-                "",
-                (
-                    f"{name!r} is a name of {entry.owner} already{where}. Using a name with two owners is an error; {choice}. "
-                    f"Choose another name, or override that of {entry.owner}."
-                ),
+            what = (
+                f"{name!r} is a name of {entry.owner} already{where}. Using a name with two owners is an error; {choice}. "
+                f"Choose another name, or override that of {entry.owner}."
             )
+            yield "", what
 
 
 def _family_problems(card: Card, registry: Registry) -> _Found:
@@ -96,20 +94,18 @@ def _family_problems(card: Card, registry: Registry) -> _Found:
     claims = known.get(card.upstream, [])
     family = choose_family(claims, card.distribution or "user")
     if not claims:
-        yield (
-            "upstream",
-            (
-                f"{card.name!r} is of the family {card.upstream!r}, which no installed distribution provides. "
-                f"{_nearest(card.upstream, known, 'Installed are')} Correct it, or install the plugin that has it."
-            ),
+        what = (
+            f"{card.name!r} is of the family {card.upstream!r}, which no installed distribution provides. "
+            f"{nearest_hint(card.upstream, known)} Correct it, or install the plugin that has it."
         )
+        yield "upstream", what
     elif family is None:
         owners = " and ".join(sorted(family.distribution for family in claims))
         yield "upstream", f"the family {card.upstream!r} is claimed by {owners}. A card cannot choose. Uninstall one."
     elif not family.missing:  # if it is, nothing is wrong with the card, and nothing can be asked
         configs, _ = named_configs(family)
         if card.config is not None and configs is not None and card.config not in configs:
-            hint = _nearest(card.config, configs, "It has")
+            hint = nearest_hint(card.config, configs)
             yield "config", f"{card.upstream!r} has no config called {card.config!r}. {hint} Correct the card."
             return
         try:
@@ -118,31 +114,22 @@ def _family_problems(card: Card, registry: Registry) -> _Found:
             yield "upstream", str(error)
 
 
-def _nearest(name: str, known: Any, otherwise: str) -> str:
-    near = nearest_names(name, known, count=1)
-    return f"The nearest is {near[0]}." if near else f"{otherwise} {', '.join(sorted(known)) or 'none'}."
-
-
 def _class_problems(card: Card, cls: type[Any]) -> _Found:
     """Finds sources and options that the card's class cannot use."""
     from hubcore.upstream import UpstreamBase
 
     if not card.needs_weights and reads_checkpoints(cls) and card.line is None:  # one of a file may be for `checkpoint=`
-        yield (
-            "sources",
-            (
-                f"{card.name!r} names no source, but the family {card.upstream!r} runs checkpoints. Its weights would be "
-                "random. Say where they are with --source: a path, https://... or hf://org/repo/file."
-            ),
+        what = (
+            f"{card.name!r} names no source, but the family {card.upstream!r} runs checkpoints. Its weights would be "
+            "random. Say where they are with --source: a path, https://... or hf://org/repo/file."
         )
+        yield "sources", what
     if card.needs_weights and issubclass(cls, UpstreamBase) and not reads_checkpoints(cls):
-        yield (
-            "sources",
-            (
-                f"{card.name!r} names sources, but the family {card.upstream!r} computes its features without weights. "
-                "Leave the sources out, or name another family."
-            ),
+        what = (
+            f"{card.name!r} names sources, but the family {card.upstream!r} computes its features without weights. "
+            "Leave the sources out, or name another family."
         )
+        yield "sources", what
         return
     problem = option_problem(cls, card, with_weights=card.needs_weights)
     if problem:

@@ -13,11 +13,13 @@ import click
 
 from hubcore.cli.echo import echo, echo_json, json_flag
 from hubcore.cli.table import format_table
-from hubcore.doctor import PluginReport, diagnose
+from hubcore.doctor.diagnosis import diagnose
 from hubcore.doctor.installed import third_parties
 from hubcore.doctor.process import TIMEOUT
+from hubcore.doctor.report import PluginReport
 from hubcore.errors import nearest_names
 from hubcore.findings import Finding
+from hubcore.text import plural
 from hubcore.version import VERSION
 
 if TYPE_CHECKING:
@@ -54,7 +56,7 @@ def command(as_json: bool, weights: bool, timeout: float) -> None:
     rows, findings = _environment()
     count = len(third_parties())
     if count:
-        echo(f"examining {count} plugin{'s' * (count > 1)} ...", err=True)
+        echo(f"examining {plural(count, 'plugin')} ...", err=True)
     diagnosis = diagnose(registry, timeout=timeout)
     findings += diagnosis.findings
     if weights:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-import logging
-from collections.abc import Iterator
 from pathlib import Path
 
 import click
 
 from hubcore.cli.complete import upstreams
 from hubcore.cli.echo import echo, echo_error
+from hubcore.cli.options import download_lines
 from hubcore.errors import HubcoreError
 
 _EXAMPLE = """\b
@@ -36,7 +34,7 @@ def command(names: tuple[str, ...], folder: Path | None) -> None:
     from hubcore import hub
 
     failed = 0
-    with _progress_lines():
+    with download_lines():
         for name in names:
             try:
                 path = hub.fetch(name)
@@ -62,15 +60,3 @@ def _copy(name: str, folder: Path) -> Path | None:
 
     card = None if "://" in name else current_registry().find(name).card
     return copy_to_cache(card.sources if card is not None else (Source(name),), card, folder)
-
-
-@contextlib.contextmanager
-def _progress_lines() -> Iterator[None]:
-    """Shows the progress lines of downloads, for where there is no terminal to draw a bar on."""
-    logger = logging.getLogger("hubcore.checkpoints")
-    level = logger.level
-    logger.setLevel(logging.INFO)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)

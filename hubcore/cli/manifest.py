@@ -10,7 +10,7 @@ from hubcore.cli.complete import folders
 from hubcore.cli.echo import echo, echo_json, json_flag
 from hubcore.cli.table import format_table
 from hubcore.progress import Progress
-from hubcore.text import format_duration, printable
+from hubcore.text import format_duration, plural, printable
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -116,6 +116,6 @@ def _print(built: Built, files: dict[str, Path], as_json: bool) -> None:
 def _tell(what: str, left_out: tuple[LeftOut, ...], where: str) -> None:
     if not left_out:
         return
-    echo(f"{len(left_out)} {'file' if len(left_out) == 1 else 'files'} that {what}, all of them in {where}:", err=True)
+    echo(f"{plural(len(left_out), 'file')} that {what}, all of them in {where}:", err=True)
     for file in left_out[:_SHOWN]:
         echo(f"  {printable(file.path)!r}: {printable(file.reason)}", err=True)

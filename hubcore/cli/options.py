@@ -1,11 +1,16 @@
-"""`-O name=value`: options of the upstream that a command works with, typed by its class."""
+"""Parts that commands share: `-O name=value`, an option of the upstream, typed by its class; and lines about downloads."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import contextlib
+import logging
+import sys
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
 import click
+
+from hubcore.progress import is_terminal
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -15,6 +20,18 @@ def option_flag(
 ) -> Callable[[_Command], _Command]:
     """Adds `-O` to a command, which gets the texts as `pairs`."""
     return click.option("-O", "--option", "pairs", multiple=True, metavar="NAME=VALUE", help=help)
+
+
+@contextlib.contextmanager
+def download_lines() -> Iterator[None]:
+    """Shows, where standard error is no terminal, the lines of the log that tell how far a download is."""
+    logger = logging.getLogger("hubcore.checkpoints")
+    level = logger.level
+    logger.setLevel(level if is_terminal(sys.stderr) else logging.INFO)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def typed_options(

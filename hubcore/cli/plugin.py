@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from hubcore.cli.echo import echo, echo_json, json_flag
+from hubcore.text import plural
 
 _NEW = """\b
 Example:
@@ -38,7 +39,7 @@ def new(name: str | None, package: str | None, families: tuple[str, ...], folder
 
     Nothing that is there is ever overwritten.
     """
-    from hubcore.scaffold import new_plugin
+    from hubcore.scaffold.new import new_plugin
 
     if (name is None) == (package is None) or (package is None) == bool(families):
         raise click.UsageError("Give NAME, or --package with at least one --family.")
@@ -67,7 +68,7 @@ def check(distribution: str, exempt: tuple[str, ...], conformance: bool, as_json
     Nothing is downloaded. Exits 1 if something is wrong.
     """
     from hubcore.cli.table import format_table
-    from hubcore.doctor import check_plugin
+    from hubcore.doctor.diagnosis import check_plugin
 
     pairs = [text.partition("=") for text in exempt]
     for (name, equals, reason), text in zip(pairs, exempt, strict=True):
@@ -84,7 +85,7 @@ def check(distribution: str, exempt: tuple[str, ...], conformance: bool, as_json
             kind = " (warning)" if finding.warning else ""
             echo(f"\n{number}. {finding.place or report.distribution}{kind}\n   {finding.what}\n   {finding.fix}")
         count = sum(not finding.warning for finding in report.findings)
-        verdict = f"{count} finding{'s' * (count > 1)}" if count else "nothing is wrong"
+        verdict = plural(count, "finding") if count else "nothing is wrong"
         echo(f"\n{report.distribution} {report.version}: {verdict}; {skipped} not checked")
     if not report.ok:
         click.get_current_context().exit(1)

@@ -10,6 +10,7 @@ import click
 
 from hubcore.cli.complete import families
 from hubcore.cli.echo import echo, echo_error, echo_json, json_flag
+from hubcore.text import plural
 
 if TYPE_CHECKING:
     from hubcore.card import Card
@@ -150,15 +151,11 @@ def check(files: tuple[Path, ...], as_json: bool) -> None:
         for finding in findings:
             echo(str(finding))
         for file, cards, found in results:
-            echo(f"{file}: {_count(cards, 'card')}, {_count(found, 'finding')}")
+            echo(f"{file}: {plural(len(cards), 'card')}, {plural(len(found), 'finding')}")
         if not results:
             echo("there is no registry file of your own; `hubcore registry add` makes one")
     if findings:
         click.get_current_context().exit(1)
-
-
-def _count(things: Sequence[object], what: str) -> str:
-    return f"{len(things) or 'no'} {what}{'' if len(things) == 1 else 's'}"
 
 
 @command.command("schema", epilog=_SCHEMA_EXAMPLE)

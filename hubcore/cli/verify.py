@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
-import logging
 import sys
-from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import click
 
 from hubcore.cli.complete import upstreams
 from hubcore.cli.echo import echo, echo_json, json_flag
+from hubcore.cli.options import download_lines
 from hubcore.cli.table import format_table
 from hubcore.progress import Progress, is_terminal
+from hubcore.text import plural
 
 if TYPE_CHECKING:
     from hubcore.registry.names import Entry, Registry
@@ -55,7 +54,7 @@ def command(names: tuple[str, ...], everything: bool, as_json: bool) -> None:
         echo(_report(results))
     if everything and registry.problems:
         count = len(registry.problems)
-        echo(f"{count} problem{'s' * (count > 1)} in the registry itself; `hubcore doctor` shows them.", err=True)
+        echo(f"{plural(count, 'problem')} in the registry itself; `hubcore doctor` shows them.", err=True)
     skipped = not everything and any(result.verdict in ("not here", "unavailable") for result in results)
     if dead or skipped or any(result.verdict == "failed" for result in results):
         click.get_current_context().exit(1)
@@ -71,25 +70,13 @@ def _verified(entries: list[tuple[str, Entry]]) -> list[Verification]:
     from hubcore.tools.verify import verify_entry
 
     results: list[Verification] = []
-    with Progress("name") as progress, _download_lines():
+    with Progress("name") as progress, download_lines():
         for name, entry in entries:
             progress(len(results), len(entries), name)
             results.append(verify_entry(entry, name))
             if not is_terminal(sys.stderr):
                 echo(f"{len(results)} of {len(entries)}: {name}: {results[-1].verdict}", err=True)
     return results
-
-
-@contextlib.contextmanager
-def _download_lines() -> Iterator[None]:
-    """Shows, where standard error is no terminal, the lines of the log that tell how far a download is."""
-    logger = logging.getLogger("hubcore.checkpoints")
-    level = logger.level
-    logger.setLevel(level if is_terminal(sys.stderr) else logging.INFO)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
 
 
 def _report(results: list[Verification]) -> str:

@@ -152,9 +152,6 @@ def manifest_text(manifest: Manifest) -> str:
     return "".join([f"{root}\n", *(f"{path}\t{samples}\n" for path, samples in manifest)])
 
 
-_STRIPPED = "ends with white space, which fairseq strips"
-
-
 def why_not_a_name(path: str) -> str | None:
     r"""Says in a phrase why a path cannot stand in a manifest; None if it can.
 

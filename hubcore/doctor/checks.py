@@ -19,7 +19,6 @@ from hubcore.card import Card
 from hubcore.describe import locate
 from hubcore.doctor.examination import FIX, NOWHERE, Examination, Place, file_of
 from hubcore.doctor.installed import CARDS, own_entries
-from hubcore.doctor.report import listed
 from hubcore.errors import HubcoreError, OptionError, PluginError
 from hubcore.findings import last_sentence
 from hubcore.hooks import Hooks
@@ -33,6 +32,7 @@ from hubcore.registry.names import (
     current_registry,
     target_of,
 )
+from hubcore.text import listed
 
 TORCH_SECONDS = 120.0
 """Longest time for torch's own import."""
@@ -65,11 +65,8 @@ def check_listing(exam: Examination) -> None:
         suspects = exam.plugin.packages() | ({"torch"} if exam.job["conformance"] else set())
         imported = sorted(name for name in sys.modules if name.partition(".")[0] in suspects)
         if imported:
-            what = f"hub.list() imports {listed(imported)}, although listing reads names only."
-            fix = (
-                "Nothing of a plugin may run before it is used: take the import out of the .pth file or of whatever else runs "
-            )
-            exam.finding(what, f"{fix}when Python starts.", exam.plugin.place())
+            what = f"hub.list() imports {listed(imported, 3)}, although listing reads names only."
+            exam.finding(what, "Take it out of the .pth file, or of whatever runs when Python starts.", exam.plugin.place())
         seen.append("imports neither torch nor this distribution")
 
 

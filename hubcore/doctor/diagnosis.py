@@ -36,7 +36,7 @@ class Diagnosis:
     """Every third-party distribution, by name."""
 
 
-def diagnose(registry: Registry, *, timeout: float = TIMEOUT, jobs: int | None = None) -> Diagnosis:
+def diagnose(registry: Registry, *, timeout: float = TIMEOUT) -> Diagnosis:
     """Everything that is wrong with what is installed, with distribution, version, file and traceback.
 
     Every family that needs no checkpoint is built, and every hook called once: `hubcore_fetch` with an address of no
@@ -45,7 +45,6 @@ def diagnose(registry: Registry, *, timeout: float = TIMEOUT, jobs: int | None =
     Args:
         registry: as `current_registry` gives it.
         timeout: seconds for each step of a plugin; a fourth of it is called slow.
-        jobs: how many distributions to examine at once; as many as there are processors, and at least two, if None.
 
     Example:
         >>> from hubcore.registry.names import current_registry
@@ -53,7 +52,6 @@ def diagnose(registry: Registry, *, timeout: float = TIMEOUT, jobs: int | None =
         []
     """
     findings = [*_unreadable_entry_points(), *registry.problems, *(found for _, found in contested_names(registry))]
-    reports: list[PluginReport] = []
 
     def examined(plugin: Plugin) -> PluginReport:
         report = plugin.report()
@@ -62,7 +60,7 @@ def diagnose(registry: Registry, *, timeout: float = TIMEOUT, jobs: int | None =
         examine(report, _parts(plugin, registry), timeout, conformance=False, exempt={})
         return report
 
-    with ThreadPoolExecutor(jobs or max(2, os.cpu_count() or 1)) as pool:
+    with ThreadPoolExecutor(max(2, os.cpu_count() or 1)) as pool:
         reports = [*pool.map(examined, third_parties())]
     findings += [finding for report in reports for finding in report.findings]
     return Diagnosis(list(dict.fromkeys(findings)), reports)

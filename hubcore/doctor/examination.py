@@ -24,7 +24,7 @@ from hubcore.doctor.installed import find_plugin
 from hubcore.errors import HubcoreError
 from hubcore.findings import last_sentence
 from hubcore.registry.names import module_of
-from hubcore.text import error_text
+from hubcore.text import error_text, plural
 
 _HUBCORE = os.path.dirname(os.path.dirname(__file__)) + os.sep
 FIX = "Fix or update that distribution; nothing else is harmed."
@@ -76,7 +76,7 @@ class Examination:
         except (Exception, SystemExit) as error:
             self.error(f"{name} cannot be examined", error, place)
         if self.found or seen:
-            detail = f"{self.found} finding{'s' * (self.found > 1)}" if self.found else seen[-1]
+            detail = plural(self.found, "finding") if self.found else seen[-1]
             self.say(step={"what": what, "name": name, "result": "finding" if self.found else "ok", "detail": detail})
 
     def skip(self, name: str, why: str) -> None:

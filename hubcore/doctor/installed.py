@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from importlib.metadata import Distribution, EntryPoint
 from pathlib import Path
 
-from hubcore.doctor.report import PluginReport, listed
+from hubcore.doctor.report import PluginReport
 from hubcore.errors import HubcoreError, OptionError, nearest_names
 from hubcore.findings import Finding
 from hubcore.registry.names import (
@@ -27,6 +27,7 @@ from hubcore.registry.names import (
     disabled_plugins,
     entry_points,
 )
+from hubcore.text import listed
 
 GROUPS = (UPSTREAMS_GROUP, REGISTRIES_GROUP, HOOKS_GROUP, OBJECTIVES_GROUP)
 CARDS = "cards of other distributions' families"
@@ -149,7 +150,7 @@ def check_entry_points(plugin: Plugin, report: PluginReport) -> None:
         of = [p for p in points if problem.what.startswith(f"entry point {p.name!r} ") and repr(p.value) in problem.what]
         findings += [Finding(problem.what, problem.fix, *plugin.place(point)) for point in of]
     names = [f"{point.name} ({point.group})" for point in points]
-    report.add("entry points", listed(names), findings, f"{len(points)} resolve")
+    report.add("entry points", listed(names, 3), findings, f"{len(points)} resolve")
 
 
 def problems_of(distribution: str) -> list[Finding]:
@@ -175,7 +176,7 @@ def check_cards(report: PluginReport) -> None:
     cards = [entry.card for entry in own_entries(report.distribution) if entry.card]
     wrong = [problem for problem in problems_of(report.distribution) if not problem.what.startswith("entry point ")]
     files = sorted({Path(card.file).name for card in cards if card.file})
-    report.add("cards", listed(files), wrong, f"{len(cards)} well-formed")
+    report.add("cards", listed(files, 3), wrong, f"{len(cards)} well-formed")
 
 
 def own_entries(distribution: str) -> list[Entry]:
@@ -194,7 +195,7 @@ def check_names(plugin: Plugin, report: PluginReport) -> None:
             point = next((p for p in plugin.points if p.group == UPSTREAMS_GROUP and p.name == name), None)
             file, line = (ours.card.file or "", ours.card.line) if ours.card else plugin.place(point)
             findings.append(replace(finding, file=file, line=line))
-    report.add("names", listed(names), findings, f"{len(names)}, each its own")
+    report.add("names", listed(names, 3), findings, f"{len(names)}, each its own")
 
 
 def contested_names(registry: Registry) -> Iterator[tuple[str, Finding]]:

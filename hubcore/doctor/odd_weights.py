@@ -10,11 +10,10 @@ from hubcore.findings import Finding
 from hubcore.loading import build_upstream
 from hubcore.registry.names import Registry
 from hubcore.sources.resolve import find_cached
+from hubcore.text import listed
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-_SHOWN = 5
 
 
 def odd_checkpoints(registry: Registry) -> Iterator[Finding]:
@@ -61,11 +60,7 @@ def odd_weights(weights: Mapping[str, Tensor]) -> tuple[str, ...]:
             empty.append(name)
     said = []
     if infinite:
-        said.append(f"{len(infinite)} tensors hold NaN or infinity: {_some(infinite)}. Every feature will be affected")
+        said.append(f"{len(infinite)} tensors hold NaN or infinity: {listed(infinite)}. Every feature will be affected")
     if empty:
-        said.append(f"{len(empty)} matrices hold only zeros: {_some(empty)}")
+        said.append(f"{len(empty)} matrices hold only zeros: {listed(empty)}")
     return tuple(said)
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:_SHOWN]) + (" and others" if len(names) > _SHOWN else "")

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from hubcore.findings import Finding
+from hubcore.text import plural
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ class PluginReport:
     def add(self, what: str, name: str, findings: Iterable[Finding], detail: str) -> None:
         """Records a step: what it found, or, if it found nothing, what it saw."""
         found = [*findings]
-        said = f"{len(found)} finding{'s' * (len(found) > 1)}" if found else detail
+        said = plural(len(found), "finding") if found else detail
         self.steps.append(Step(what, name, "finding" if found else "ok", said))
         self.findings += found
 
@@ -65,22 +66,5 @@ class PluginReport:
             {"file": found.file or None, "line": found.line, "cause": found.what, "remedy": found.fix, "warning": found.warning}
             for found in self.findings
         ]
-        steps = [vars(step) for step in self.steps]
-        return {
-            "distribution": self.distribution,
-            "version": self.version,
-            "steps": steps,
-            "findings": findings,
-            "ok": self.ok,
-        }
-
-
-def listed(names: Iterable[str], most: int = 3) -> str:
-    """Names as text, the first few of them if there are many.
-
-    Example:
-        >>> listed("abcde"), listed([])
-        ('a, b, c and 2 more', 'none')
-    """
-    names = [*names]
-    return (", ".join(names[:most]) or "none") + (f" and {len(names) - most} more" if len(names) > most else "")
+        about = {"distribution": self.distribution, "version": self.version, "steps": [vars(step) for step in self.steps]}
+        return {**about, "findings": findings, "ok": self.ok}

@@ -6,28 +6,27 @@ and records what is finished (`finished`), so that a run that was killed resumes
 
 from __future__ import annotations
 
-from hubcore.extract.batches import Batches, Failure, LayerChoice, Utterance, choose_layers, make_batches, name_utterances
-from hubcore.extract.finished import ROW_KEYS, Finished
-from hubcore.extract.run import BatchResult, Summary, extract, run_batch
-from hubcore.extract.settings import Settings
-from hubcore.extract.writers import FeatureWriter, NpyWriter, find_writer
+from typing import TYPE_CHECKING
 
-__all__ = [
-    "ROW_KEYS",
-    "BatchResult",
-    "Batches",
-    "Failure",
-    "FeatureWriter",
-    "Finished",
-    "LayerChoice",
-    "NpyWriter",
-    "Settings",
-    "Summary",
-    "Utterance",
-    "choose_layers",
-    "extract",
-    "find_writer",
-    "make_batches",
-    "name_utterances",
-    "run_batch",
-]
+from hubcore.lazy import lazy_exports
+
+if TYPE_CHECKING:
+    from hubcore.extract.batches import Batches as Batches
+    from hubcore.extract.batches import Failure as Failure
+    from hubcore.extract.batches import LayerChoice as LayerChoice
+    from hubcore.extract.batches import Utterance as Utterance
+    from hubcore.extract.batches import choose_layers as choose_layers
+    from hubcore.extract.batches import make_batches as make_batches
+    from hubcore.extract.batches import name_utterances as name_utterances
+    from hubcore.extract.finished import ROW_KEYS as ROW_KEYS
+    from hubcore.extract.finished import Finished as Finished
+    from hubcore.extract.run import BatchResult as BatchResult
+    from hubcore.extract.run import Summary as Summary
+    from hubcore.extract.run import extract as extract
+    from hubcore.extract.run import run_batch as run_batch
+    from hubcore.extract.settings import Settings as Settings
+    from hubcore.extract.writers import FeatureWriter as FeatureWriter
+    from hubcore.extract.writers import NpyWriter as NpyWriter
+    from hubcore.extract.writers import find_writer as find_writer
+
+__getattr__, __dir__ = lazy_exports(__name__)

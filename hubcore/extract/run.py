@@ -401,7 +401,7 @@ def expected_bytes(batches: Batches, upstream: Upstream, settings: Settings) -> 
 
 
 def device_of(upstream: Upstream) -> torch.device:
-    """Path of the weights of an upstream.
+    """Device of the weights of an upstream, the CPU if it has none.
 
     Example:
         >>> from hubcore import hub

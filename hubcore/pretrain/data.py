@@ -23,12 +23,10 @@ from hubcore.corpus.manifest import read_manifest
 from hubcore.errors import AudioError, HubcoreError, OptionError, nearest_hint
 from hubcore.pretrain.objective import Batch
 from hubcore.pretrain.seeds import derive_seed
-from hubcore.text import printable
+from hubcore.text import listed, printable
 
 _BUCKET_RATIO = 1.1
 """Utterances of one bucket differ in length by a tenth at most."""
-_SHOWN = 5
-"""Files that a message names."""
 _STAND_INS = 100
 """Utterances that are tried where one must stand in for what cannot be read."""
 
@@ -337,8 +335,7 @@ def check_guidance(utterances: Sequence[Utterance], guidance: Mapping[str, Any] 
     missing = [item.key for item in utterances if item.key not in guidance]
     if missing:
         raise OptionError(
-            f"{len(missing)} of {len(utterances)} utterances have no segments: {', '.join(map(printable, missing[:_SHOWN]))}"
-            f"{', ...' if len(missing) > _SHOWN else ''}.",
+            f"{len(missing)} of {len(utterances)} utterances have no segments: {listed(map(printable, missing))}.",
             fix="Run `hubcore segment` on the manifest, or correct data.segments; what it reports as failed must leave the "
             "manifest.",
         )

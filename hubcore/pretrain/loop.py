@@ -194,10 +194,10 @@ class _Run:
             write_recipe(self.folder, self.recipe, init=self.init)
             state = found.state if found else {}
             self.journal = Journal(self.folder, self.update, state, events=self.recipe.run.tensorboard)
+            if found and not has_card_of(self.folder, found.state):  # killed between the checkpoint and its card
+                write_card(self.folder, self.prepared, found.path, found.state, init=self.init)
         except OSError as error:
             raise CheckpointError(f"{printable(self.folder)} cannot be used ({error}).", fix="Choose another --out.") from error
-        if found and not has_card_of(self.folder, found.state):  # killed between the checkpoint and its card
-            write_card(self.folder, self.prepared, found.path, found.state, init=self.init)
 
     @property
     def _group(self) -> int:

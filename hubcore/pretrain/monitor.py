@@ -7,7 +7,7 @@ from typing import Any
 
 from hubcore.pretrain.objective import Figure
 from hubcore.pretrain.recipe import MonitorSection
-from hubcore.text import printable
+from hubcore.text import listed, printable
 
 _NAMED = 64
 """Utterances that a message names; a micro-batch rarely has more."""
@@ -62,10 +62,9 @@ def why_not_finite(update: int, loss: float, grad_norm: float, keys: list[str]) 
         >>> why_not_finite(7, float("nan"), 1.0, ["a.flac"])[:40]
         'the loss is nan at update 7 (gradient no'
     """
-    more = f" and {len(keys) - _NAMED} more" if len(keys) > _NAMED else ""
     return (
         f"the loss is {loss:g} at update {update} (gradient norm {grad_norm:g}), so this update was skipped. Its "
-        f"utterances: {', '.join(map(printable, keys[:_NAMED]))}{more}."
+        f"utterances: {listed(map(printable, keys), _NAMED)}."
     )
 
 

@@ -17,10 +17,9 @@ from hubcore.pretrain.objective import Objective
 from hubcore.pretrain.objectives import find_objective
 from hubcore.pretrain.recipe import Recipe, plain_values
 from hubcore.registry.names import current_registry
-from hubcore.text import logger, printable
+from hubcore.text import listed, logger, printable
 
 _log = logger("pretrain")
-_SHOWN = 5
 
 
 @dataclass(frozen=True)
@@ -100,10 +99,9 @@ def prepare(recipe: Recipe) -> Prepared:
     train, valid = read(data.train), read(data.valid) if data.valid else None
     check_excluded(data.exclude, train.corpus, *([valid.corpus] if valid else []))
     if train.corpus.too_short:
-        count, names = len(train.corpus.too_short), [printable(item.key) for item in train.corpus.too_short[:_SHOWN]]
-        more = ", ..." if count > _SHOWN else ""
-        what = "%d utterances have fewer than %d samples (data.min_samples) and are left out: %s%s"
-        _log.warning(what, count, data.min_samples, ", ".join(names), more)
+        names = [printable(item.key) for item in train.corpus.too_short]
+        what = "%d utterances have fewer than %d samples (data.min_samples) and are left out: %s"
+        _log.warning(what, len(names), data.min_samples, listed(names))
     upstream = _upstream_class(cls)
     return Prepared(
         recipe,

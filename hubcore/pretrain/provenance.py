@@ -16,7 +16,7 @@ import torch
 import yaml
 
 from hubcore.checkpoints.runs import CARD, MODEL
-from hubcore.errors import CheckpointError, OptionError
+from hubcore.errors import OptionError
 from hubcore.files import write_whole
 from hubcore.pretrain.prepare import Prepared, resolve
 from hubcore.pretrain.recipe import Recipe, read_recipe
@@ -30,26 +30,12 @@ _HARMLESS = re.compile(
 """Keys that may change where a run resumes; the files in the training manifests are compared with the checkpoint's."""
 
 
-def write_text(path: Path, text: str) -> None:
-    """Writes a file, whole or not at all.
-
-    Raises:
-        CheckpointError: it cannot be written.
-    """
-    try:
-        with write_whole(path) as temporary:
-            temporary.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise CheckpointError(
-            f"{printable(path)} could not be written ({error}).", fix="Make room, or repair the disk."
-        ) from error
-
-
 def write_recipe(run: Path, recipe: Recipe, *, init: str) -> None:
     """Writes the resolved recipe of a run and what it runs with; `init` is empty for fresh weights."""
     made_with = {**versions(recipe), "init": init}
     text = yaml.safe_dump({**recipe.plain(), "made_with": made_with}, sort_keys=False, default_flow_style=None, width=120)
-    write_text(run / RECIPE, text)
+    with write_whole(run / RECIPE) as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
 
 def started_from(run: Path) -> str | None:
@@ -158,7 +144,8 @@ def write_card(run: Path, prepared: Prepared, checkpoint: Path, state: Mapping[s
     }
     name = re.sub(r"[^a-z0-9_.-]+", "_", run.resolve().name.lower()).lstrip("_.-")[:64]  # as a registry takes it
     card = {"version": 1, "upstreams": {name or "run": record}}
-    write_text(run / CARD, yaml.safe_dump(card, sort_keys=False, width=120))
+    with write_whole(run / CARD) as temporary:
+        temporary.write_text(yaml.safe_dump(card, sort_keys=False, width=120), encoding="utf-8")
 
 
 def has_card_of(run: Path, state: Mapping[str, Any]) -> bool:

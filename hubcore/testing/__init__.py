@@ -16,19 +16,18 @@ Without it, `check_upstream(upstream)` runs every check and returns a report. Wh
 
 from __future__ import annotations
 
-from hubcore.testing.checks import CHECKS, Check
-from hubcore.testing.inputs import speech_like
-from hubcore.testing.parametrize import parametrize_with_checks
-from hubcore.testing.reference import check_reference
-from hubcore.testing.report import CheckResult, ConformanceReport, check_upstream
+from typing import TYPE_CHECKING
 
-__all__ = [
-    "CHECKS",
-    "Check",
-    "CheckResult",
-    "ConformanceReport",
-    "check_reference",
-    "check_upstream",
-    "parametrize_with_checks",
-    "speech_like",
-]
+from hubcore.lazy import lazy_exports
+
+if TYPE_CHECKING:
+    from hubcore.testing.checks import CHECKS as CHECKS
+    from hubcore.testing.checks import Check as Check
+    from hubcore.testing.inputs import speech_like as speech_like
+    from hubcore.testing.parametrize import parametrize_with_checks as parametrize_with_checks
+    from hubcore.testing.reference import check_reference as check_reference
+    from hubcore.testing.report import CheckResult as CheckResult
+    from hubcore.testing.report import ConformanceReport as ConformanceReport
+    from hubcore.testing.report import check_upstream as check_upstream
+
+__getattr__, __dir__ = lazy_exports(__name__)

@@ -68,15 +68,6 @@ def valid_frames(output: UpstreamOutput, row: int) -> list[Tensor]:
     return [state[row, :frames] for state in output.hidden_states]
 
 
-def expect_same_layers(got: UpstreamOutput, want: UpstreamOutput, *, what: str) -> None:
-    """Raises `AssertionError` unless two outputs hold the same layers in the same order."""
-    if tuple(got.layers) != tuple(want.layers) or len(got.hidden_states) != len(want.hidden_states):
-        raise AssertionError(
-            f"{what}: the layers are {list(got.layers)} in {len(got.hidden_states)} hidden states, "
-            f"expected {list(want.layers)} in {len(want.hidden_states)}."
-        )
-
-
 def expect_same_utterance(
     got: UpstreamOutput,
     row: int,
@@ -96,7 +87,11 @@ def expect_same_utterance(
         what: begins the message.
         tolerance: largest absolute difference over largest absolute value of the layer in `want`; 0 asks for equal bits.
     """
-    expect_same_layers(got, want, what=what)
+    if tuple(got.layers) != tuple(want.layers) or len(got.hidden_states) != len(want.hidden_states):
+        raise AssertionError(
+            f"{what}: the layers are {list(got.layers)} in {len(got.hidden_states)} hidden states, "
+            f"expected {list(want.layers)} in {len(want.hidden_states)}."
+        )
     frames, expected = int(got.lengths[row]), int(want.lengths[want_row])
     if frames != expected:
         raise AssertionError(f"{what}: utterance {row} has {frames} frames, expected {expected}.")
@@ -109,6 +104,15 @@ def expect_same_utterance(
     if complaints:
         more = f" {len(complaints) - 1} more layers differ." if len(complaints) > 1 else ""
         raise AssertionError(f"{what}: utterance {row} ({frames} frames), {complaints[0]}{more}")
+
+
+def largest_gap(got: UpstreamOutput, row: int, want: UpstreamOutput, want_row: int) -> float | None:
+    """The largest difference of one utterance in two outputs, relative to its layer's largest value; None if frames differ."""
+    if int(got.lengths[row]) != int(want.lengths[want_row]):
+        return None
+    pairs = zip(valid_frames(got, row), valid_frames(want, want_row), strict=True)
+    gaps = [(one.double() - other.double()).abs().max() / other.double().abs().max().clamp_min(1e-30) for one, other in pairs]
+    return float(torch.stack(gaps).nan_to_num(nan=torch.inf).max())
 
 
 def expect_same_output(got: UpstreamOutput, want: UpstreamOutput, *, what: str, tolerance: float = 0.0) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import nn
 
-from hubcore.errors import OptionError, nearest_names
+from hubcore.errors import OptionError, nearest_hint
 from hubcore.testing.checks import CHECKS, Check
 
 
@@ -42,9 +42,7 @@ class Exemptions:
         for key, reason in (exempt or {}).items():
             name, colon, pattern = key.partition(":")
             if name not in CHECKS:
-                near = nearest_names(name, CHECKS)
-                hint = f"The nearest are {', '.join(near)}." if near else ""
-                raise OptionError(f"exempt names the check {name!r}. There is none of that name. {hint or all_names()}")
+                raise OptionError(f"exempt names the check {name!r}, and there is none.", nearest_hint(name, CHECKS))
             if not isinstance(reason, str) or not reason.strip():
                 raise OptionError(
                     f"exempt gives {reason!r} as the reason for {key!r}. An exemption without a reason cannot be judged. "
@@ -82,11 +80,6 @@ class Exemptions:
             check(upstream, exempt_parameters=left_out, **options)
 
         return without_exempt
-
-
-def all_names() -> str:
-    """A sentence that lists every check."""
-    return f"The checks are {', '.join(CHECKS)}."
 
 
 def _takes_parameters(check: Check) -> bool:

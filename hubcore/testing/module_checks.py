@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from hubcore.protocol import Upstream, UpstreamOutput
 from hubcore.testing.compare import DTYPE_TOLERANCE, evaluating, expect_same_output, layer_title, valid_frames
 from hubcore.testing.inputs import clip, clips
+from hubcore.text import listed
 
 TRAIN_CALLS = 32
 """Forward passes in train mode: enough to meet a layer drop of 5 % in a model of two blocks with 96 % probability."""
@@ -187,11 +188,6 @@ def gradients(upstream: Upstream) -> Iterator[tuple[str, Tensor | None]]:
             yield name, parameter.grad
 
 
-def list_names(names: list[str]) -> str:
-    """The first names of a list, for a message."""
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
-
-
 def check_gradients_arrive(upstream: Upstream, *, exempt_parameters: frozenset[str] = frozenset()) -> None:
     """Every parameter receives a finite gradient from the hidden states; without parameters, the waveform does."""
     if not isinstance(upstream, nn.Module) or next(upstream.parameters(), None) is None:
@@ -200,10 +196,10 @@ def check_gradients_arrive(upstream: Upstream, *, exempt_parameters: frozenset[s
     found = {name: grad for name, grad in gradients(upstream) if name not in exempt_parameters}
     missing = [name for name, grad in found.items() if grad is None]
     if missing:
-        raise AssertionError(f"{len(missing)} of {len(found)} parameters receive no gradient: {list_names(missing)}.")
+        raise AssertionError(f"{len(missing)} of {len(found)} parameters receive no gradient: {listed(missing)}.")
     broken = [name for name, grad in found.items() if grad is not None and not bool(grad.isfinite().all())]
     if broken:
-        raise AssertionError(f"the gradients of {len(broken)} parameters are not finite: {list_names(broken)}.")
+        raise AssertionError(f"the gradients of {len(broken)} parameters are not finite: {listed(broken)}.")
 
 
 def _expect_waveform_gradient(upstream: Upstream) -> None:
@@ -230,7 +226,7 @@ def check_gradients_nonzero(upstream: Upstream, *, exempt_parameters: frozenset[
     found = {name: grad for name, grad in gradients(upstream) if name not in exempt_parameters}
     idle = [name for name, grad in found.items() if grad is not None and not bool(grad.any())]
     if idle:
-        raise AssertionError(f"the gradients of {len(idle)} of {len(found)} parameters are zero: {list_names(idle)}.")
+        raise AssertionError(f"the gradients of {len(idle)} of {len(found)} parameters are zero: {listed(idle)}.")
 
 
 def check_state_dict(upstream: Upstream) -> None:

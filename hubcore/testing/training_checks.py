@@ -13,7 +13,8 @@ from hubcore.nn.encoder_upstream import EncoderUpstream
 from hubcore.protocol import Upstream
 from hubcore.testing.compare import evaluating
 from hubcore.testing.inputs import clips
-from hubcore.testing.module_checks import gradients, list_names
+from hubcore.testing.module_checks import gradients
+from hubcore.text import listed
 
 
 def check_layer_groups(upstream: Upstream) -> None:
@@ -25,10 +26,10 @@ def check_layer_groups(upstream: Upstream) -> None:
     grouped = Counter(parameter for group in groups for parameter in group["params"])
     twice = [names[parameter] for parameter, times in grouped.items() if times > 1]
     if twice:
-        raise AssertionError(f"layer_groups() has {len(twice)} parameters in more than one group: {list_names(twice)}.")
+        raise AssertionError(f"layer_groups() has {len(twice)} parameters in more than one group: {listed(twice)}.")
     absent = [name for parameter, name in names.items() if parameter not in grouped]
     if absent:
-        raise AssertionError(f"layer_groups() leaves out {len(absent)} parameters: {list_names(absent)}.")
+        raise AssertionError(f"layer_groups() leaves out {len(absent)} parameters: {listed(absent)}.")
     at = {parameter: number for number, group in enumerate(groups) for parameter in group["params"]}
     places = [max(at[parameter] for parameter in block.parameters()) for block in upstream.blocks]
     if any(upper <= lower for lower, upper in itertools.pairwise(places)):
@@ -78,7 +79,7 @@ def check_frozen_extractor(upstream: Upstream) -> None:
     inside = {*extractor.parameters()}
     wrong = [name for name, parameter in frozen.named_parameters() if parameter.requires_grad == (parameter in inside)]
     if wrong:
-        raise AssertionError(f"freeze_extractor() left {len(wrong)} parameters in the wrong state: {list_names(wrong)}.")
+        raise AssertionError(f"freeze_extractor() left {len(wrong)} parameters in the wrong state: {listed(wrong)}.")
     in_graph: list[bool] = []
     extractor.register_forward_hook(lambda _module, _args, frames: in_graph.append(frames.requires_grad))
     with evaluating(frozen, train=True):

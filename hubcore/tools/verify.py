@@ -6,7 +6,6 @@ Shapes: `B` batch, `T` samples, `F` frames, `D` dim.
 from __future__ import annotations
 
 import dataclasses
-import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,13 +27,16 @@ from hubcore.sources.pins import read_pin
 from hubcore.sources.reachable import is_link, why_dead
 from hubcore.sources.resolve import fetch_card, find_cached
 from hubcore.sources.stamps import hash_file
-from hubcore.testing.compare import BATCH_TOLERANCE, evaluating
+from hubcore.testing.checks import CHECKS
+from hubcore.testing.compare import evaluating, expect_finite, expect_same_utterance, largest_gap
 from hubcore.testing.inputs import speech_like
 from hubcore.text import error_text
 
 CLIP_SECONDS = 3
 MATES_SECONDS = (1, 5)
 """Lengths of the clips that the fixed one is batched with: one that is padded, and one that pads it."""
+_SHAPE_CHECKS = ("output_types", "lengths", "frame_times")
+"""Checks of the conformance kit that compare an output with what the upstream's attributes promise."""
 
 Checksum = Literal["published", "pinned", "none"]
 """Whose SHA-256 a file was compared with: the card's, that of an earlier download here, or nobody's."""
@@ -94,8 +96,6 @@ class Verification:
     """Names of those that are no part of the encoder."""
     batch_difference: float | None = None
     """Largest difference between the clip alone and the clip in a batch, relative to the largest value of its layer."""
-    expected: str | None = None
-    """Comparison with the features that the card publishes; always None, since cards cannot publish any yet."""
     seconds: float | None = None
     """To load the weights and run the clips."""
 
@@ -206,21 +206,28 @@ def _check_features(found: Verification, entry: Entry) -> None:
     report = getattr(upstream, "load_report", None)
     if report is not None:
         found.used, found.ignored = len(report.used), list(report.ignored)
-    wrong = _class_problem(upstream, entry) + _config_problems(upstream, entry.card)
-    wav = fixed_clip(upstream.sample_rate)
-    with evaluating(upstream), torch.no_grad():
-        alone = upstream([wav])
-        short, long = (
-            fixed_clip(upstream.sample_rate, seconds=seconds, seed=seed) for seed, seconds in enumerate(MATES_SECONDS, 1)
-        )
-        batch = upstream([short, wav, long])
+    found.problems += _class_problem(upstream, entry) + _config_problems(upstream, entry.card)
+    alone, found.batch_difference, wrong = compare_features(upstream)
     found.layers, found.frames = len(alone.hidden_states), int(alone.lengths[0])
-    wrong += shape_problems(upstream, alone, len(wav))
-    if not wrong:
-        found.batch_difference, more = compare_in_batch(alone, batch, row=1)
-        wrong += more
-    found.seconds = time.perf_counter() - began
     found.problems += wrong
+    found.seconds = time.perf_counter() - began
+
+
+def compare_features(upstream: Upstream) -> tuple[UpstreamOutput, float | None, list[str]]:
+    """The fixed clip's output alone, its largest relative difference in a batch, and what is wrong with both."""
+    wav = fixed_clip(upstream.sample_rate)
+    short, long = (fixed_clip(upstream.sample_rate, seconds=n, seed=seed) for seed, n in enumerate(MATES_SECONDS, start=1))
+    with evaluating(upstream), torch.no_grad():
+        alone, batch = upstream([wav]), upstream([short, wav, long])
+    gap = largest_gap(batch, 1, alone, 0)
+    try:
+        for name in _SHAPE_CHECKS:
+            CHECKS[name](upstream)
+        expect_finite(alone, what="the fixed clip")
+        expect_same_utterance(batch, 1, alone, 0, what="the fixed clip in a batch, compared with alone")
+    except AssertionError as error:
+        return alone, gap, [str(error)]
+    return alone, gap, []
 
 
 def _class_problem(upstream: object, entry: Entry) -> list[str]:
@@ -247,44 +254,3 @@ def _config_problems(upstream: Any, card: Card | None) -> list[str]:
     else:
         wrong = [] if promised == actual else [f"{actual!r:.200} instead of {promised!r:.200}"]
     return [f"its config is not {card.config!r} as its card says: {'; '.join(wrong)}. Correct the card."] if wrong else []
-
-
-def shape_problems(upstream: Upstream, out: UpstreamOutput, samples: int) -> list[str]:
-    """Lists where the output of one clip `(T,)` breaks what the upstream's attributes promise."""
-    frames = int(out.lengths[0])
-    wanted = [(1, frames, width) for width in upstream.hidden_sizes]
-    got = [tuple(state.shape) for state in out.hidden_states]
-    most = samples // upstream.frame_stride + 1 if upstream.frame_stride else samples
-    bad = [name for name, state in zip(out.layer_names, out.hidden_states, strict=False) if not bool(state.isfinite().all())]
-    checks = {
-        f"its hidden states have shapes {_short(got)}, but must have {_short(wanted)}.": got == wanted,
-        f"it gives {len(got)} hidden states, but names {len(upstream.layer_names)}.": len(upstream.layer_names) == len(got),
-        f"{samples} samples gave {frames} frames, but must give 1 to {most}.": 1 <= frames <= most,
-        f"its features of the fixed clip are not finite, first in {''.join(bad[:1])}. The weights are damaged.": not bad,
-    }
-    return [problem for problem, holds in checks.items() if not holds]
-
-
-def _short(shapes: Sequence[tuple[int, ...]]) -> str:
-    """Shapes in few words, equal neighbours counted."""
-    kinds = list(dict.fromkeys(shapes))
-    return ", ".join(f"{shapes.count(kind)} x {kind}" for kind in kinds) or "none"
-
-
-def compare_in_batch(alone: UpstreamOutput, batch: UpstreamOutput, *, row: int) -> tuple[float | None, list[str]]:
-    """The largest relative difference between an utterance alone and as one row of a batch, and what is wrong with that."""
-    frames, expected = int(batch.lengths[row]), int(alone.lengths[0])
-    if frames != expected:
-        return None, [f"the fixed clip has {frames} frames in a batch, but {expected} alone."]
-    worst, where = 0.0, alone.layer_names[0]
-    for name, one, many in zip(alone.layer_names, alone.hidden_states, batch.hidden_states, strict=True):
-        reference = one[0, :frames].double()
-        gap = float((many[row, :frames].double() - reference).abs().max() / reference.abs().max().clamp_min(1e-30))
-        if math.isnan(gap) or gap > worst:
-            worst, where = math.inf if math.isnan(gap) else gap, name
-    if worst <= BATCH_TOLERANCE:
-        return worst, []
-    return worst, [
-        f"the fixed clip differs by {worst:.2g} in a batch from what it is alone, most in {where}; allowed is "
-        f"{BATCH_TOLERANCE:g}. Its features depend on what it is batched with."
-    ]

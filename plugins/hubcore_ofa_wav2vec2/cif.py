@@ -16,9 +16,9 @@ from typing import Literal, get_args
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from hubcore.errors import OptionError
-from hubcore.ragged import pad_packed
 
 Tail = Literal["drop", "keep", "partial"]
 
@@ -277,8 +277,7 @@ def integrate_and_fire(
 
 def pad_to(rows: Sequence[Tensor], longest: int) -> Tensor:
     """`(F_i, C)` tensors as one `(B, longest, C)` tensor, zeros behind each."""
-    filled = [torch.cat([row, row.new_zeros(longest - len(row), row.shape[1])]) for row in rows]
-    return pad_packed(torch.cat(filled), [longest] * len(rows))
+    return torch.stack([functional.pad(row, (0, 0, 0, longest - len(row))) for row in rows])
 
 
 def _reverse_alpha(lower: Tensor, upper: Tensor, completes: Tensor, beta: float) -> Tensor:

@@ -61,15 +61,3 @@ def to_fairseq(state: Mapping[str, Tensor], config: OfaWav2Vec2Config, objective
     cfg["criterion"]["loss_weights"] += [1.0, 1.0, 1.0]  # the model has the weights of these three
     cfg["criterion"]["log_keys"] += ["alpha_mean", "alpha_std"]
     return written
-
-
-def to_transformers(state: Mapping[str, Tensor], config: OfaWav2Vec2Config, objective: Mapping[str, Any]) -> Any:
-    """Always an error.
-
-    Raises:
-        CheckpointLayoutError: transformers has no OFA wav2vec 2.0.
-    """
-    raise CheckpointLayoutError(
-        f"transformers has no OFA wav2vec 2.0, so these {len(state)} weights of {config.num_layers} blocks "
-        f"({len(objective)} options) cannot be written for it. Export them as fairseq or safetensors."
-    )

@@ -62,6 +62,18 @@ def test_ids_name_the_upstream_and_the_check() -> None:
     assert ids == [f"{title}-{check}" for title in titles for check in CHECKS]
 
 
+FEW = {
+    name: CHECKS[name]
+    for name in ("attributes", "lengths", "padding_is_zero", "determinism", "gradients_nonzero", "featurizer")
+}
+
+
+@pytest.fixture
+def few_checks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a report says does not depend on how many checks it has."""
+    monkeypatch.setattr("hubcore.testing.report.CHECKS", FEW)
+
+
 def test_upstreams_are_built_once_when_the_first_test_runs() -> None:
     built: list[ToyUpstream] = []
 
@@ -95,8 +107,8 @@ def test_exempt_check_is_an_expected_failure_with_the_reason() -> None:
 @pytest.mark.parametrize(
     ("exempt", "words"),
     [
-        ({"determinsm": "reason"}, r"none of that name\. The nearest are determinism"),
-        ({"zzz": "reason"}, r"The checks are attributes, output_types"),
+        ({"determinsm": "reason"}, r"there is none\. The nearest are determinism"),
+        ({"zzz": "reason"}, r"There are attributes, bad_layers"),
         ({"determinism": ""}, r"'' as the reason for 'determinism'.*Write one sentence"),
         ({"determinism": "  "}, r"An exemption without a reason cannot be judged"),
         ({"determinism": None}, r"None as the reason"),
@@ -124,6 +136,7 @@ def test_exempt_parameters_are_left_out(check: str, broken: Any) -> None:
     assert outcome({f"{check}:conv.bias": "starts at zero"}) == "failed"
 
 
+@pytest.mark.usefixtures("few_checks")
 def test_exemption_of_no_parameter_is_out_of_date() -> None:
     report = check_upstream(ToyUpstream(), {"gradients_nonzero:*.gate": "starts at zero"})
     assert [failure.detail for failure in report.failures] == [
@@ -139,6 +152,7 @@ class CountsThreads(ToyUpstream):
         return super().forward(wavs, lengths, layers=layers)
 
 
+@pytest.mark.usefixtures("few_checks")
 def test_checks_run_with_one_thread_and_give_the_others_back() -> None:
     threads = torch.get_num_threads()
     torch.set_num_threads(3)
@@ -172,11 +186,12 @@ def test_report_of_a_good_upstream() -> None:
     report.raise_failures()
 
 
+@pytest.mark.usefixtures("few_checks")
 def test_report_of_a_broken_upstream_names_every_failure() -> None:
     report = check_upstream(FillsPadding(), {"determinism": "never called twice"})
     assert [failure.name for failure in report.failures] == ["padding_is_zero", "featurizer"]
     text = str(report)
-    assert text.startswith(f"FillsPadding: {len(CHECKS) - 3} passed, 2 failed, 1 exempt")
+    assert text.startswith("FillsPadding: 3 passed, 2 failed, 1 exempt")
     assert re.search(r"^  failed  padding_is_zero: layer 0 \(input\), utterance 0: values up to 1e-30", text, re.M)
     assert re.search(r"^  exempt  determinism: never called twice \(passes now, so the exemption may go\)", text, re.M)
     with pytest.raises(AssertionError) as caught:
@@ -184,6 +199,7 @@ def test_report_of_a_broken_upstream_names_every_failure() -> None:
     assert str(caught.value) == text
 
 
+@pytest.mark.usefixtures("few_checks")
 def test_report_of_an_exempt_failure_says_what_fails() -> None:
     report = check_upstream(FillsPadding(), {"padding_is_zero": "filled on purpose", "featurizer": "likewise"})
     assert report.ok
@@ -195,14 +211,16 @@ class Crashing(ToyUpstream):
         raise ZeroDivisionError("oops")
 
 
+@pytest.mark.usefixtures("few_checks")
 def test_report_survives_an_upstream_that_raises() -> None:
     report = check_upstream(Crashing())
     details = {result.name: result.detail for result in report.results}
     assert details["lengths"] == "raised ZeroDivisionError: oops"
     assert details["attributes"] == ""
-    assert len(report.results) == len(CHECKS)
+    assert len(report.results) == len(FEW)
 
 
+@pytest.mark.usefixtures("few_checks")
 def test_report_names_the_card() -> None:
     toy = ToyUpstream()
     toy.card = Card(name="toy_960", upstream="toy", license="none needed")

@@ -27,6 +27,7 @@ class Case:
     run: Callable[..., None]
     tests: tuple[str, ...] = ()
     """Tests elsewhere that are all there is to this case, as `path::function` or `path::function[id]`; `run` finds them."""
+    slow: bool = False
 
     @property
     def where(self) -> str:
@@ -46,10 +47,10 @@ class Cases:
     def __init__(self) -> None:
         self.all: list[Case] = []
 
-    def __call__(self, fault: str, outcome: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    def __call__(self, fault: str, outcome: str, *, slow: bool = False) -> Callable[[Callable[..., None]], Callable[..., None]]:
         def register(run: Callable[..., None]) -> Callable[..., None]:
             assert run.__name__.startswith("case_")
-            self.all.append(Case(run.__name__.removeprefix("case_"), fault, outcome, run))
+            self.all.append(Case(run.__name__.removeprefix("case_"), fault, outcome, run, slow=slow))
             return run
 
         return register
@@ -66,7 +67,8 @@ class Cases:
     def generate(self, metafunc: pytest.Metafunc) -> None:
         """A module's `pytest_generate_tests`: one test for each case that the module holds in the end."""
         if "case" in metafunc.fixturenames:
-            metafunc.parametrize("case", [pytest.param(case, id=case.name) for case in self.all])
+            marks = {True: [pytest.mark.slow], False: []}
+            metafunc.parametrize("case", [pytest.param(case, id=case.name, marks=marks[case.slow]) for case in self.all])
 
 
 def exists(test: str) -> bool:

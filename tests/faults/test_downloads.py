@@ -410,7 +410,7 @@ def case_slow_loris(lab: Lab) -> None:
     assert lab.parts() and lab.files("files") == []
 
 
-@cases("proxies in the environment", "used for other machines; this machine is reached without one")
+@cases("proxies in the environment", "used for other machines; this machine is reached without one", slow=True)
 def case_proxies(lab: Lab) -> None:
     with running(Server()) as proxy:
         for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy"):

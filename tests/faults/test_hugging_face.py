@@ -183,7 +183,7 @@ def process(uri: str) -> Iterator[subprocess.Popen[str]]:
             child.kill()
 
 
-@cases("kill -9 in the middle", "fetched again from the beginning; `hubcore cache gc` removes what is left over")
+@cases("kill -9 in the middle", "fetched again from the beginning; `hubcore cache gc` removes what is left over", slow=True)
 def case_killed_hub_download(lab: HubLab) -> None:
     big = random.Random(1).randbytes(12_000_000)
     lab.hub.add("org/repo", {NAME: big}, (NAME,))
@@ -282,7 +282,7 @@ def case_pull_request(lab: HubLab) -> None:
     assert sources.resolve(f"hf://org/repo@refs/pr/1/{NAME}").read_bytes() == BODY
 
 
-@cases("four processes want one file", "one body is sent")
+@cases("four processes want one file", "one body is sent", slow=True)
 def case_four_processes_at_the_hub(lab: HubLab) -> None:
     lab.server.answers(Answer(rate=600_000), path=f"/{SHA256}")
     lab.folder.parent.mkdir()
@@ -327,7 +327,9 @@ def case_gated(lab: HubLab) -> None:
     assert hugging_face._without_token(f"a {TOKEN} b") == "a *** b"
 
 
-@cases("a whole model, loaded by transformers from the folder that hubcore fetched", "the same output to the last bit")
+@cases(
+    "a whole model, loaded by transformers from the folder that hubcore fetched", "the same output to the last bit", slow=True
+)
 def case_whole_model_for_transformers(lab: HubLab) -> None:
     import torch
     import transformers

@@ -248,6 +248,7 @@ def other_default(request: pytest.FixtureRequest) -> Iterator[None]:
 
 @pytest.mark.usefixtures("other_default")
 @pytest.mark.parametrize("name", ["fbank", TINY, "ofa_wav2vec2_tiny_prompts"])
+@pytest.mark.slow
 def test_a_default_device_changes_no_load_and_no_features(name: str) -> None:
     wavs = [load_audio(CLIP), load_audio(CLIP)[:9000]]
     with torch.device("cpu"):
@@ -260,6 +261,7 @@ def test_a_default_device_changes_no_load_and_no_features(name: str) -> None:
 
 
 @pytest.mark.usefixtures("other_default")
+@pytest.mark.slow
 def test_a_default_device_changes_no_reading_and_no_training(runs: Runs) -> None:
     assert pretrain(read_recipe(str(runs.recipe()), ["optimization.max_updates=2"]), runs.folder / "run").update == 2
     assert pretrain(read_recipe(str(runs.recipe()), ["optimization.max_updates=3"]), runs.folder / "run").update == 3

@@ -109,7 +109,7 @@ def case_hostile_metaclass(install: Installer, folder: Path, patch: pytest.Monke
 STEPPED_OVER = "stepped over; `hubcore doctor` names its folder"
 
 
-@cases("an `entry_points.txt` of some other distribution that is binary", STEPPED_OVER)
+@cases("an `entry_points.txt` of some other distribution that is binary", STEPPED_OVER, slow=True)
 def case_binary_entry_points(install: Installer, folder: Path, patch: pytest.MonkeyPatch) -> None:
     plugin(install, "good")
     root = install("garbled", entry_points=b"\xff\xfe\x00binary")
@@ -193,6 +193,7 @@ cases.tested_by(
 @cases(
     "50 or 1,000 installed distributions",
     "listing them takes less than 50 ms and 400 ms more than without them, once per process",
+    slow=True,
 )
 def case_many_distributions(install: Installer, folder: Path, patch: pytest.MonkeyPatch) -> None:
     def seconds(count: int) -> float:

@@ -58,6 +58,7 @@ def steps(tensor: torch.Tensor) -> list[int]:
 @cases(
     "a fairseq file as zip archive or older file, pickle protocol 2 to 5, and omegaconf and fairseq not installed",
     "the same tensors as `torch.load` gives, to the last bit, ties and strides kept",
+    slow=True,
 )
 def case_every_torch_format(folder: Path, patch: pytest.MonkeyPatch) -> None:
     for package in ("omegaconf", "fairseq", "hydra"):
@@ -95,6 +96,7 @@ def case_no_checksums(folder: Path, _: pytest.MonkeyPatch) -> None:
 @cases(
     "random damage: bits flipped, bytes lost, put in, swapped (`python -m tests.faults.fuzz --mutations 20000`)",
     "read or refused with an error of ours, each within a second; nothing is written, imported or run",
+    slow=True,
 )
 def case_random_damage(folder: Path, _: pytest.MonkeyPatch) -> None:
     found = fuzz.fuzz(folder, int(os.environ.get("HUBCORE_FUZZ_MUTATIONS", "1500")), seed=0)
@@ -254,6 +256,7 @@ write_native(Path(sys.argv[1]), {"weight": torch.ones(4096)}, config=Config(), u
 @cases(
     "a process that writes a checkpoint is killed half-way, or two write the same one",
     "what was there stays until a whole file replaces it; half a file never has the name of one",
+    slow=True,
 )
 def case_killed_writer(folder: Path, _: pytest.MonkeyPatch) -> None:
     path = folder / "a.safetensors"
@@ -322,6 +325,7 @@ data unpacks Debian's files. No checkpoint is near any of them."""
 @cases(
     "somebody adds `torch.load`, `pickle.load`, `yaml.load`, `eval`, `exec` or `extractall` to the library",
     "a test that reads all of its code fails",
+    slow=True,
 )
 def case_unsafe_call_in_the_library(*_: object) -> None:
     files = [*(REPOSITORY / "hubcore").rglob("*.py"), *(REPOSITORY / "plugins").rglob("*.py")]

@@ -44,6 +44,11 @@ def encode(
     return buffer.getvalue()
 
 
+def put(path: Path, data: bytes) -> Path:
+    path.write_bytes(data)
+    return path
+
+
 # What is read ---------------------------------------------------------------------------------------------------------
 
 EXACT = [("WAV", "PCM_16"), ("WAV", "PCM_24"), ("WAV", "PCM_32"), ("WAV", "FLOAT"), ("WAV", "DOUBLE"), ("WAVEX", "PCM_16"),
@@ -57,8 +62,7 @@ LOSSY = [("WAV", "PCM_U8", 0.01), ("WAV", "ULAW", 0.03), ("WAV", "ALAW", 0.03), 
 @pytest.mark.parametrize("channels", [1, 2])
 def test_lossless_formats_decode_to_the_samples_written(tmp_path: Path, container: str, subtype: str, channels: int) -> None:
     samples = np.round(tone(channels=channels) * 32768) / 32768
-    path = tmp_path / "sound"
-    path.write_bytes(encode(samples, container=container, subtype=subtype))
+    path = put(tmp_path / "sound", encode(samples, container=container, subtype=subtype))
     wav = load_audio(path)
     assert wav.dtype == torch.float32 and wav.ndim == 1 and wav.is_contiguous()
     np.testing.assert_allclose(wav.numpy(), samples.mean(1), rtol=0, atol=1e-7)
@@ -69,8 +73,7 @@ def test_lossless_formats_decode_to_the_samples_written(tmp_path: Path, containe
 def test_lossy_formats_decode_close_to_the_samples_written(
     tmp_path: Path, container: str, subtype: str, tolerance: float
 ) -> None:
-    path = tmp_path / "sound"
-    path.write_bytes(encode(container=container, subtype=subtype))
+    path = put(tmp_path / "sound", encode(container=container, subtype=subtype))
     wav = load_audio(path)
     assert len(wav) == probe(path).frames
     middle = slice(2000, 6000)
@@ -81,8 +84,7 @@ def test_lossy_formats_decode_close_to_the_samples_written(
 @pytest.mark.parametrize("channels", [1, 2, 6])
 def test_any_rate_and_channel_count_becomes_16_khz_mono(tmp_path: Path, rate: int, channels: int) -> None:
     samples = tone(rate // 2, channels, rate).astype(np.float32)
-    path = tmp_path / "sound.wav"
-    path.write_bytes(encode(samples, rate, subtype="FLOAT"))
+    path = put(tmp_path / "sound.wav", encode(samples, rate, subtype="FLOAT"))
     wav = load_audio(path)
     info = probe(path)
     assert (info.sample_rate, info.channels, info.frames) == (rate, channels, rate // 2)
@@ -103,8 +105,7 @@ def test_integers_are_divided_by_their_full_scale(tmp_path: Path) -> None:
 
 
 def test_floats_above_full_scale_are_kept(tmp_path: Path) -> None:
-    path = tmp_path / "sound.wav"
-    path.write_bytes(encode(np.array([3.0, -2.0]), subtype="FLOAT"))
+    path = put(tmp_path / "sound.wav", encode(np.array([3.0, -2.0]), subtype="FLOAT"))
     assert load_audio(path).tolist() == [3.0, -2.0]
 
 
@@ -147,14 +148,12 @@ def test_a_wav_written_as_a_stream_is_read_to_its_end(tmp_path: Path) -> None:
     for size in (0xFFFFFFFF, 0x7FFFFFFF, 0x7FFF0000):
         data = bytearray(encode())
         data[40:44] = struct.pack("<I", size)
-        path = tmp_path / "sound.wav"
-        path.write_bytes(bytes(data))
+        path = put(tmp_path / "sound.wav", bytes(data))
         assert len(load_audio(path)) == 8000
 
 
 def test_bytes_after_the_samples_are_no_damage(tmp_path: Path) -> None:
-    path = tmp_path / "sound.wav"
-    path.write_bytes(encode() + b"LIST" + struct.pack("<I", 4) + b"INFO")
+    path = put(tmp_path / "sound.wav", encode() + b"LIST" + struct.pack("<I", 4) + b"INFO")
     assert len(load_audio(path)) == 8000
 
 
@@ -168,8 +167,7 @@ def without_index(data: bytes) -> bytes:
 @pytest.mark.parametrize("mode", ["CONSTANT", "VARIABLE"])
 def test_an_mp3_without_a_length_record_is_counted(tmp_path: Path, mode: str) -> None:
     speech = np.concatenate([load_audio(path).numpy() for path in SPEECH[:3]])
-    path = tmp_path / "sound.mp3"
-    path.write_bytes(without_index(encode(speech, container="MP3", bitrate_mode=mode, compression_level=0.5)))
+    path = put(tmp_path / "sound.mp3", without_index(encode(speech, container="MP3", bitrate_mode=mode, compression_level=0.5)))
     assert mpeg_samples(path.read_bytes()) == probe(path).frames
     assert 0 <= probe(path).frames - len(speech) < 4 * 1152
     assert abs(len(load_audio(path)) - probe(path).frames) <= 2 * 1152
@@ -309,8 +307,7 @@ def test_there_are_more_than_thirty_kinds_of_damage() -> None:
 @pytest.mark.parametrize("name", sorted(DAMAGED))
 def test_a_damaged_file_is_an_audio_error_that_names_it(tmp_path: Path, name: str) -> None:
     make, expected = DAMAGED[name]
-    path = tmp_path / name
-    path.write_bytes(make())
+    path = put(tmp_path / name, make())
     descriptors = len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else 0
     with pytest.raises(AudioError, match=expected) as caught:
         load_audio(path)
@@ -325,8 +322,7 @@ def test_a_damaged_file_is_an_audio_error_that_names_it(tmp_path: Path, name: st
 @pytest.mark.parametrize("name", [name for name in sorted(DAMAGED) if DAMAGED[name][1] not in ("not finite", "damaged")])
 def test_probe_finds_the_damage_that_a_header_shows(tmp_path: Path, name: str) -> None:
     make, expected = DAMAGED[name]
-    path = tmp_path / name
-    path.write_bytes(make())
+    path = put(tmp_path / name, make())
     if name.endswith(".mp3") and expected == "cut off":
         assert probe(path).frames == 8000
         return
@@ -349,8 +345,7 @@ def test_a_missing_file_a_folder_and_a_pipe_are_named(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may read everything")
 def test_an_unreadable_file_is_named(tmp_path: Path) -> None:
-    path = tmp_path / "secret.wav"
-    path.write_bytes(encode())
+    path = put(tmp_path / "secret.wav", encode())
     path.chmod(0)
     with pytest.raises(AudioError, match=r"secret\.wav cannot be opened"):
         load_audio(path)
@@ -400,8 +395,7 @@ def test_joined_files_are_refused_with_the_place_where_they_meet(
 ) -> None:
     first = encode(tone(8000), container=container, subtype=subtype)
     second = first if same else encode(tone(6000), container=container, subtype=subtype)
-    path = tmp_path / "both"
-    path.write_bytes(first + second)
+    path = put(tmp_path / "both", first + second)
     with pytest.raises(AudioError, match=f"joined.*last {len(second)} bytes.*`head -c {len(first)} IN`") as caught:
         load_audio(path)
     place = int(caught.value.fix.partition("tail -c +")[2].split()[0])
@@ -426,16 +420,14 @@ def wav(riff: int, data: int, samples: int = 8000, more: bytes = b"") -> bytes:
 
 
 def test_samples_after_those_that_a_wav_file_states_are_told(tmp_path: Path) -> None:
-    path = tmp_path / "long.wav"
-    path.write_bytes(wav(32036, 32000, 16000, encode(tone(47216))[44:]))
+    path = put(tmp_path / "long.wav", wav(32036, 32000, 16000, encode(tone(47216))[44:]))
     for read in (probe, load_audio):
         with pytest.raises(AudioError, match=r"94432 bytes follow that are no metadata.*--ignore-length"):
             read(path)
 
 
 def test_a_wav_file_above_4_gib_whose_sizes_wrapped_is_told(tmp_path: Path) -> None:
-    path = tmp_path / "huge.wav"
-    path.write_bytes(wav(640036, 640000, 0))
+    path = put(tmp_path / "huge.wav", wav(640036, 640000, 0))
     os.truncate(path, 44 + 640000 + 2**32)  # sparse
     with pytest.raises(AudioError, match=f"{2**32} bytes follow"):
         load_audio(path)
@@ -451,8 +443,7 @@ def test_a_wav_file_above_4_gib_whose_sizes_wrapped_is_told(tmp_path: Path) -> N
 ])  # fmt: skip
 @pytest.mark.parametrize("samples", [8000, 8001])
 def test_metadata_and_padding_after_the_samples_are_no_audio(tmp_path: Path, more: bytes, samples: int) -> None:
-    path = tmp_path / "tagged.wav"
-    path.write_bytes(wav(36 + samples, samples, samples // 2, bytes(samples % 2) + more))
+    path = put(tmp_path / "tagged.wav", wav(36 + samples, samples, samples // 2, bytes(samples % 2) + more))
     assert len(load_audio(path)) == samples // 2
 
 
@@ -490,8 +481,7 @@ def test_a_stream_that_states_no_size_is_read_to_its_end_and_that_is_said(
         struct.pack_into(code, data, at, size)
         if riff is not None and container == "WAV":
             struct.pack_into("<I", data, 4, riff)
-        path = tmp_path / f"{size}"
-        path.write_bytes(bytes(data))
+        path = put(tmp_path / f"{size}", bytes(data))
         caplog.clear()
         for _ in range(2):
             assert len(load_audio(path)) == probe(path).frames == 8000
@@ -525,8 +515,7 @@ def with_fact(subtype: str, samples: int, stated: int, container: str = "WAV") -
     [("IMA_ADPCM", "WAV"), ("MS_ADPCM", "WAV"), ("GSM610", "WAV"), ("G721_32", "WAV"), ("IMA_ADPCM", "W64")],
 )
 def test_the_padding_of_the_last_block_is_no_audio(tmp_path: Path, subtype: str, container: str) -> None:
-    path = tmp_path / "blocks.wav"
-    path.write_bytes(with_fact(subtype, 1216, 1216, container))
+    path = put(tmp_path / "blocks.wav", with_fact(subtype, 1216, 1216, container))
     assert probe(path).frames == len(load_audio(path)) == 1216
     for nonsense in (0, 2**32 - 1):
         path.write_bytes(with_fact(subtype, 1216, nonsense, container))
@@ -534,8 +523,7 @@ def test_the_padding_of_the_last_block_is_no_audio(tmp_path: Path, subtype: str,
 
 
 def test_samples_beyond_the_count_of_a_sphere_file_are_padding(tmp_path: Path) -> None:
-    path = tmp_path / "padded.sph"
-    path.write_bytes(encode(container="NIST") + bytes(500))
+    path = put(tmp_path / "padded.sph", encode(container="NIST") + bytes(500))
     assert probe(path).frames == len(load_audio(path)) == 8000, "libsndfile gives 8250"
 
 
@@ -563,8 +551,7 @@ def mp3_in_wav(mp3: bytes, samples: int, codec: int = 0x55) -> bytes:
 def test_mp3_inside_wav_is_read_with_and_without_a_record(tmp_path: Path, record: bool) -> None:
     speech = load_audio(SPEECH[0]).numpy()
     mp3 = encode(speech, container="MP3", bitrate_mode="VARIABLE", compression_level=0.5)
-    path = tmp_path / "mp3.wav"
-    path.write_bytes(mp3_in_wav(mp3 if record else without_index(mp3), len(speech)))
+    path = put(tmp_path / "mp3.wav", mp3_in_wav(mp3 if record else without_index(mp3), len(speech)))
     assert 0 <= len(load_audio(path)) - len(speech) < (1 if record else 4 * 1152)
 
 

@@ -7,27 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import Tensor
 from torch.nn import functional
-from torch.nn.utils.rnn import pad_sequence
 
 from hubcore.errors import OptionError
 from hubcore_ofa_wav2vec2.pretrain.config import LambdDraw
-
-
-class Segment(Protocol):
-    """The segments of one whole file (`hubcore_ofa_wav2vec2.segments`)."""
-
-    @property
-    def alpha(self) -> Tensor:
-        """`(F,)` pseudo alpha."""
-
-    @property
-    def boundaries(self) -> Tensor:
-        """`(S,)` int64, the last frame of each segment, counted from 1."""
+from hubcore_ofa_wav2vec2.segments.store import Segment
 
 
 @dataclass(frozen=True)
@@ -48,8 +35,7 @@ def guide_for(segment: Segment, first: int, frames: int) -> Guide:
     A segment of which the crop leaves a third counts a third.
 
     Example:
-        >>> from types import SimpleNamespace
-        >>> whole = SimpleNamespace(alpha=torch.tensor([0.5, 0.5, 0.25, 0.25, 0.25, 0.25]), boundaries=torch.tensor([2, 6]))
+        >>> whole = Segment(torch.tensor([0.5, 0.5, 0.25, 0.25, 0.25, 0.25]), torch.tensor([2, 6]))
         >>> guide_for(whole, 1, 5).ends.tolist(), guide_for(whole, 1, 5).sums.tolist()
         ([0, 4], [0.5, 1.5])
     """
@@ -143,8 +129,3 @@ def check_guidance(guidance: Sequence[Segment] | None, count: int) -> Sequence[S
             "them. Set data.segments to what `hubcore segment` made, or both weights to 0."
         )
     return guidance
-
-
-def stack_rows(packed: Tensor, lengths: Sequence[int]) -> Tensor:
-    """Packed rows `(N, ...)` as `(B, F, ...)`, zeros behind the shorter ones."""
-    return pad_sequence(list(packed.split(list(lengths))), batch_first=True)

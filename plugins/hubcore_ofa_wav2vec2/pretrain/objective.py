@@ -15,6 +15,7 @@ from torch import Tensor
 
 from hubcore.errors import OptionError
 from hubcore.pretrain.objective import Batch, Figure, Losses, Term
+from hubcore.ragged import pad_packed
 from hubcore_ofa_wav2vec2.checkpoint import READER
 from hubcore_ofa_wav2vec2.cif import fire, integrate_and_fire, without_nan
 from hubcore_ofa_wav2vec2.config import CONFIGS, OfaWav2Vec2Config, drawn_range
@@ -23,15 +24,14 @@ from hubcore_ofa_wav2vec2.model import OfaWav2Vec2Model, build_model
 from hubcore_ofa_wav2vec2.pretrain.config import OfaWav2Vec2Objective
 from hubcore_ofa_wav2vec2.pretrain.guidance import (
     Guide,
-    Segment,
     check_guidance,
     draw_lambd,
     frame_loss,
     guide_for,
     pad_alpha,
     segmentation_loss,
-    stack_rows,
 )
+from hubcore_ofa_wav2vec2.segments.store import Segment
 from hubcore_wav2vec2.checkpoint import READER as PLAIN_READER
 from hubcore_wav2vec2.pretrain.initialise import load_pretraining_weights
 from hubcore_wav2vec2.pretrain.objective import FIGURES as WAV2VEC2_FIGURES
@@ -123,9 +123,9 @@ class OfaWav2Vec2Pretraining(Wav2Vec2Pretraining):
             mixed = alpha.double()
         if self.config.compat == "original":
             # Every utterance gets as many frames as the longest; what they hold beyond their own is left-over mass, or zeros.
-            rows = integrate_and_fire(
-                *(stack_rows(part, frames) for part in without_nan(features, mixed)), tail="partial"
-            ).cif_out
+            known, weights = without_nan(features, mixed)
+            padded = pad_packed(known, frames), pad_packed(weights[:, None], frames)[..., 0]
+            rows = integrate_and_fire(*padded, tail="partial").cif_out
             compressed, lengths = rows.flatten(0, 1), [rows.shape[1]] * len(frames)
         else:
             fired = fire(features, mixed, frames)

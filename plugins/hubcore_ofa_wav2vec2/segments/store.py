@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,7 +18,6 @@ from torch import Tensor
 
 from hubcore.checkpoints.formats.tensor_ref import TensorRef
 from hubcore.checkpoints.formats.torch_file import TorchFile
-from hubcore.corpus import ManifestEntry
 from hubcore.corpus.manifest import why_not_below
 from hubcore.errors import CheckpointError, ExtractionError
 from hubcore.text import printable
@@ -89,26 +88,6 @@ class Segments:
                 fix="Make them again with `hubcore segment`, from the same audio.",
             )
         return segment
-
-    def check(self, entries: Iterable[ManifestEntry]) -> None:
-        """Checks that every utterance of a manifest has segments of its own; no file is opened.
-
-        Raises:
-            ExtractionError: some have none, or two share the same ones; the message names the first.
-        """
-        missing: list[str] = []
-        owner: dict[Path, str] = {}
-        for entry in entries:
-            if entry.path not in self:
-                missing.append(entry.path)
-                continue
-            file = self._file(self.alpha_root, entry.path)
-            if owner.setdefault(file, entry.path) != entry.path:
-                raise _shared(owner[file], entry.path, file)
-        if missing:
-            raise ExtractionError(
-                f"{len(missing)} utterances have no segments; the first is {printable(missing[0])}.", fix=_MAKE_THEM
-            )
 
     def _names(self, path: str) -> list[str]:
         """Names that its files may have, without `.pt`: the ending taken off, and cut at the first dot as the original does."""

@@ -51,6 +51,7 @@ def same_features(one: UpstreamBase, other: UpstreamBase) -> bool:
 
 
 @pytest.mark.parametrize("name", sorted(WAV2VEC2_FILES))
+@pytest.mark.slow
 def test_every_layout_of_fairseq_and_s3prl(name: str, out: Path) -> None:
     result = call(GOLD / name, out)
     assert result.exit_code == 0, result.output
@@ -75,6 +76,7 @@ def test_the_report_and_the_digest_are_printed(out: Path) -> None:
     assert made["report"]["layout"] == "fairseq, cfg"
 
 
+@pytest.mark.slow
 def test_a_file_with_a_cif_module_is_ofas(out: Path) -> None:
     result = call(GOLD / "ofa_tiny.pt", out)
     assert result.exit_code == 0 and "upstream  ofa_wav2vec2, " in result.stdout
@@ -115,6 +117,7 @@ def test_bare_weights_need_a_config(out: Path, tmp_path: Path) -> None:
     assert "no config called 'huge'" in call(bare, out, "--force", "--config", "huge").output
 
 
+@pytest.mark.slow
 def test_a_name_and_an_address(out: Path) -> None:
     result = call(TINY, out)
     assert result.exit_code == 0 and "used      82 tensors" in result.stdout
@@ -149,6 +152,7 @@ def test_a_file_that_appears_meanwhile_is_kept_too(out: Path, monkeypatch: pytes
     assert out.read_bytes() == b"precious" and left(out) == ["mine.safetensors"]
 
 
+@pytest.mark.slow
 def test_without_links_the_file_is_renamed(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> None:
         raise PermissionError(1, "Operation not permitted")

@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from hubcore import hub
-from hubcore.doctor import diagnose, process
+from hubcore.doctor import process
+from hubcore.doctor.diagnosis import diagnose
 from hubcore.doctor.installed import third_parties
 from hubcore.registry.names import current_registry
 from tests.conftest import Installer

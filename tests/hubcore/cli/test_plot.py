@@ -127,6 +127,7 @@ def test_a_file_too_short_for_a_frame_is_named(tmp_path: Path) -> None:
 # What is drawn --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_no_panel_is_blank_and_all_share_the_time_axis(figure: Any, compressed: Look) -> None:
     image = pixels(figure)
     height = image.shape[0]
@@ -139,6 +140,7 @@ def test_no_panel_is_blank_and_all_share_the_time_axis(figure: Any, compressed: 
         assert inside.size and inside.std() > 10, axes.get_ylabel()
 
 
+@pytest.mark.slow
 def test_the_bands_alternate_where_frames_begin_and_end(figure: Any, compressed: Look) -> None:
     axes = next(axes for axes in figure.axes if axes.get_ylabel() == "frames")
     assert [text.get_text() for text in axes.get_yticklabels()] == ["λ = 0.2", "λ = 0.5", "λ = 1"]
@@ -151,6 +153,7 @@ def test_the_bands_alternate_where_frames_begin_and_end(figure: Any, compressed:
     assert said == [row.note for row in rows_of(compressed)]
 
 
+@pytest.mark.slow
 def test_alpha_is_a_step_curve_with_its_mean_in_the_legend(figure: Any, compressed: Look) -> None:
     alpha = alpha_of(compressed).values
     axes = next(axes for axes in figure.axes if axes.get_ylabel().startswith("alpha"))
@@ -160,6 +163,7 @@ def test_alpha_is_a_step_curve_with_its_mean_in_the_legend(figure: Any, compress
     assert legends == ["alpha, each 20 ms", f"mean {alpha.mean():.3f}"]
 
 
+@pytest.mark.slow
 def test_no_text_overlaps_another_or_leaves_the_picture(figure: Any) -> None:
     texts = [text for axes in figure.axes for text in (axes.title, axes._left_title, axes.yaxis.label, *axes.texts)]
     texts += [figure.axes[-2].xaxis.label, figure._supxlabel]
@@ -233,6 +237,7 @@ def test_vector_formats_are_written_and_the_same_each_time(ending: str, magic: b
     assert data.startswith(magic) and data == (tmp_path / f"b.{ending}").read_bytes()
 
 
+@pytest.mark.slow
 def test_it_works_with_own_weights(tmp_path: Path) -> None:
     model: Any = hub.load(TINY)
     model.save_checkpoint(tmp_path / "mine.safetensors")
@@ -266,6 +271,7 @@ def test_what_cannot_be_drawn_is_exit_code_2_and_leaves_nothing(arguments: Seque
     assert [path.name for path in tmp_path.iterdir()] == ["folder.png"]
 
 
+@pytest.mark.slow
 def test_a_lambda_outside_the_trained_range_is_a_line_not_a_traceback(tmp_path: Path) -> None:
     result = call(CLIP, "-u", TINY, "-O", "lambd=1.5", "-o", tmp_path / "a.png")
     assert result.exit_code == 0

@@ -10,11 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from hubcore.doctor import PluginReport, check_plugin
+from hubcore.doctor.diagnosis import check_plugin
 from hubcore.doctor.installed import find_plugin
+from hubcore.doctor.report import PluginReport
 from hubcore.errors import OptionError
 from hubcore.findings import Finding
-from hubcore.scaffold import new_plugin
+from hubcore.scaffold.new import new_plugin
 from tests.conftest import Installer
 from tests.running import command
 

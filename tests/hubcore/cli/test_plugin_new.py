@@ -17,7 +17,8 @@ from hubcore.cards.checking import check_card
 from hubcore.errors import OptionError
 from hubcore.registry.names import current_registry
 from hubcore.registry.reading import read_registry
-from hubcore.scaffold import new, new_plugin
+from hubcore.scaffold import new
+from hubcore.scaffold.new import new_plugin
 from tests.conftest import Installer
 from tests.running import command
 

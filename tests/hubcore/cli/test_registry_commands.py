@@ -117,9 +117,9 @@ def test_digests_and_sizes_belong_to_sources_in_their_order(weights: Path) -> No
     [
         (("Big", "-u", "fbank"), "'Big' is not a valid name"),
         (("x", "-u", "fbank", "--alias", "a/b"), "'a/b' is not a valid name"),
-        (("x", "-u", "fbnk"), "of the family 'fbnk', which no installed distribution provides. The nearest is fbank"),
-        (("x", "-u", "wav2vec"), "The nearest is wav2vec2"),
-        (("x", "-u", "fbank", "--config", "mfc"), "'fbank' has no config called 'mfc'. The nearest is mfcc"),
+        (("x", "-u", "fbnk"), "of the family 'fbnk', which no installed distribution provides. The nearest are fbank"),
+        (("x", "-u", "wav2vec"), "The nearest are wav2vec2"),
+        (("x", "-u", "fbank", "--config", "mfc"), "'fbank' has no config called 'mfc'. The nearest are mfcc"),
         (("x", "-u", "fbank", "--config", "fbank", "--option", "num_mel_bin=3"), "The nearest are num_mel_bins"),
         (("x", "-u", "fbank", "--config", "fbank", "--option", "num_mel_bins=0"), "must be a whole number from 1"),
         (("x", "-u", "fbank", "--config", "fbank", "--option", "layers=[3]"), "has 1 hidden states"),
@@ -250,7 +250,7 @@ def test_check_finds_everything_with_file_and_line(tmp_path: Path) -> None:
         (17, "nowhere.pt does not exist"),
         (19, "'fbank' is a name of hubcore already"),
         (20, "'far' is of the family 'faraway'"),
-        (23, "'fbank' has no config called 'fbnk'. The nearest is fbank"),
+        (23, "'fbank' has no config called 'fbnk'. The nearest are fbank"),
     ]
     assert len(lines) == len(expected) + 1
     for line, (number, what) in zip(lines, expected, strict=False):
@@ -277,7 +277,7 @@ def test_check_looks_at_the_users_own_files() -> None:
     assert "there is no registry file of your own" in call("registry", "check").stdout
     added("mine", "-u", "fbank", "--license", "none needed")
     result = call("registry", "check")
-    assert result.exit_code == 0 and result.stdout == f"{config_folder() / 'mine.yaml'}: 1 card, no findings\n"
+    assert result.exit_code == 0 and result.stdout == f"{config_folder() / 'mine.yaml'}: 1 card, 0 findings\n"
 
 
 def test_hubcores_own_registry_has_findings_only_where_a_plugin_is_missing() -> None:

@@ -131,6 +131,7 @@ def is_of(family: str, file: Path) -> bool:
 
 @pytest.mark.parametrize("family", READERS)
 @pytest.mark.parametrize("file", GOLD_FILES, ids=lambda path: path.name)
+@pytest.mark.slow
 def test_a_file_of_another_family_is_an_error_that_names_tensors_or_the_family(file: Path, family: str) -> None:
     if is_of(family, file):
         assert hub.load(family, checkpoint=file).num_layers >= 1

@@ -40,21 +40,12 @@ from hubcore_ofa_wav2vec2.segments import open_segments
 from hubcore_wav2vec2 import CONFIGS as PLAIN_CONFIGS
 from hubcore_wav2vec2.checkpoint import HEADS
 from hubcore_wav2vec2.pretrain import Draws, Wav2Vec2Objective, Wav2Vec2Pretraining, draw_masks, draw_negatives
-from tests.gold import gold_arrays, gold_file, gold_wavs
+from tests.gold import SMALL_HEADS, gold_arrays, gold_file, gold_wavs
 from tests.paths import GOLD
 
 CASES = json.loads((GOLD / "ofa_losses.json").read_text())
 TERMS = ("diversity", "features_penalty", "cardinality", "segmentation", "frame")
-QUIET = OfaWav2Vec2Objective(
-    final_dim=24,
-    codebook_dim=24,
-    codebook_entries=20,
-    mask_length=4,
-    num_negatives=10,
-    dropout_input=0.0,
-    dropout_features=0.0,
-    layerdrop=0.0,
-)
+QUIET = OfaWav2Vec2Objective(**SMALL_HEADS)  # type: ignore[arg-type]
 
 
 def gold_objective(**options: object) -> OfaWav2Vec2Pretraining:
@@ -259,6 +250,7 @@ def test_lambda_is_drawn_from_its_range(draw: str, upper: float, low: float, hig
 @pytest.mark.parametrize(
     ("draw", "upper", "wanted"), [("uniform", 2.0, (0, 1)), ("scale", 1.0, (1, 2)), ("both", 1.5, (0, 1.5))]
 )
+@pytest.mark.slow
 def test_a_run_records_the_lambdas_that_it_draws(
     draw: str, upper: float, wanted: tuple[float, float], tmp_path: Path, recwarn: pytest.WarningsRecorder
 ) -> None:

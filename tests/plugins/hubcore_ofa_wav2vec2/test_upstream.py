@@ -269,6 +269,7 @@ def test_short_silent_and_loud_inputs_give_frames(model: OfaWav2Vec2Upstream, la
 
 
 @torch.no_grad()
+@pytest.mark.slow
 def test_a_kept_tail_is_at_most_one_more_frame(speech: list[Tensor]) -> None:
     drop, keep = (hub.load("ofa_wav2vec2_tiny_prompts", tail=tail)(speech) for tail in ("drop", "keep"))
     more = keep.lengths - drop.lengths

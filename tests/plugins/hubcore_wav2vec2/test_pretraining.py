@@ -31,19 +31,10 @@ from hubcore_wav2vec2.pretrain import (
     gumbel_noise,
     scale_gradient,
 )
-from tests.gold import gold_file, gold_wavs
+from tests.gold import SMALL_HEADS, gold_file, gold_wavs
 from tests.paths import GOLD
 
-QUIET = Wav2Vec2Objective(
-    final_dim=24,
-    codebook_dim=24,
-    codebook_entries=20,
-    mask_length=4,
-    num_negatives=10,
-    dropout_input=0.0,
-    dropout_features=0.0,
-    layerdrop=0.0,
-)
+QUIET = Wav2Vec2Objective(**SMALL_HEADS)  # type: ignore[arg-type]
 
 
 def fresh(config: Wav2Vec2Objective = QUIET, seed: int = 0) -> Wav2Vec2Pretraining:
@@ -307,7 +298,7 @@ def test_gradients_of_the_convolutions_are_scaled() -> None:
 
     whole, tenth = conv_gradient(1.0), conv_gradient(0.1)
     assert whole is not None and tenth is not None
-    assert torch.allclose(whole * 0.1, tenth, rtol=1e-4, atol=1e-6)
+    assert torch.allclose(whole * 0.1, tenth, rtol=1e-4, atol=1e-5 * float(tenth.abs().max()))
     assert conv_gradient(0.0) is None
     assert torch.equal(scale_gradient(torch.tensor([1.1, -3.3]), 0.1), torch.tensor([1.1, -3.3]))
 

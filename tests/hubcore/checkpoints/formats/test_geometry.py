@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -18,6 +19,7 @@ SHAPES = st.integers(0, 3).flatmap(lambda n: st.tuples(*(st.lists(ANY, min_size=
 FIXTURE = [HealthCheck.function_scoped_fixture]  # every example writes the same file anew
 
 
+@pytest.mark.slow
 @settings(max_examples=400, deadline=None, derandomize=True, database=None, suppress_health_check=FIXTURE)
 @given(numbers=st.integers(1, 12), offset=ANY, geometry=SHAPES, declared=st.integers(-1, 1))
 def test_reads_what_torch_would_or_refuses(

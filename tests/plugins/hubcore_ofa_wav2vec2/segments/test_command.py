@@ -34,6 +34,7 @@ def test_the_table_and_going_on(tmp_path: Path, manifest: Path) -> None:
     assert "0 written" in again.stdout and "10 done before" in again.stdout and "real time" not in again.stdout
 
 
+@pytest.mark.slow
 def test_kmeans_is_compared_with_a_reference(tmp_path: Path, manifest: Path) -> None:
     assert call(manifest, "--out", tmp_path / "peaks").exit_code == 0
     arguments = (manifest, "--out", tmp_path / "kmeans", "--method", "kmeans", "--clusters", "20")
@@ -51,6 +52,7 @@ def test_kmeans_is_compared_with_a_reference(tmp_path: Path, manifest: Path) -> 
     assert same["quality"]["r_value"] == 1
 
 
+@pytest.mark.slow
 def test_an_upstream_and_a_layer(tmp_path: Path, manifest: Path) -> None:
     result = call(manifest, "-o", tmp_path / "out", "--method", "kmeans", "--clusters", "10", "--layer", "1",
                   "--upstream", "wav2vec2_tiny_prompts")  # fmt: skip

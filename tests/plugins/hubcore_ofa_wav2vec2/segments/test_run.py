@@ -31,6 +31,7 @@ def clusters() -> ClusterFinder:
 
 
 FINDERS = {"peaks": PeakFinder, "kmeans": clusters}
+METHODS = ["peaks", pytest.param("kmeans", marks=pytest.mark.slow)]
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -44,7 +45,7 @@ def test_real_speech_is_segmented(tmp_path: Path, speech: Manifest, method: str)
     assert summary.mean_alpha == pytest.approx(2 / 9, rel=0.02)
     assert summary.mean_segment_ms == pytest.approx(90, rel=0.02)
     segments = open_segments(tmp_path)
-    segments.check(speech)
+    assert all(entry.path in segments for entry in speech)
     counts = [(len(each.alpha), len(each.boundaries)) for each in (segments.read(e.path, samples=e.samples) for e in speech)]
     assert (summary.frames, summary.segments) == tuple(map(sum, zip(*counts, strict=True)))
     for entry in speech:
@@ -60,7 +61,7 @@ def test_pt_files_are_plain_tensors_of_their_own(tmp_path: Path, speech: Manifes
     assert sorted(os.listdir(tmp_path)) == ["alpha", "boundaries", "segments.json"]
 
 
-@pytest.mark.parametrize("method", FINDERS)
+@pytest.mark.parametrize("method", METHODS)
 def test_the_same_again_gives_the_same_bytes(tmp_path: Path, speech: Manifest, method: str) -> None:
     reverse = Manifest(speech.root, speech.entries[::-1])
     segment_corpus([speech], tmp_path / "a", FINDERS[method]())
@@ -92,7 +93,7 @@ class Stops:
             yield found
 
 
-@pytest.mark.parametrize("method", FINDERS)
+@pytest.mark.parametrize("method", METHODS)
 def test_an_interrupted_run_goes_on(tmp_path: Path, speech: Manifest, method: str) -> None:
     segment_corpus([speech], tmp_path / "whole", FINDERS[method]())
     with pytest.raises(KeyboardInterrupt):
@@ -142,6 +143,7 @@ def test_one_folder_holds_one_kind(
         segment_corpus([speech], tmp_path, finder, **options)  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_other_weights_or_layers_are_another_kind(tmp_path: Path, speech: Manifest) -> None:
     upstream = hub.load("wav2vec2_tiny_prompts")
     segment_corpus([speech], tmp_path, ClusterFinder(upstream, layer=1, clusters=10))
@@ -230,6 +232,7 @@ def test_impossible_options(tmp_path: Path, speech: Manifest) -> None:
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_a_codebook_that_is_another_is_told(tmp_path: Path, speech: Manifest) -> None:
     segment_corpus([speech], tmp_path, clusters())
     shutil.copy(hub.load("wav2vec2_tiny_prompts").load_report.source, tmp_path / "codebook.safetensors")
@@ -237,6 +240,7 @@ def test_a_codebook_that_is_another_is_told(tmp_path: Path, speech: Manifest) ->
         segment_corpus([speech], tmp_path, clusters())
 
 
+@pytest.mark.slow
 def test_settings_say_how_it_was_made(tmp_path: Path, speech: Manifest) -> None:
     segment_corpus([speech], tmp_path, ClusterFinder(hub.load("wav2vec2_tiny_prompts"), layer=-2, clusters=10, name="tiny"))
     settings = json.loads((tmp_path / "segments.json").read_text())["settings"]

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from hubcore.corpus import ManifestEntry, read_manifest
+from hubcore.corpus import read_manifest
 from hubcore.errors import CheckpointError, ExtractionError
 from hubcore_ofa_wav2vec2.segments import Segments, alpha_of, boundary_seconds, count_frames, open_segments
 from hubcore_ofa_wav2vec2.segments.store import SETTINGS, name_of
@@ -38,7 +38,7 @@ def test_the_originals_dataset_is_read(manifest: str, pair: bool) -> None:
     pseudo = DATASET / "pseudo"
     segments = open_segments((pseudo / "alpha", pseudo / "boundaries") if pair else pseudo)
     entries = read_manifest(DATASET / f"manifest/{manifest}.tsv", root=DATASET / "LibriSpeech").entries
-    segments.check(entries)
+    assert all(entry.path in segments for entry in entries)
     gold = np.load(GOLD / "ofa_losses.npz")["eval_aligned/in/alpha"]
     for row, entry in enumerate(entries):
         segment = segments.read(entry.path, samples=entry.samples)
@@ -96,14 +96,6 @@ def test_two_paths_that_lead_to_one_file_are_refused(tmp_path: Path) -> None:
     assert segments["v1.0/a.flac"] and segments["v1.0/a.flac"]
     with pytest.raises(ExtractionError, match=r"v1\.0/a\.flac and v1\.0/b\.flac both lead to"):
         segments["v1.0/b.flac"]
-    with pytest.raises(ExtractionError, match="both lead to"):
-        open_segments(tmp_path).check([ManifestEntry("v1.flac", 1200), ManifestEntry("v1.wav", 1200)])
-
-
-def test_missing_segments_are_counted(tmp_path: Path) -> None:
-    put(tmp_path, "a", *segments_of(3))
-    with pytest.raises(ExtractionError, match=r"2 utterances have no segments; the first is b\.wav"):
-        open_segments(tmp_path).check([ManifestEntry(name, 1200) for name in ("a.wav", "b.wav", "c.wav")])
 
 
 def test_alpha_without_boundaries_is_no_segment(tmp_path: Path) -> None:
