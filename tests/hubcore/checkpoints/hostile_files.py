@@ -7,6 +7,7 @@ record as long as it does not make it; every other file has to be refused. A cal
 
 from __future__ import annotations
 
+import functools
 import itertools
 import pickle
 import struct
@@ -16,6 +17,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
+
+import pytest
 
 from tests.hubcore.checkpoints.hostile_pieces import (
     HONEST_LEGACY_TREE,
@@ -51,6 +54,18 @@ def hostile_files(directory: Path) -> list[tuple[str, Path]]:
         path.write_bytes(content)
         written.append((label, path))
     return written
+
+
+@functools.cache
+def names() -> list[str]:
+    """The names of all files; it takes making them."""
+    return [label for label, _ in contents(Path("unused"))]
+
+
+def parametrize_names(metafunc: pytest.Metafunc) -> None:
+    """A module's `pytest_generate_tests`: each test with a `name` runs once for every file; `make check` makes none."""
+    if "name" in metafunc.fixturenames:
+        metafunc.parametrize("name", [] if metafunc.config.getoption("markexpr") == "not slow" else names())
 
 
 def contents(directory: Path) -> Iterator[tuple[str, bytes]]:

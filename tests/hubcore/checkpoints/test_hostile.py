@@ -16,13 +16,13 @@ from hubcore.checkpoints.formats.plain import plain
 from hubcore.checkpoints.formats.torch_file import TorchFile
 from hubcore.errors import CheckpointError, UnsafeCheckpointError
 from tests.hubcore.checkpoints import hostile_pieces as build
-from tests.hubcore.checkpoints.hostile_files import contents, hostile_files
+from tests.hubcore.checkpoints.hostile_files import hostile_files, names, parametrize_names
 from tests.hubcore.checkpoints.watching import watching
 from tests.running import python
 
 pytestmark = pytest.mark.slow
 
-NAMES = [name for name, _ in contents(Path("unused"))]
+pytest_generate_tests = parametrize_names
 SECONDS = 1.5  # of processor time, twice what the slowest file takes with the watch on
 
 # What the interpreter may do while a checkpoint is read; an import or a started process is not among it.
@@ -61,7 +61,7 @@ def use(path: Path) -> None:
 
 
 def test_there_are_many_distinct_files(files: dict[str, Path]) -> None:
-    assert len(files) == len(NAMES) == len(set(NAMES)) >= 300
+    assert len(files) == len(names()) == len(set(names())) >= 300
     assert len({path.read_bytes() for path in files.values()}) == len(files)
 
 
@@ -72,7 +72,6 @@ def test_the_honest_files_that_the_others_are_made_from_are_read(tmp_path: Path)
             assert file.read(file.tree["x"]).tolist() == [[0, 1, 2], [3, 4, 5]]
 
 
-@pytest.mark.parametrize("name", NAMES)
 def test_nothing_runs_and_little_is_spent(files: dict[str, Path], name: str) -> None:
     path = files[name]
     started = time.process_time()
