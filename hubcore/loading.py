@@ -103,23 +103,25 @@ def load_checkpoint(
         check_options(cls, chosen, with_weights=True)
         _check_place(device, dtype)
         path = fetch(found)
-        upstream = _from_file(cls, path, chosen, device, dtype)
+        upstream = _from_file(cls, path, chosen, _place(device, dtype), options.get("layers"))
     upstream.card = found if isinstance(found, Card) else run_card(path)
     if isinstance(found, Card):
         _check_not_replaced(found, path)
     return upstream
 
 
-def _from_file(
-    cls: type[Any], path: Path, options: Mapping[str, Any], device: torch.device | str | None, dtype: torch.dtype | None
-) -> Any:
-    """Calls the class's own loader with the options; what it does not take is set on the upstream afterwards."""
+def _from_file(cls: type[Any], path: Path, options: Mapping[str, Any], place: dict[str, Any], keep_layers: Any) -> Any:
+    """Calls the class's own loader with the options; what it does not take is set on the upstream afterwards.
+
+    A card's `layers` are a default alone; the caller's are all that will be asked for, so a loader may read no more.
+    """
     direct = is_based(cls) and "from_checkpoint" not in own_methods(cls)
     load = cls.from_file if direct else cls.from_checkpoint
     given = dict(options)
     attributes = pop_attributes(cls, given, option_names(cls, with_weights=True, declared=True) or ()) if direct else {}
-    place = _place(device, dtype)
     taken = {name: place.pop(name) for name in [*place] if name in inspect.signature(load).parameters}
+    if keep_layers is not None and "layers" in attributes and "keep_layers" in inspect.signature(load).parameters:
+        taken["keep_layers"] = keep_layers
     with as_guest():
         upstream = load(path, **given, **taken)
     set_attributes(upstream, attributes)

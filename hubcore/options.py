@@ -24,7 +24,7 @@ import yaml
 from hubcore.errors import OptionError, nearest_names
 from hubcore.fields import convert, in_words
 
-_NOT_OPTIONS = frozenset({"self", "cls", "path", "source", "model", "device", "dtype", "wavs", "lengths"})
+_NOT_OPTIONS = frozenset({"self", "cls", "path", "source", "model", "device", "dtype", "keep_layers", "wavs", "lengths"})
 """Parameters that hubcore itself fills in."""
 _FIXED_KINDS = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 

@@ -60,14 +60,25 @@ class Plan(Generic[Config, Model]):
     """Our name -> the file's name and what happens to the tensor, in the order of the model's state dict."""
     report: LoadReport
 
-    def fill(self, checkpoint: Checkpoint, device: torch.device | str | None, dtype: torch.dtype) -> Model:
-        """The model with its weights; each storage of the file is read once, and cast as it is read."""
-        tensors = checkpoint.read([theirs for theirs, _ in self.rows.values()], dtype=dtype)
+    def fill(
+        self, checkpoint: Checkpoint, device: torch.device | str | None = None, dtype: torch.dtype | None = None
+    ) -> Loaded[Config, Model]:
+        """The model with its weights; each storage of the file is read once, and cast as it is read.
+
+        Modules that were taken out of the model since it was planned are not read.
+        """
+        wanted = self.model.state_dict().keys()
+        rows = {ours: row for ours, row in self.rows.items() if ours in wanted}
+        tensors = checkpoint.read([theirs for theirs, _ in rows.values()], dtype=dtype or torch.float32)
         state: dict[str, Tensor] = {}
-        for ours, (theirs, turn) in self.rows.items():
+        for ours, (theirs, turn) in rows.items():
             state[ours] = (turn.read(tensors[theirs]) if turn else tensors[theirs]).to(device=device)
         self.model.load_state_dict(state, strict=True, assign=True)
-        return self.model
+        report = self.report
+        if len(rows) < len(self.rows):
+            note = f"{len(self.rows) - len(rows)} weights of blocks above those that layers= needs were not read"
+            report = replace(report, used=tuple(sorted({theirs for theirs, _ in rows.values()})), notes=(*report.notes, note))
+        return Loaded(self.config, self.model, report)
 
 
 @dataclass(frozen=True)
@@ -128,8 +139,7 @@ class Reader(Generic[Config, Model]):
             MissingWeightsError: a weight is missing or of another shape than the config says.
         """
         with open_checkpoint(path, self.layouts) as checkpoint:
-            plan = self.plan(checkpoint, config, {name: value for name, value in (changes or {}).items() if value is not None})
-            return Loaded(plan.config, plan.fill(checkpoint, device, dtype or torch.float32), plan.report)
+            return self.plan(checkpoint, config, changes).fill(checkpoint, device, dtype)
 
     def claims(self, checkpoint: Checkpoint) -> bool:
         """True if an open checkpoint is of this family, as far as its tensors' names and its config tell."""
@@ -145,7 +155,8 @@ class Reader(Generic[Config, Model]):
         """Plans the reading of a checkpoint and checks that it has every weight the model needs. See `read`."""
         known = self.find_weights(checkpoint)
         notes: list[str] = []
-        config = replace(self.read_config(checkpoint, config, notes), **(changes or {}))
+        changes = {name: value for name, value in (changes or {}).items() if value is not None}
+        config = replace(self.read_config(checkpoint, config, notes), **changes)
         if self.fit is not None:
             config = self.fit(config, frozenset(known))
         blocks = {int(number) for name in known for number in re.findall(r"\bblocks\.([0-9]{1,9})\.", name)}

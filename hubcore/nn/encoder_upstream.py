@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from hubcore.card import UpstreamShape
-from hubcore.checkpoints import Reader
+from hubcore.checkpoints import Reader, open_checkpoint
 from hubcore.errors import OptionError
 from hubcore.nn.speech_encoder import build_speech_encoder
 from hubcore.nn.transformer import Blocks, Encoder
@@ -47,6 +47,17 @@ class EncoderConfig(Protocol):
 
 
 AnyEncoder = TypeVar("AnyEncoder", bound="EncoderUpstream")
+
+
+class UnreadBlock(nn.Module):
+    """Stands for a block that `layers=` at load did not need, and that was not read; it has no weights."""
+
+
+def _unread(what: str, deepest: int) -> OptionError:
+    return OptionError(
+        f"{what} cannot be had: the model was loaded with layers= up to {deepest}, and the blocks above were not read.",
+        "Load it again without layers=, or with a higher one.",
+    )
 
 
 class EncoderUpstream(UpstreamBase):
@@ -117,6 +128,39 @@ class EncoderUpstream(UpstreamBase):
     @hidden_sizes.setter
     def hidden_sizes(self, sizes: Sequence[int]) -> None:
         self._hidden_sizes = tuple(sizes)
+
+    # Blocks that were not read --------------------------------------------------------------------------------------
+
+    @property
+    def present_layers(self) -> int:
+        """Number of hidden states, from the first on, whose blocks are there: all, unless `layers=` at load needed fewer."""
+        absent = (index for index, block in enumerate(self.blocks) if isinstance(block, UnreadBlock))
+        return next(absent, self.num_layers) + 1
+
+    def leave_out_blocks(self, above: int) -> None:
+        """Takes the blocks above hidden state `above` out of the model; names and number of layers stay.
+
+        Example:
+            >>> from hubcore import hub
+            >>> model = hub.load("wav2vec2_tiny_prompts", layers=[2])
+            >>> len(model.layer_names), model.present_layers
+            (5, 3)
+        """
+        for index in range(above, len(self.blocks)):
+            self.blocks[index] = UnreadBlock()
+
+    def check_layers(self, layers: Sequence[int] | None) -> tuple[int, ...]:
+        """See `UpstreamBase.check_layers`; a layer whose blocks were not read is an `OptionError` too."""
+        chosen = super().check_layers(layers)
+        if max(chosen) >= self.present_layers:
+            raise _unread(f"layer {max(chosen)} of {type(self).__name__}", self.present_layers - 1)
+        return chosen
+
+    def save_checkpoint(self, path: str | Path) -> None:
+        """See `UpstreamBase.save_checkpoint`; a model without some of its blocks cannot be saved."""
+        if self.present_layers <= self.num_layers:
+            raise _unread(f"a {type(self).__name__} as a checkpoint", self.present_layers - 1)
+        super().save_checkpoint(path)
 
     # Fine-tuning ----------------------------------------------------------------------------------------------------
 
@@ -269,13 +313,17 @@ class SpeechEncoderUpstream(EncoderUpstream):
         config: Any = None,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
+        keep_layers: Sequence[int] | None = None,
         dropout: float | None = None,
         attention_dropout: float | None = None,
         activation_dropout: float | None = None,
     ) -> AnySpeechEncoder:
-        """See `UpstreamBase.from_checkpoint`, for a local file; the dropouts replace the file's."""
+        """See `UpstreamBase.from_checkpoint`, for a local file.
+
+        The dropouts replace the file's. Blocks above the highest of `keep_layers` are not read.
+        """
         changes = {"dropout": dropout, "attention_dropout": attention_dropout, "activation_dropout": activation_dropout}
-        return cls.read_file(path, config, changes, device, dtype)
+        return cls.read_file(path, config, changes, device, dtype, keep_layers)
 
     @classmethod
     def read_file(
@@ -285,11 +333,15 @@ class SpeechEncoderUpstream(EncoderUpstream):
         changes: Mapping[str, Any],
         device: torch.device | str | None,
         dtype: torch.dtype | None,
+        keep_layers: Sequence[int] | None = None,
     ) -> AnySpeechEncoder:
         """Reads a file, as `from_file`; fields in `changes` replace those of the file's config unless they are None."""
-        loaded = cls.reader.read(path, named_config(cls, config), changes=changes, device=device, dtype=dtype)
-        upstream = cls(loaded.config, loaded.model)
-        upstream.load_report = loaded.report
+        with open_checkpoint(path, cls.reader.layouts) as checkpoint:
+            plan = cls.reader.plan(checkpoint, named_config(cls, config), changes)
+            upstream = cls(plan.config, plan.model)
+            if keep_layers is not None:
+                upstream.leave_out_blocks(above=max(upstream.check_layers(keep_layers)))
+            upstream.load_report = plan.fill(checkpoint, device, dtype).report
         return upstream.eval()
 
 
@@ -315,19 +367,20 @@ class ConformerUpstream(SpeechEncoderUpstream):
         config: Any = None,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
+        keep_layers: Sequence[int] | None = None,
         dropout: float | None = None,
         attention_dropout: float | None = None,
         activation_dropout: float | None = None,
         conv_dropout: float | None = None,
     ) -> AnyConformer:
-        """See `UpstreamBase.from_checkpoint`, for a local file; the dropouts replace the file's."""
+        """See `SpeechEncoderUpstream.from_file`."""
         changes = {
             "dropout": dropout,
             "attention_dropout": attention_dropout,
             "activation_dropout": activation_dropout,
             "conv_dropout": conv_dropout,
         }
-        return cls.read_file(path, config, changes, device, dtype)
+        return cls.read_file(path, config, changes, device, dtype, keep_layers)
 
 
 AnyConformer = TypeVar("AnyConformer", bound=ConformerUpstream)

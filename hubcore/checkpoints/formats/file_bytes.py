@@ -92,31 +92,37 @@ class CheckpointBytes:
                     "The tensors of a checkpoint are read on demand. Keep the file open, and check the disk."
                 ) from error
 
-    def read_elements(self, span: Span, dtype: torch.dtype, first: int, last: int) -> torch.Tensor:
+    def read_elements(
+        self, span: Span, dtype: torch.dtype, first: int, last: int, into: torch.dtype | None = None
+    ) -> torch.Tensor:
         """The elements `first` to `last` (exclusive) of a storage as a new 1-D tensor, its checksum compared.
 
-        Elements outside that range are only read where the checksum needs them, and are not kept.
+        Elements outside that range are only read where the checksum needs them, and are not kept. They are converted to
+        `into` piece by piece, so that the storage is never in memory twice.
         """
+        into = into or dtype
         try:
-            tensor = torch.empty(last - first, dtype=dtype, device="cpu")
+            tensor = torch.empty(last - first, dtype=into, device="cpu")
         except (RuntimeError, MemoryError) as error:
             raise CheckpointError(
-                f"{span.name} does not fit in memory. It takes {(last - first) * dtype.itemsize} bytes. "
+                f"{span.name} does not fit in memory. It takes {(last - first) * into.itemsize} bytes. "
                 "Free some memory, or ask for fewer tensors."
             ) from error
-        start, stop = first * dtype.itemsize, last * dtype.itemsize
-        wanted = memoryview(cast("bytearray", tensor.view(torch.uint8).numpy()))
-        if span.crc is None:
-            self.read_into(wanted, span.offset + start)
-        else:
-            crc = self._checksum(span.offset, start, 0)
-            for at in range(0, stop - start, _CHUNK):
-                chunk = wanted[at : at + _CHUNK]
-                self.read_into(chunk, span.offset + start + at)
+        start, stop = span.offset + first * dtype.itemsize, span.offset + last * dtype.itemsize
+        crc = 0 if span.crc is None else self._checksum(span.offset, start - span.offset, 0)
+        step = _CHUNK // dtype.itemsize
+        piece = None if into == dtype else torch.empty(step, dtype=dtype, device="cpu")
+        for at in range(0, last - first, step):
+            part = tensor[at : at + step]
+            source = part if piece is None else piece[: len(part)]
+            chunk = memoryview(cast("bytearray", source.view(torch.uint8).numpy()))
+            self.read_into(chunk, start + at * dtype.itemsize)
+            if span.crc is not None:
                 crc = zlib.crc32(chunk, crc)
-            crc = self._checksum(span.offset + stop, span.nbytes - stop, crc)
-            if crc != span.crc:
-                raise damaged(f"the bytes of {span.name} are not those that were written (their CRC-32 differs)")
+            if source is not part:
+                part.copy_(source)
+        if span.crc is not None and self._checksum(stop, span.offset + span.nbytes - stop, crc) != span.crc:
+            raise damaged(f"the bytes of {span.name} are not those that were written (their CRC-32 differs)")
         if dtype is torch.bool and tensor.numel() and int(tensor.view(torch.uint8).max()) > 1:
             raise damaged(f"{span.name} holds booleans that are neither 0 nor 1")
         return tensor
@@ -181,9 +187,8 @@ def _read_group(
     filled = [ref for ref in group.values() if ref.numel]
     first = min((ref.offset for ref in filled), default=0)
     last = max((ref.end for ref in filled), default=0)
-    elements = file.read_elements(span, dtypes.pop(), first, last)
-    if dtype is not None and elements.dtype.is_floating_point:
-        elements = elements.to(dtype)
+    written = dtypes.pop()
+    elements = file.read_elements(span, written, first, last, dtype if written.is_floating_point else None)
     distinct = {(ref.offset, ref.shape, ref.stride): ref for ref in filled}
     scattered = 2 * sum(ref.numel for ref in distinct.values()) < last - first
     views: dict[tuple[int, tuple[int, ...], tuple[int, ...]], torch.Tensor] = {}
