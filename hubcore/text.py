@@ -169,6 +169,18 @@ def format_bytes(count: int) -> str:
     return f"{count} B" if unit == "B" else f"{size:.1f} {unit}"
 
 
+def format_count(count: int) -> str:
+    """A large number in millions or billions.
+
+    Example:
+        >>> format_count(557_216), format_count(315_437_696), format_count(6_484_681_344)
+        ('0.6 M', '315 M', '6.5 B')
+    """
+    if count >= 10**9:
+        return f"{count / 1e9:.1f} B"
+    return f"{count / 1e6:.{0 if count >= 10**8 else 1}f} M"
+
+
 def parse_count(text: str) -> int:
     """A number such as `95000000`, `95M`, `0.3B` or `1.5G`.
 

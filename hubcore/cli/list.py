@@ -17,7 +17,7 @@ from hubcore.cli.table import format_table
 from hubcore.errors import OptionError, nearest_hint, nearest_names
 from hubcore.registry.names import Entry, Registry, current_registry
 from hubcore.sources.inventory import find_present
-from hubcore.text import format_bytes, parse_count, plural
+from hubcore.text import format_bytes, format_count, parse_count, plural
 
 _EXAMPLE = """\b
 Example:
@@ -26,8 +26,10 @@ Example:
   hubcore list --family hubert --cached
   hubcore list --commercial-ok --language zh --max-params 100M
   hubcore list --json"""
-_SHOWN_LANGUAGES = 3
-"""More languages than these are counted, not named."""
+_WHOLE = ("name", "size", "params", "lang", "cached")
+"""Columns that are never cut; with the others at their narrowest, all fit into 100 characters."""
+_COUNTED, _MANY = 3, 6
+"""As many languages as these are shown as the first and the number of the others, or as `many`."""
 
 
 def _count(ctx: click.Context, parameter: click.Parameter, value: str | None) -> int | None:  # noqa: ARG001
@@ -73,8 +75,8 @@ def command(
     if as_json:
         echo_json(rows)
         return
-    headers, shown = ["name", "size", "parameters", "languages", "licence", "cached", "note"], [_cells(row) for row in rows]
-    top, rule, *lines = format_table(headers, shown, right=("size", "parameters"), whole=("name",)).split("\n")
+    headers, shown = ["name", "size", "params", "lang", "licence", "cached", "note"], [_cells(row) for row in rows]
+    top, rule, *lines = format_table(headers, shown, right=("size", "params"), whole=_WHOLE).split("\n")
     below = iter(lines)
     echo(f"{top}\n{rule}")
     for (name, cls), group in groupby(rows, key=lambda row: (row["family"], row["class"])):
@@ -171,14 +173,18 @@ def _row(entry: Entry, spelling: str, owners: list[str]) -> dict[str, Any]:
 
 def _cells(row: dict[str, Any]) -> list[str | None]:
     size, parameters, cached = row["size"], row["parameters"], row["cached"]
-    codes = row["languages"]
     return [
         f"  {row['name']}",
         format_bytes(size) if size else None,
-        f"{parameters / 1e6:,.1f} M" if parameters else None,
-        ("many" if codes == ["mul"] else " ".join(codes) if len(codes) <= _SHOWN_LANGUAGES else f"{len(codes)} languages")
-        or None,
+        format_count(parameters) if parameters else None,
+        _languages(row["languages"]),
         row["license"],
         None if cached is None else "yes" if cached else "no",
         row["note"],
     ]
+
+
+def _languages(codes: Sequence[str]) -> str | None:
+    if codes == ["mul"] or len(codes) >= _MANY:
+        return "many"
+    return (f"{codes[0]} +{len(codes) - 1}" if len(codes) >= _COUNTED else " ".join(codes)) or None

@@ -234,12 +234,28 @@ def test_docs_lists_and_prints_the_pages_that_messages_name() -> None:
 
 def test_list_groups_names_by_family_and_says_what_is_here() -> None:
     lines = call("list").output.splitlines()
-    assert lines[0].split() == ["name", "size", "parameters", "languages", "licence", "cached", "note"]
+    assert lines[0].split() == ["name", "size", "params", "lang", "licence", "cached", "note"]
     assert lines.index("fbank (hubcore_fbank.upstream:FbankUpstream)") < lines.index(next(x for x in lines if " linear " in x))
     cells = {line.split()[0]: line.split() for line in lines if line.startswith("  ")}
     assert cells.keys() == {entry.name for entry in current_registry().entries}
     assert cells["wav2vec2_base_960"][1:8] == ["906.5", "MiB", "94.4", "M", "en", "MIT", "no"]
     assert cells["fbank"][1:4] == ["-"] * 3 and "yes" in cells["wav2vec2_tiny_prompts"]
+
+
+def test_list_fits_into_100_columns_and_says_languages_shortly(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.setattr(table, "sys", SimpleNamespace(stdout=SimpleNamespace(isatty=lambda: True)))
+    lines = call("list").output.splitlines()
+    assert max(len(line) for line in lines) <= 100
+    cells = {line.split()[0]: line for line in lines if line.startswith("  ")}
+    for name, languages in (
+        ("wav2vec2_base_960", "  en  "),
+        ("wav2vec2_tiny_prompts", "  en +4  "),
+        ("xls_r_2b", "  many  "),
+        ("wav2vec2_large_voxpopuli_100k", "  many  "),
+        ("fbank", "  -  "),
+    ):
+        assert languages in cells[name]
 
 
 def test_list_never_cuts_a_name(monkeypatch: pytest.MonkeyPatch) -> None:
