@@ -10,6 +10,7 @@ import hubcore.hub
 from hubcore.compat.s3prl import S3PRLUpstream, hub
 from hubcore.errors import OptionError, UnknownUpstreamError
 from hubcore.registry.elsewhere import ABSENT
+from hubcore.registry.names import current_registry
 from tests.gold import gold_file
 from tests.hubcore.compat.s3prl_names import NAMES
 from tests.paths import DATA, REPOSITORY
@@ -29,10 +30,21 @@ LOADERS = {
 """Family by s3prl's name -> a checkpoint of it."""
 
 
+def family_of(name: str) -> object:
+    """The installed family that runs a name of `hub.options()`, None if there is none."""
+    if name in hubcore.hub.list():
+        return current_registry().find(name).family
+    return name  # a loader, of which there is one for each installed family
+
+
 def test_every_name_of_s3prl_loads_here_or_is_known_to_be_absent() -> None:
     absent = {name for names in ABSENT.values() for name in names.split()}
     assert len(THEIRS) == 191
     assert absent < THEIRS and absent.isdisjoint(hub.options())
+    loading = {name for name in THEIRS & set(hub.options()) if family_of(name) is not None}
+    assert loading == THEIRS - absent
+    page = (REPOSITORY / "docs/migrating_from_s3prl.md").read_text(encoding="utf-8")
+    assert f"Of the {len(THEIRS)} names of s3prl's hub (0.4.18), {len(loading)} load." in page
     assert {family: names.split() for family, names in ABSENT.items()} == {family: NAMES[family].split() for family in ABSENT}
 
 
