@@ -19,10 +19,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
-import yaml
-
 from hubcore.errors import OptionError, nearest_names
 from hubcore.fields import convert, in_words
+from hubcore.strict_yaml import StrictYamlError, parse_yaml
 
 _NOT_OPTIONS = frozenset({"self", "cls", "path", "source", "model", "device", "dtype", "keep_layers", "wavs", "lengths"})
 """Parameters that hubcore itself fills in."""
@@ -64,8 +63,8 @@ class Option:
         """
         inside = text.strip().removeprefix("[").removesuffix("]")
         for spelling in (text, f"[{inside}]"):
-            with contextlib.suppress(OptionError, yaml.YAMLError):
-                return convert(yaml.safe_load(spelling), self.annotation, self.name, str)
+            with contextlib.suppress(OptionError, StrictYamlError):
+                return convert(parse_yaml(spelling), self.annotation, self.name, str)
         return convert(text, _spelt(self.annotation), self.name, lambda _: f"{self.name}={text:.80}")
 
 

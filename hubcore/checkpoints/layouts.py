@@ -28,7 +28,6 @@ from types import TracebackType
 from typing import Any
 
 import torch
-import yaml
 from torch import Tensor
 
 from hubcore.checkpoints.formats.pickle_reader import TensorRef
@@ -38,6 +37,7 @@ from hubcore.checkpoints.formats.torch_file import TorchFile
 from hubcore.checkpoints.runs import newest_model
 from hubcore.errors import CheckpointError, CheckpointLayoutError, HubcoreError
 from hubcore.files import parse_json, read_small, stand_in
+from hubcore.strict_yaml import parse_yaml
 from hubcore.text import error_text, printable
 
 _SHARD = re.compile(r"[\w.-]{1,200}\.(?:safetensors|bin)", re.ASCII)
@@ -313,9 +313,9 @@ def _with_yaml_config(path: Path, checkpoint: Checkpoint) -> Checkpoint:
         return checkpoint
     text = _read_beside(path, _MAX_CONFIG)
     try:
-        about = getattr(yaml, "CSafeLoader", yaml.SafeLoader)(text).get_single_data()
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path} is not valid YAML ({error}). Fetch the checkpoint again.") from error
+        about = parse_yaml(text.decode("utf-8-sig"))
+    except ValueError as error:
+        raise CheckpointError(f"{path} cannot be read ({error}). Fetch the checkpoint again.") from error
     if isinstance(about, dict) and isinstance(about.get("encoder_conf"), dict):
         checkpoint.layout = ESPNET
         checkpoint.config = {"_name": about.get("encoder"), **about["encoder_conf"]}

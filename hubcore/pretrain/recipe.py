@@ -13,17 +13,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
-
 from hubcore.errors import OptionError, nearest_hint
 from hubcore.fields import Above, AtLeast, Between, Probability, Where, build, unknown_key
+from hubcore.files import read_small
+from hubcore.strict_yaml import StrictYamlError, parse_yaml
 from hubcore.text import printable
 
 Positive = Annotated[int, AtLeast(1)]
 Count = Annotated[int, AtLeast(0)]
 NotNegative = Annotated[float, AtLeast(0)]
 Seed = Annotated[int, Between(0, 2**63, "[)")]
-_INT = "tag:yaml.org,2002:int"
+_LARGEST = 1 << 20
+"""Bytes of a recipe, at most."""
 RECIPES = Path(__file__).parent / "recipes"
 """The shipped recipes."""
 
@@ -255,32 +256,6 @@ def _find(source: str) -> Path:
     return path
 
 
-class _StrictLoader(yaml.SafeLoader):
-    """YAML's safe loader, which refuses a key that stands twice, and takes only decimal numbers for whole ones.
-
-    YAML 1.1 reads 010 as 8 and 1:30 as 90.
-    """
-
-    yaml_implicit_resolvers = {  # noqa: RUF012 - as in the class above
-        first: [(tag, pattern) for tag, pattern in rows if tag != _INT]
-        for first, rows in yaml.SafeLoader.yaml_implicit_resolvers.items()
-    }
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """The mapping of a node."""
-        seen: set[str] = set()
-        for key, _ in node.value:
-            if not isinstance(key, yaml.ScalarNode):
-                raise yaml.constructor.ConstructorError(None, None, "a key is no plain text", key.start_mark)
-            if key.value in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"the key {key.value!r} stands twice", key.start_mark)
-            seen.add(key.value)
-        return super().construct_mapping(node, deep)
-
-
-_StrictLoader.add_implicit_resolver(_INT, re.compile(r"[-+]?(0|[1-9][0-9]*)$"), list("-+0123456789"))
-
-
 def read_yaml(path: Path) -> dict[str, Any]:
     """The mapping in a YAML file.
 
@@ -288,8 +263,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
         OptionError: it cannot be read, or is something else.
     """
     try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
+        text = read_small(path, _LARGEST).decode("utf-8-sig")
+    except (OSError, ValueError) as error:
         raise OptionError(f"{printable(path)} cannot be read ({error}). A recipe is a UTF-8 text file. Correct it.") from error
     values = _yaml(text, printable(path))
     if not isinstance(values, dict):
@@ -299,10 +274,9 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 def _yaml(text: str, what: str) -> Any:
     try:
-        return _StrictLoader(text).get_single_data()
-    # What is tagged as a date or a number and is none escapes from the constructors as whatever Python makes of it.
-    except (yaml.YAMLError, RecursionError, ValueError, TypeError, KeyError, AttributeError) as error:
-        raise OptionError(f"{what} is not valid YAML ({' '.join(str(error).split())}). Correct it.") from error
+        return parse_yaml(text)
+    except StrictYamlError as error:
+        raise OptionError(f"{what}: {error}") from error
 
 
 def _set(values: dict[str, Any], key: str, value: Any, override: str) -> None:

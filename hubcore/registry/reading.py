@@ -5,6 +5,7 @@ A file says which family runs a checkpoint and never where its code is, so that 
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 from collections.abc import Mapping
@@ -15,6 +16,7 @@ import yaml
 
 from hubcore.card import Card, Source
 from hubcore.errors import RegistryError, nearest_names
+from hubcore.strict_yaml import StrictYamlError, check_events
 
 SCHEMA = Path(__file__).with_name("schema.json")
 """The JSON Schema of registry files: what this module checks, and what editors complete cards with."""
@@ -38,6 +40,7 @@ _WORDS = {
     "object": "a mapping of names to values",
 }
 _DECIMAL = re.compile(r"[-+]?(0|[1-9][0-9_]*)")
+_Pair = tuple[yaml.Node | None, yaml.Node | None]
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _constructor: Any = yaml.constructor.SafeConstructor()
 
@@ -106,14 +109,24 @@ def find_line(path: Path, name: str, *keys: str) -> int | None:
         1
     """
     try:
-        node: yaml.Node | None = _compose(path.read_bytes(), str(path))
+        records = _records(path, path.stat().st_mtime_ns)
     except (OSError, RegistryError):
         return None
-    place: yaml.Node | None = None
-    for key in ("upstreams", name, *keys):
-        pairs = node.value if isinstance(node, yaml.MappingNode) else []
-        place, node = next(((k, v) for k, v in pairs if isinstance(k, yaml.ScalarNode) and k.value == key), (None, None))
+    place, node = records.get(name, (None, None))
+    for key in keys:
+        place, node = _children(node).get(key, (None, None))
     return _line(place) if place is not None else None
+
+
+@functools.lru_cache(maxsize=2)
+def _records(path: Path, changed: int) -> dict[str, _Pair]:  # noqa: ARG001 - a changed file is read again
+    """Every record of a file with its key, kept since the options of many cards may be asked for."""
+    return _children(_children(_compose(path.read_bytes(), str(path))).get("upstreams", (None, None))[1])
+
+
+def _children(node: yaml.Node | None) -> dict[str, _Pair]:
+    pairs = node.value if isinstance(node, yaml.MappingNode) else []
+    return {key.value: (key, value) for key, value in pairs if isinstance(key, yaml.ScalarNode)}
 
 
 # YAML -----------------------------------------------------------------------------------------------------------------
@@ -124,23 +137,12 @@ def _compose(data: bytes, file: str) -> yaml.Node:
         raise RegistryError(f"it has {len(data)} bytes. At most {_MAX_BYTES} are read.", "Split the file.", file)
     try:
         text = data.decode("utf-8-sig")
-        # Aliases and merge keys can make a short text explode, so they are refused before anything is built.
-        depth = 0
-        for event in yaml.parse(text, Loader=_Loader):
-            if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
-                raise _error(file, event, "anchors and aliases are not allowed.", "Write the value out.")
-            if (tag := getattr(event, "tag", None)) is not None:
-                raise _error(file, event, f"tags such as {tag} are not allowed.", "Leave it out, or put text in quotes.")
-            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-            if depth > _MAX_DEPTH:
-                raise _error(file, event, f"it is nested deeper than {_MAX_DEPTH}.", "Records are flat: correct it.")
+        check_events(text, _MAX_DEPTH)
         node = yaml.compose(text, Loader=_Loader)
     except UnicodeDecodeError as error:
         raise RegistryError(f"it cannot be read ({error}).", "It must be a UTF-8 text file.", file) from error
-    except (yaml.YAMLError, RecursionError) as error:
-        mark = getattr(error, "problem_mark", None)
-        what = f"it is not valid YAML ({' '.join(str(error).split())})."
-        raise RegistryError(what, "Correct that line.", file, mark.line + 1 if mark else None) from error
+    except StrictYamlError as error:
+        raise RegistryError(error.what, error.fix, file, error.line) from error
     if node is None:
         raise RegistryError("it is empty.", "A registry begins with `version: 1`: add it.", file, 1)
     return node

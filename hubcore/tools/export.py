@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import torch
-import yaml
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
@@ -23,6 +22,7 @@ from hubcore.errors import CheckpointError, CheckpointLayoutError, MissingWeight
 from hubcore.loading import import_class
 from hubcore.registry.names import Family
 from hubcore.sources.resolve import resolve
+from hubcore.strict_yaml import parse_yaml
 from hubcore.text import printable
 from hubcore.tools.convert import check_equal, check_target, convert, read_with_any, write_checked
 
@@ -110,9 +110,9 @@ def _state(path: Path, original: Any) -> dict[str, Tensor]:
 def _objective(run: Path) -> Mapping[str, Any]:
     """The options of pre-training that a run was made with."""
     try:
-        recipe = yaml.safe_load((run / "recipe.yaml").read_text(encoding="utf-8"))
+        recipe = parse_yaml((run / "recipe.yaml").read_text(encoding="utf-8"))
         return dict(recipe.get("objective") or {})
-    except (OSError, ValueError, AttributeError, TypeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, AttributeError, TypeError) as error:
         raise CheckpointError(
             f"{printable(run / 'recipe.yaml')} cannot be read ({error}). It says what the run was made with. Export the model "
             "file of a checkpoint of that run instead."

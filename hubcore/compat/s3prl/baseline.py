@@ -6,9 +6,9 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-import yaml
-
 from hubcore.errors import OptionError
+from hubcore.files import read_small
+from hubcore.strict_yaml import parse_yaml
 
 _KALDI = {
     "cepstral_lifter": "cepstral_lifter",
@@ -50,8 +50,7 @@ def baseline_settings(path: str | os.PathLike[str]) -> tuple[str, dict[str, Any]
         OptionError: the file cannot be read, or asks for what no name here has.
     """
     try:
-        with open(os.path.expanduser(path), encoding="utf-8") as file:
-            given = yaml.safe_load(file)
+        given = parse_yaml(read_small(os.path.expanduser(path), 1 << 20).decode("utf-8-sig"))
         if "kaldi" in given:
             kind, table = given["kaldi"]["feat_type"], _KALDI
             parts: list[Mapping[str, Any]] = [given["kaldi"].get(kind) or {}, given.get("delta") or {}, given.get("cmvn") or {}]
@@ -61,7 +60,7 @@ def baseline_settings(path: str | os.PathLike[str]) -> tuple[str, dict[str, Any]
             parts = [{key: value for key, value in given.items() if not isinstance(value, Mapping)}, given["input"]]
             known = ["mel", "linear"]
         settings = {key: value for part in parts for key, value in part.items() if key not in _MEANINGLESS}
-    except (OSError, ValueError, yaml.YAMLError, LookupError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise OptionError(f"{path} is no file of s3prl's baseline features ({error}). Its fbank.yaml is one.") from error
     unknown = [key for key in settings if key not in table]
     if kind not in known or unknown:

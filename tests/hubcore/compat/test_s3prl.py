@@ -525,7 +525,7 @@ def test_the_download_folder_is_hubcores_cache(server: Server, tmp_path: Path, m
     set_dir("downloads")
     assert get_dir() == tmp_path / "downloads" and get_dir().is_dir()
     assert os.environ["HUBCORE_CACHE"] == str(tmp_path / "downloads")
-    first, second = (server.answers(Answer(body), path=f"/{name}") for name, body in (("a", b"first"), ("b", b"second")))
+    first, second = (server.answers(Answer(body), path=f"/{name}") for name, body in (("a", b"\0first"), ("b", b"\0second")))
     path = urls_to_filepaths(first)
-    assert isinstance(path, str) and Path(path).read_bytes() == b"first" and Path(path).is_relative_to(tmp_path / "downloads")
-    assert [Path(each).read_bytes() for each in urls_to_filepaths(first, second)] == [b"first", b"second"]
+    assert isinstance(path, str) and Path(path).read_bytes() == b"\0first" and Path(path).is_relative_to(tmp_path / "downloads")
+    assert [Path(each).read_bytes() for each in urls_to_filepaths(first, second)] == [b"\0first", b"\0second"]

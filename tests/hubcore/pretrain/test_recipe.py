@@ -100,11 +100,17 @@ def test_overrides_are_yaml_and_win(lab: Lab) -> None:
         (["upstream.lr=3"], r"upstream is no section"),
         (["upstream="], r"upstream must be text, but is None"),
         (["lr"], r"'lr' is not an override"),
-        (["run.seed=[1"], r"the value of 'run.seed=\[1' is not valid YAML"),
-        (["run.license=2020-13-45"], r"is not valid YAML \(month must be in 1..12\)"),
-        (["name=!!int a"], r"is not valid YAML"),
-        (["name=!!bool a"], r"is not valid YAML"),
-        (["name=!!timestamp a"], r"is not valid YAML"),
+        (["run.seed=[1"], r"the value of 'run.seed=\[1': line 2: it is not valid YAML"),
+        (["name=!!int a"], r"tags such as tag:yaml.org,2002:int are not allowed"),
+        (["run.seed=1:30"], r"run.seed must be a whole number.*, but is '1:30'"),
+        (["run.seed=" + "1:" * 200_000 + "1"], r"run.seed must be a whole number"),
+        (["run.seed=0x10"], r"run.seed must be a whole number.*, but is '0x10'"),
+        (["run.seed=1_000"], r"run.seed must be a whole number.*, but is '1_000'"),
+        (["run.seed=" + "9" * 5000], r"run.seed must be a whole number"),
+        (["optimization.lr=1:30.5"], r"optimization.lr must be a number.*, but is '1:30.5'"),
+        (["run.tensorboard=off"], r"run.tensorboard must be true or false, but is 'off'"),
+        (["model={a: &x [1], b: *x}"], r"anchors and aliases are not allowed"),
+        (["model=" + "[" * 100_000], r"nested deeper than 50"),
         (["name=\x00"], r"is not valid YAML \(unacceptable character"),
         (["model={[a]: 1}"], r"is not valid YAML \(a key is no plain text"),
         ([f"run.seed={2**63}"], r"run.seed must be a whole number from 0 to below 9,223"),
@@ -119,7 +125,7 @@ def test_mistakes_are_named(lab: Lab, overrides: list[str], said: str) -> None:
     ("overrides", "said"),
     [
         (["objective.dropuot=0.5"], r"override 'objective.dropuot=0.5': .*no key 'dropuot'.*nearest are dropout"),
-        (["objective.dropout=yes"], r"objective.dropout must be a number.*, but is True"),
+        (["objective.dropout=yes"], r"objective.dropout must be a number.*, but is 'yes'"),
         (["model.config=smal"], r"override 'model.config=smal': model.config is 'smal'. It must be one of small"),
         (["model.num_heads=3"], r"model: num_heads must be a divisor of dim=8, but is 3"),
         (["model.dimm=3"], r"model.dimm is unknown.*nearest are dim"),
@@ -135,6 +141,10 @@ def test_mistakes_that_need_the_objective_or_the_data_are_named(lab: Lab, overri
         prepare(read_recipe(str(lab.recipe()), overrides))
 
 
+LAUGHS = "a0: &a0 [ha]\n" + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]\n" for n in range(1, 10))
+"""Ten lines of a billion laughs."""
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
@@ -146,7 +156,10 @@ def test_mistakes_that_need_the_objective_or_the_data_are_named(lab: Lab, overri
             "upstream: toy\nrun: {seed: 1, sed: 2}",
             r"toy_recipe.yaml: run.sed is unknown; run has no key 'sed'. The nearest are seed",
         ),
-        ("upstream: !!python/object:os.system x", r"is not valid YAML"),
+        ("upstream: !!python/object:os.system x", r"tags such as tag:yaml.org,2002:python/object:os.system are not allowed"),
+        (LAUGHS, r"line 1: anchors and aliases are not allowed"),
+        ("upstream: toy\n<<: {name: other}", r"<< is unknown"),
+        ("#" * (1 << 20) + "\nupstream: toy", r"larger than 1048576 bytes"),
         ("upstream: \x07", r"is not valid YAML"),
         ("{{a: 1}: 1}", r"a key is no plain text"),
     ],

@@ -367,3 +367,22 @@ def test_a_distribution_with_very_many_names_is_listed_in_seconds(install: Insta
     begin = time.perf_counter()
     assert command("list").stdout.count("\nfamily") == 50_000
     assert time.perf_counter() - begin < 20  # below 2 on an idle core; a quadratic listing takes minutes
+
+
+@pytest.mark.slow
+def test_a_file_of_many_cards_is_read_and_checked_in_linear_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def seconds(count: int, options: str = "") -> float:
+        """Processor time for each card."""
+        path = tmp_path / f"{count}{len(options)}.yaml"
+        cards = "".join(f" c{number}: {{upstream: fbank, license: MIT{options}}}\n" for number in range(count))
+        path.write_text(f"version: 1\nupstreams:\n{cards}")
+        monkeypatch.setenv("HUBCORE_REGISTRY", str(path))
+        began = time.process_time()
+        assert command("list", "c*").output.count("\n") >= count
+        if options:
+            assert command("registry", "check").output.count("no option called") == count
+        return (time.process_time() - began) / count
+
+    seconds(10)
+    assert seconds(3000) < 4 * seconds(300)
+    assert seconds(200, ", options: {odd: 1}") < 4 * seconds(50, ", options: {odd: 1}") < 0.2
