@@ -6,40 +6,37 @@ from typing import Any
 
 from hubcore.checkpoints import Checkpoint, Layout, Name, Names, Reader
 from hubcore.checkpoints.foreign_options import demand, note_defaults, read_options
-from hubcore.checkpoints.layouts import HUGGING_FACE
-from hubcore.errors import CheckpointLayoutError
 from hubcore_whisper.config import WhisperConfig
 from hubcore_whisper.model import WhisperEncoder
 
 _OPENAI = Layout("OpenAI Whisper", config_key="dims", weights_key="model_state_dict")
-_BLOCK = {
-    "attention.q_proj": ("self_attn.q_proj", "attn.query"),
-    "attention.k_proj": ("self_attn.k_proj", "attn.key"),
-    "attention.v_proj": ("self_attn.v_proj", "attn.value"),
-    "attention.out_proj": ("self_attn.out_proj", "attn.out"),
-    "attention_norm": ("self_attn_layer_norm", "attn_ln"),
-    "feed_forward.fc1": ("fc1", "mlp.0"),
-    "feed_forward.fc2": ("fc2", "mlp.2"),
-    "feed_forward_norm": ("final_layer_norm", "mlp_ln"),
-}
+
+
+def _name(ours: str, theirs: str, openais: str) -> Name:
+    return Name(ours, {"transformers": f"encoder.{theirs}", "openai": f"encoder.{openais}"})
+
+
+def _block(ours: str, theirs: str, openais: str) -> Name:
+    return _name(f"encoder.blocks.#.{ours}.*", f"layers.#.{theirs}.*", f"blocks.#.{openais}.*")
+
+
+_HEADS = ["decoder.**", "proj_out.*", "projector.*", "classifier.*", "layer_weights"]
 NAMES = Names(
     [
-        Name("extractor.conv1.*", {"transformers": "encoder.conv1.*", "openai": "encoder.conv1.*"}),
-        Name("extractor.conv2.*", {"transformers": "encoder.conv2.*", "openai": "encoder.conv2.*"}),
-        Name("positions", {"transformers": "encoder.embed_positions.weight", "openai": "encoder.positional_embedding"}),
-        *(
-            Name(
-                f"encoder.blocks.#.{ours}.*",
-                {"transformers": f"encoder.layers.#.{theirs}.*", "openai": f"encoder.blocks.#.{openais}.*"},
-            )
-            for ours, (theirs, openais) in _BLOCK.items()
-        ),
-        Name("encoder.norm.*", {"transformers": "encoder.layer_norm.*", "openai": "encoder.ln_post.*"}),
+        _name("extractor.conv1.*", "conv1.*", "conv1.*"),
+        _name("extractor.conv2.*", "conv2.*", "conv2.*"),
+        _name("positions", "embed_positions.weight", "positional_embedding"),
+        _block("attention.q_proj", "self_attn.q_proj", "attn.query"),
+        _block("attention.k_proj", "self_attn.k_proj", "attn.key"),
+        _block("attention.v_proj", "self_attn.v_proj", "attn.value"),
+        _block("attention.out_proj", "self_attn.out_proj", "attn.out"),
+        _block("attention_norm", "self_attn_layer_norm", "attn_ln"),
+        _block("feed_forward.fc1", "fc1", "mlp.0"),
+        _block("feed_forward.fc2", "fc2", "mlp.2"),
+        _block("feed_forward_norm", "final_layer_norm", "mlp_ln"),
+        _name("encoder.norm.*", "layer_norm.*", "ln_post.*"),
     ],
-    heads={
-        "transformers": ["decoder.**", "proj_out.*", "projector.*", "classifier.*", "layer_weights"],
-        "openai": ["decoder.**"],
-    },
+    heads={"transformers": _HEADS, "openai": ["decoder.**"]},
 )
 """The encoder's names, and the decoder and the heads of classification that may stand beside it."""
 _TRANSFORMERS_OPTIONS = {
@@ -70,19 +67,12 @@ def whisper_values(checkpoint: Checkpoint, notes: list[str]) -> dict[str, Any]:
     """
     model = checkpoint.config
     if checkpoint.layout == _OPENAI.name:
-        lacking = [theirs for theirs in _OPENAI_OPTIONS.values() if theirs not in model]
-        if lacking:
-            raise CheckpointLayoutError(f"its dims lack {', '.join(lacking)}. The file may be damaged: fetch it again.")
         values = {ours: model[theirs] for ours, theirs in _OPENAI_OPTIONS.items()}
         return {**values, "ffn_dim": 4 * values["dim"]}
-    if checkpoint.layout == HUGGING_FACE:
-        demand(model, {"activation_function": ["gelu"], "scale_embedding": [False]})
-        demand(checkpoint.task, {"n_fft": [400], "hop_length": [160], "sampling_rate": [16000], "dither": [0.0]})
-        note_defaults(model, ("encoder_attention_heads",), "transformers", notes)
-        return read_options(model, _TRANSFORMERS_OPTIONS)
-    raise CheckpointLayoutError(
-        f"its layout is {checkpoint.layout}. Whisper is read from transformers' folders and OpenAI's files."
-    )
+    demand(model, {"activation_function": ["gelu"], "scale_embedding": [False]})
+    demand(checkpoint.task, {"n_fft": [400], "hop_length": [160], "sampling_rate": [16000], "dither": [0.0]})
+    note_defaults(model, ("encoder_attention_heads",), "transformers", notes)
+    return read_options(model, _TRANSFORMERS_OPTIONS)
 
 
 READER: Reader[WhisperConfig, WhisperEncoder] = Reader(

@@ -5,15 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
+from typing import ClassVar
 
 from hubcore.card import UpstreamShape
 from hubcore.fields import Size, require
 from hubcore.nn.speech_encoder_config import BlocksConfig
-
-MEL_HOP, MEL_WINDOW, SAMPLE_RATE = 160, 400, 16000
-"""Samples from one frame of the log mel energies to the next, samples of such a frame, samples per second: never others."""
-STRIDE = 2 * MEL_HOP
-"""Samples from one frame of the encoder to the next."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +27,15 @@ class WhisperConfig(BlocksConfig):
     positions: Size = 1500
     """Frames of the window that every utterance is padded to: 1500 are 30 s. OpenAI: `n_audio_ctx`."""
 
+    frame_stride: ClassVar[int] = 320
+    """Samples from one frame to the next: two frames of the log mel energies."""
+    receptive_field: ClassVar[int] = 4 * 160 + 400
+    """Samples that one frame is computed from before attention: five overlapping frames of the log mel energies."""
+    first_sample: ClassVar[int] = -receptive_field // 2
+    """The sample at which frame 0 starts, before the utterance: its centre is sample 0."""
+    min_samples: ClassVar[int] = 1
+    """Fewest samples that give a frame; the rest is padding."""
+
     def __post_init__(self) -> None:
         super().__post_init__()
         require(self.dim % 2 == 0, "dim", "even, half of it for sines and half for cosines", self.dim)
@@ -38,33 +43,13 @@ class WhisperConfig(BlocksConfig):
     @property
     def window_samples(self) -> int:
         """Samples of the window that every utterance is padded to."""
-        return self.positions * STRIDE
-
-    @property
-    def frame_stride(self) -> int:
-        """Samples from one frame to the next."""
-        return STRIDE
-
-    @property
-    def receptive_field(self) -> int:
-        """Samples that one frame is computed from before attention: five frames of the log mel energies."""
-        return 4 * MEL_HOP + MEL_WINDOW
-
-    @property
-    def min_samples(self) -> int:
-        """Fewest samples that give a frame; the rest is padding."""
-        return 1
-
-    @property
-    def first_sample(self) -> int:
-        """The sample at which frame 0 starts, before the utterance: its centre is sample 0."""
-        return -self.receptive_field // 2
+        return self.positions * self.frame_stride
 
     @property
     def upstream_shape(self) -> UpstreamShape:
         """Shape of this config's upstream: the input of the blocks, then the output of each."""
         names = ("input", *(f"block_{k}" for k in range(1, self.num_layers + 1)))
-        return UpstreamShape(names, (self.dim,) * len(names), STRIDE, SAMPLE_RATE)
+        return UpstreamShape(names, (self.dim,) * len(names), self.frame_stride, 16000)
 
 
 _SMALL = WhisperConfig()

@@ -13,11 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from hubcore.nn import Block, Encoder, FeedForward, LogMelWindow, SelfAttention, conv_strided
-from hubcore_whisper.config import STRIDE, WhisperConfig
-
-# 1500 frames fill a CPU; a GPU wants more at once, and has the memory.
-_WINDOWS_AT_ONCE = {"cpu": 1}
-_WINDOWS_AT_ONCE_ELSEWHERE = 16
+from hubcore_whisper.config import WhisperConfig
 
 
 def sinusoids(length: int, dim: int) -> Tensor:
@@ -49,8 +45,7 @@ class WhisperExtractor(nn.Module):
     def forward(self, wavs: Sequence[Tensor], frames: Sequence[int]) -> Tensor:
         """Packed frames `(N, D)`, `frames` of each waveform, which is padded with silence to that length."""
         counts = [2 * count for count in frames]
-        energies = torch.cat([self.log_mel(wav, count) for wav, count in zip(wavs, counts, strict=True)])
-        x = energies.to(self.conv1.weight.dtype)  # (2N, M)
+        x = torch.cat([*map(self.log_mel, wavs, counts)]).to(self.conv1.weight.dtype)  # (2N, M)
         for conv in (self.conv1, self.conv2):
             x, counts = conv_strided(x, counts, conv.weight, conv.bias, stride=conv.stride[0], padding=(1, 1))
             x = functional.gelu(x)
@@ -72,27 +67,18 @@ class WhisperEncoder(nn.Module):
 
     def __init__(self, config: WhisperConfig) -> None:
         super().__init__()
+        dim, dropout = config.dim, config.dropout
         self.window = config.window_samples
-        self.extractor = WhisperExtractor(config.num_mel_bins, config.dim)
-        self.register_buffer("positions", sinusoids(config.positions, config.dim))  # never trained
+        self.extractor = WhisperExtractor(config.num_mel_bins, dim)
+        self.register_buffer("positions", sinusoids(config.positions, dim))  # never trained
         self.positions: Tensor
-
-        def attention() -> SelfAttention:
-            made = SelfAttention(config.dim, config.num_heads, config.attention_dropout)
-            made.k_proj = nn.Linear(config.dim, config.dim, bias=False)
-            return made
-
-        blocks = [
-            Block(
-                attention(),
-                FeedForward(config.dim, config.ffn_dim, config.activation_dropout),
-                config.dim,
-                pre_norm=True,
-                dropout=config.dropout,
-            )
-            for _ in range(config.num_layers)
-        ]
-        self.encoder = Encoder(None, blocks, nn.LayerNorm(config.dim), pre_norm=True, dropout=config.dropout)
+        blocks = []
+        for _ in range(config.num_layers):
+            attention = SelfAttention(dim, config.num_heads, config.attention_dropout)
+            attention.k_proj = nn.Linear(dim, dim, bias=False)
+            feed_forward = FeedForward(dim, config.ffn_dim, config.activation_dropout)
+            blocks.append(Block(attention, feed_forward, dim, pre_norm=True, dropout=dropout))
+        self.encoder = Encoder(None, blocks, nn.LayerNorm(dim), pre_norm=True, dropout=dropout)
 
     @property
     def num_layers(self) -> int:
@@ -105,14 +91,14 @@ class WhisperEncoder(nn.Module):
         With `pad=False`, a waveform is padded only to a whole frame: faster, but not what Whisper computes.
         """
         windows = [window for wav in wavs for window in wav.split(self.window)]
-        at_once = _WINDOWS_AT_ONCE.get(wavs[0].device.type, _WINDOWS_AT_ONCE_ELSEWHERE)
+        at_once = 1 if wavs[0].device.type == "cpu" else 16  # one window fills a CPU; a GPU wants more, and has the memory
         parts = [self.encode(windows[i : i + at_once], layers, pad=pad) for i in range(0, len(windows), at_once)]
         states = [torch.cat(pieces) for pieces in zip(*parts, strict=True)]
-        return states, [math.ceil(len(wav) / STRIDE) for wav in wavs]
+        return states, [math.ceil(len(wav) / WhisperConfig.frame_stride) for wav in wavs]
 
     def encode(self, windows: Sequence[Tensor], layers: Sequence[int], *, pad: bool) -> list[Tensor]:
         """Hidden states `(N, D)` of the windows' own frames."""
-        own = [math.ceil(len(window) / STRIDE) for window in windows]
+        own = [math.ceil(len(window) / WhisperConfig.frame_stride) for window in windows]
         frames = [len(self.positions)] * len(windows) if pad else own
         x = self.extractor(windows, frames) + torch.cat([self.positions[:count] for count in frames])
         states = self.encoder(x, frames, layers)

@@ -128,14 +128,11 @@ class WhisperUpstream(EncoderUpstream):
         chosen = self.check_layers(layers)
         long, pad = _checked(self.long if long is None else long, self.pad if pad is None else pad)
         window = self.config.window_samples
-        too_long = [index for index, row in enumerate(rows) if len(row) > window]
-        if too_long and long == "error":
-            index = too_long[0]
-            raise AudioError(
-                f"item {index} lasts {len(rows[index]) / self.sample_rate:.1f} s. Whisper hears "
-                f"{window / self.sample_rate:g} s at most.",
-                "Cut it, or pass long='chunk' to encode windows of that length one by one.",
-            )
+        for index, row in enumerate(rows):
+            if len(row) > window and long == "error":
+                lasts, hears = len(row) / self.sample_rate, window / self.sample_rate
+                what = f"item {index} lasts {lasts:.1f} s. Whisper hears {hears:g} s at most."
+                raise AudioError(what, "Cut it, or pass long='chunk' to encode windows of that length one by one.")
         states, counts = self.model(rows, chosen, pad=pad)
         samples = [len(row) for row in rows]
         out = self.timed_output([pad_packed(state, counts) for state in states], counts, chosen, samples)
