@@ -33,7 +33,7 @@ def check_references(family: str, cls: Any, file: Path, wanted: Sequence[Sequenc
         for model in (by_name, by_class):
             out = model([wavs[index]])
             errors = [relative_error(mine[0], theirs) for mine, theirs in zip(out.hidden_states, states, strict=True)]
-            assert len(errors) == model.num_layers + 1 and max(errors) <= TOLERANCE
+            assert len(errors) == len(model.layer_names) and max(errors) <= TOLERANCE
     for order in permutations(range(3)):
         out = by_name([wavs[i] for i in order])
         for index, states in enumerate(wanted):

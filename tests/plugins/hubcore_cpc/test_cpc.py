@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from itertools import permutations
 from pathlib import Path
 from typing import Any
 
@@ -11,35 +10,18 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from hubcore import hub
 from hubcore.errors import CheckpointLayoutError
 from hubcore_cpc import CpcConfig, CpcUpstream
 from hubcore_cpc.config import CONVOLUTIONS
 from hubcore_cpc.model import ChannelNorm, CpcEncoder
-from tests.gold import gold_arrays, gold_wavs, relative_error
 from tests.paths import DATA
+from tests.references import check_references, gold_states
 
 FILE = DATA / "gold/upstreams/modified_cpc_tiny.pt"
-TOLERANCE = 2e-5
 
 
-@torch.no_grad()
 def test_alone_and_in_every_ragged_batch_the_originals_numbers() -> None:
-    by_name, by_class = hub.load("cpc", checkpoint=FILE), CpcUpstream.from_checkpoint(FILE)
-    arrays, wavs = gold_arrays("upstreams/modified_cpc.ref.npz"), gold_wavs()
-    wanted = [[arrays[f"alone/u{i}/hidden_{k}"] for k in (0, 1)] for i in (0, 1)]
-    for index, states in enumerate(wanted):
-        for model in (by_name, by_class):
-            out = model([wavs[index]])
-            assert out.lengths.tolist() == [len(states[0])] and len(out.hidden_states) == 2
-            assert max(relative_error(m[0], t) for m, t in zip(out.hidden_states, states, strict=True)) <= TOLERANCE
-    for order in permutations(range(3)):
-        out = by_name([wavs[i] for i in order])
-        for index, states in enumerate(wanted):
-            row = order.index(index)
-            for state, theirs in zip(out.hidden_states, states, strict=True):
-                assert relative_error(state[row, : len(theirs)], theirs) <= TOLERANCE
-                assert (state[row, len(theirs) :] == 0).all()
+    check_references("cpc", CpcUpstream, FILE, gold_states("gold/upstreams/modified_cpc"))
 
 
 class PlainEncoder(nn.Module):

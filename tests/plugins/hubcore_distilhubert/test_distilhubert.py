@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from itertools import permutations
 from pathlib import Path
 from typing import Any
 
@@ -12,35 +11,19 @@ import pytest
 import torch
 from torch import nn
 
-from hubcore import hub
 from hubcore.errors import CheckpointLayoutError, OptionError
 from hubcore_distilhubert import CONFIGS, DistilHubertUpstream
 from hubcore_hubert import HubertUpstream
-from tests.gold import gold_arrays, gold_wavs, relative_error
+from tests.gold import gold_wavs
 from tests.paths import DATA
+from tests.references import check_references, gold_states
 
 FILE = DATA / "gold/upstreams/distilhubert_tiny.ckpt"
 FOLDER = DATA / "gold2/hf_hubert_no_feat_proj_norm"
-TOLERANCE = 2e-5
 
 
-@torch.no_grad()
 def test_alone_and_in_every_ragged_batch_the_originals_numbers() -> None:
-    by_name, by_class = hub.load("distilhubert", checkpoint=FILE), DistilHubertUpstream.from_checkpoint(FILE)
-    arrays, wavs = gold_arrays("upstreams/distilhubert.ref.npz"), gold_wavs()
-    wanted = [[arrays[f"alone/u{i}/hidden_{k}"] for k in range(6)] for i in (0, 1)]
-    for index, states in enumerate(wanted):
-        for model in (by_name, by_class):
-            out = model([wavs[index]])
-            errors = [relative_error(mine[0], theirs) for mine, theirs in zip(out.hidden_states, states, strict=True)]
-            assert len(errors) == 6 and max(errors) <= TOLERANCE
-    for order in permutations(range(3)):
-        out = by_name([wavs[i] for i in order])
-        for index, states in enumerate(wanted):
-            row = order.index(index)
-            for state, theirs in zip(out.hidden_states, states, strict=True):
-                assert relative_error(state[row, : len(theirs)], theirs) <= TOLERANCE
-                assert (state[row, len(theirs) :] == 0).all()
+    check_references("distilhubert", DistilHubertUpstream, FILE, gold_states("gold/upstreams/distilhubert"))
 
 
 def test_layers_are_named_by_the_teachers_and_blocks_are_counted_without_them() -> None:
