@@ -21,6 +21,7 @@ from hubcore.registry.names import current_registry
 from hubcore.tools import convert as module
 from hubcore_ofa_wav2vec2 import OfaWav2Vec2Upstream
 from hubcore_wav2vec2 import Wav2Vec2Upstream
+from tests.conftest import CardWriter
 from tests.gold import WAV2VEC2_FILES, gold_wavs
 from tests.paths import GOLD
 from tests.running import command
@@ -214,7 +215,6 @@ def test_a_damaged_file_is_no_matter_of_families(out: Path, tmp_path: Path) -> N
         (["no_such_name", "mine.safetensors"], "no upstream is called 'no_such_name'"),
         ([TINY, "mine.safetensors", "--upstream", "nothing"], "no upstream is called 'nothing'"),
         ([TINY, "mine.safetensors", "--upstream", "fbank"], "computes its features without weights"),
-        ([TINY, "mine.safetensors", "--upstream", "wav2vec2_conformer_relpos"], "cannot run here"),
         ([TINY, "mine.safetensors", "--config", "base"], "is not of the config that was asked for"),
         (["fbank", "mine.safetensors"], "needs no checkpoint"),
     ],
@@ -225,6 +225,15 @@ def test_what_cannot_be_done(arguments: list[str], problem: str, tmp_path: Path,
     result = call(*arguments)
     assert result.exit_code == 2 and problem in result.output
     assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+def test_a_family_that_is_not_installed_cannot_convert(
+    cards: CardWriter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cards("far: {upstream: faraway, license: x, sources: [{uri: 'hf://org/far'}]}")
+    monkeypatch.chdir(tmp_path)
+    result = call(TINY, "mine.safetensors", "--upstream", "far")
+    assert result.exit_code == 2 and "cannot run here" in result.output and not Path("mine.safetensors").exists()
 
 
 # Families -------------------------------------------------------------------------------------------------------------

@@ -23,6 +23,7 @@ from hubcore.sources import resolve as sources
 from hubcore.sources import stamps
 from hubcore.sources.reachable import why_dead
 from hubcore.tools.verify import compare_features, fixed_clip, verify_entry
+from tests.conftest import CardWriter
 from tests.faults.http_server import Answer
 from tests.faults.lab import Lab, a_lab
 from tests.faults.test_hugging_face import HubLab, a_hub_lab
@@ -283,16 +284,17 @@ def test_offline_a_name_is_verified_or_not_here() -> None:
 
 
 @pytest.mark.usefixtures("no_sockets")
-def test_offline_all_is_no_failure() -> None:
+def test_offline_all_is_no_failure(cards: CardWriter) -> None:
+    cards("far: {upstream: faraway, license: x, sources: [{uri: 'hf://org/far'}]}")
     result = call("--all", "--json")
     assert result.exit_code == 0, result.stderr
     verdicts = {row["name"]: row["verdict"] for row in json.loads(result.stdout)["results"]}
     assert set(verdicts) == {entry.name for entry in current_registry().entries if entry.card}
-    assert verdicts["wav2vec2_conformer_relpos"] == verdicts["wav2vec2_custom"] == "unavailable"
+    assert verdicts["far"] == verdicts["wav2vec2_custom"] == "unavailable"
     assert verdicts["xlsr_53"] == "not here"
     assert {name for name, verdict in verdicts.items() if verdict == "ok"} >= {TINY, "fbank", "ofa_wav2vec2_tiny_prompts"}
     assert "failed" not in verdicts.values()
-    assert call("wav2vec2_conformer_relpos").exit_code == 1
+    assert call("far").exit_code == 1
 
 
 def test_all_spells_out_contested_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
