@@ -150,9 +150,10 @@ class Encoder(nn.Module):
         x = self.dropout(x)
         context = () if self.context is None else (self.context(x, counts),)
         states = {0: x} if 0 in layers else {}
+        blocks = self.blocks if isinstance(self.blocks, Blocks) else Blocks(self.blocks)  # recipes put plain lists there
         for index in range(max(layers)):
             if not layerdrop or torch.rand(()).item() >= layerdrop:
-                x = self.blocks.run(index, x, counts, *context)
+                x = blocks.run(index, x, counts, *context)
             if index + 1 in layers:
                 states[index + 1] = self.norm(x) if self.pre_norm and index + 1 == len(self.blocks) else x
         return [states[layer] for layer in layers]

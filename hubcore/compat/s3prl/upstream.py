@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from hubcore.compat.s3prl import hub
+from hubcore.compat.s3prl.keys import rename
 from hubcore.compat.s3prl.rates import downsample_rate
 from hubcore.errors import AudioError, OptionError
 from hubcore.ragged import check_wavs, frame_mask
@@ -91,6 +92,13 @@ class S3PRLUpstream(nn.Module):
         if randomize:
             _randomize(self.upstream)
         self.eval()
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        # What ESPnet and WeSpeaker trained with s3prl has fairseq's names here; torch passes a copy that may be changed.
+        reader = getattr(type(self.upstream), "reader", None)
+        if reader is not None:
+            rename(state_dict, f"{prefix}upstream.model.", reader.names)
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     @classmethod
     def available_names(cls, only_registered_ckpt: bool = False) -> list[str]:

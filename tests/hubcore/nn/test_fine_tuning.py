@@ -88,6 +88,16 @@ def test_gradient_checkpointing_is_an_option_at_load_and_only_for_models_with_bl
             refused()
 
 
+def test_a_plain_list_of_blocks_runs_too_but_has_no_gradient_checkpointing() -> None:
+    upstream = TrainedUpstream(CONFIG).eval()
+    wav = torch.randn(800)
+    expected = upstream([wav]).hidden_states
+    upstream.model.encoder.blocks = nn.ModuleList([*upstream.blocks][:2])
+    assert all(map(torch.equal, upstream([wav]).hidden_states, expected[:3]))
+    with pytest.raises(OptionError, match="no blocks that gradient checkpointing works on"):
+        upstream.gradient_checkpointing = True
+
+
 def test_a_frozen_extractor_is_outside_the_graph() -> None:
     upstream = TrainedUpstream(CONFIG).train()
     assert upstream.freeze_extractor() is upstream
