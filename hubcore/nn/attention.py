@@ -47,14 +47,34 @@ def attend(
     biases = iter(() if bias is None or isinstance(bias, Tensor) else bias)
     for *qkv, gate_i in zip(q.split(list(counts)), k.split(list(counts)), v.split(list(counts)), gates, strict=True):
         q_i, k_i, v_i = (x.unflatten(1, (num_heads, -1)).transpose(0, 1)[None] for x in qkv)  # (1, H, F, D / H)
-        frames, mask = q_i.shape[2], None
-        if bias is not None:
-            mask = bias[:, :frames, :frames] if isinstance(bias, Tensor) else next(biases)  # (H, F, F)
-            mask = mask if gate_i is None else mask * gate_i.t()[:, :, None]
-            mask = mask.to(q_i.dtype)
-        out = scaled_dot_product_attention(q_i, k_i, v_i, attn_mask=mask, dropout_p=dropout)[0]  # (H, F, D / H)
-        mixed.append(out.transpose(0, 1).flatten(1))  # (F, D)
+        if bias is None:
+            out = scaled_dot_product_attention(q_i, k_i, v_i, dropout_p=dropout)
+        else:
+            frames = q_i.shape[2]
+            bias_i = bias[:, :frames, :frames] if isinstance(bias, Tensor) else next(biases)  # (H, F, F)
+            out = _attend_with_bias(q_i, k_i, v_i, bias_i, gate_i, dropout)
+        mixed.append(out[0].transpose(0, 1).flatten(1))  # (F, D)
     return mixed[0] if len(mixed) == 1 else torch.cat(mixed)
+
+
+_AT_ONCE = 1 << 23
+"""Numbers of a gated bias in memory at once; above 32 MB, every call waits for new pages of the system."""
+
+
+def _attend_with_bias(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, gate: Tensor | None, dropout: float) -> Tensor:
+    """Attention of one utterance, `(1, H, F, D / H)`; a gated bias is made for a few heads at a time."""
+    # The bias gets a batch axis: with three axes, torch's fast kernel on the CPU would not take it.
+    if gate is None:
+        return scaled_dot_product_attention(q, k, v, attn_mask=bias.to(q.dtype)[None], dropout_p=dropout)
+    heads = max(1, _AT_ONCE // bias[0].numel())
+    parts = zip(q.split(heads, 1), k.split(heads, 1), v.split(heads, 1), bias.split(heads), gate.t().split(heads), strict=True)
+    mixed = [
+        scaled_dot_product_attention(
+            q_h, k_h, v_h, attn_mask=(bias_h * gate_h[:, :, None]).to(q.dtype)[None], dropout_p=dropout
+        )
+        for q_h, k_h, v_h, bias_h, gate_h in parts
+    ]
+    return torch.cat(mixed, 1)
 
 
 class MultiHeadAttention(nn.Module):
@@ -168,5 +188,6 @@ class RelativePositionBias(nn.Module):
     def forward(self, x: Tensor, counts: Sequence[int]) -> Tensor:  # noqa: ARG002
         """The bias `(H, F, F)` for `F` frames, those of the longest utterance; `attend` takes the corner for shorter ones."""
         frames = max(counts)
-        values = self.weight[self.rows(torch.arange(1 - frames, frames, device=self.weight.device))]  # (2 F - 1, H)
-        return values.t().unfold(1, frames, 1).flip(1)  # row i holds the distances -i to F - 1 - i
+        rows = self.rows(torch.arange(1 - frames, frames, device=self.weight.device))
+        values = self.weight.t()[:, rows]  # (H, 2 F - 1)
+        return values.unfold(1, frames, 1).flip(1)  # row i holds the distances -i to F - 1 - i

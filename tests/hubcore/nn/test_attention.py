@@ -46,7 +46,9 @@ def test_a_shared_bias(qkv: list[Tensor]) -> None:
     assert torch.allclose(attend(*qkv, COUNTS, HEADS, bias), padded_attention(*qkv, bias.expand(3, -1, -1, -1)))
 
 
-def test_a_gated_bias(qkv: list[Tensor]) -> None:
+@pytest.mark.parametrize("at_once", [1, 30, 1000])  # one head at a time, one for long utterances, all
+def test_a_gated_bias(at_once: int, qkv: list[Tensor], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hubcore.nn.attention._AT_ONCE", at_once)
     bias = torch.randn(HEADS, 5, 5, dtype=torch.float64)
     gate = torch.randn(sum(COUNTS), HEADS, dtype=torch.float64)
     gates = pad_sequence(gate.split(COUNTS), batch_first=True).transpose(1, 2)[..., None]  # (B, H, F, 1)
@@ -100,6 +102,7 @@ def test_a_relative_bias_is_the_tables_row_of_each_distance(num_buckets: int, ma
     bias = RelativePositionBias(HEADS, num_buckets, max_distance)
     for frames in (1, 2, 41):
         assert torch.equal(bias(torch.zeros(frames, DIM), [1, frames]), plain_bias(bias.weight, frames, max_distance))
+    assert bias(torch.zeros(5, DIM), [5]).is_contiguous()  # or attention would take up to three times as long
     (bias(torch.zeros(5, DIM), [5]) * torch.arange(5)).sum().backward()
     assert (bias.weight.grad[bias.rows(torch.arange(-4, 5))] != 0).any(1).sum() >= 8
 
