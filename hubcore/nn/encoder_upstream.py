@@ -135,7 +135,7 @@ class EncoderUpstream(UpstreamBase):
     def present_layers(self) -> int:
         """Number of hidden states, from the first on, whose blocks are there: all, unless `layers=` at load needed fewer."""
         absent = (index for index, block in enumerate(self.blocks) if isinstance(block, UnreadBlock))
-        return next(absent, self.num_layers) + 1
+        return next(absent, len(self.layer_names) - 1) + 1
 
     def leave_out_blocks(self, above: int) -> None:
         """Takes the blocks above hidden state `above` out of the model; names and number of layers stay.
@@ -158,7 +158,7 @@ class EncoderUpstream(UpstreamBase):
 
     def save_checkpoint(self, path: str | Path) -> None:
         """See `UpstreamBase.save_checkpoint`; a model without some of its blocks cannot be saved."""
-        if self.present_layers <= self.num_layers:
+        if self.present_layers < len(self.layer_names):
             raise _unread(f"a {type(self).__name__} as a checkpoint", self.present_layers - 1)
         super().save_checkpoint(path)
 

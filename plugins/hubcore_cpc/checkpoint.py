@@ -7,6 +7,7 @@ from typing import Any
 from hubcore.checkpoints import Checkpoint, Layout, Name, Names, Reader, Turn
 from hubcore.checkpoints.foreign_options import demand, note_defaults, read_options
 from hubcore.checkpoints.names import SWAP_TAPS
+from hubcore.errors import CheckpointLayoutError
 from hubcore_cpc.config import CpcConfig
 from hubcore_cpc.model import CpcModel
 
@@ -33,17 +34,15 @@ def cpc_values(checkpoint: Checkpoint, notes: list[str]) -> dict[str, Any]:
         CheckpointLayoutError: an option that this model does not have.
     """
     model = checkpoint.config
-    # "sequential" carries the recurrent state from one call to the next, so the features would depend on the calls before.
     demand(
         {**model, "cpc_mode": model.get("cpc_mode") or "none"},
-        {
-            "encoder_type": ["cpc"],
-            "normMode": ["layerNorm"],
-            "arMode": list(_NETS),
-            "cpc_mode": ["none"],
-            "samplingType": ["samespeaker", "uniform", "samesequence"],
-        },
+        {"encoder_type": ["cpc"], "normMode": ["layerNorm"], "arMode": list(_NETS), "cpc_mode": ["none"]},
     )
+    if model.get("samplingType") == "sequential":
+        raise CheckpointLayoutError(
+            "it has samplingType='sequential': the original carries the recurrent state from one call to the next, so features "
+            "depend on earlier calls. Here every utterance starts anew. Load a checkpoint with another samplingType."
+        )
     note_defaults(model, ("arMode", "normMode"), "CPC_audio", notes)
     options = {
         "encoder_dim": ("hiddenEncoder", 256),

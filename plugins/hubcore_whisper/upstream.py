@@ -12,10 +12,9 @@ from torch import Tensor
 
 from hubcore.checkpoints import Reader
 from hubcore.errors import AudioError, OptionError
-from hubcore.nn.encoder_upstream import EncoderUpstream
+from hubcore.nn.encoder_upstream import SpeechEncoderUpstream
 from hubcore.protocol import UpstreamOutput
 from hubcore.ragged import pad_packed
-from hubcore.upstream import named_config
 from hubcore_whisper.checkpoint import READER
 from hubcore_whisper.config import CONFIGS, WhisperConfig
 from hubcore_whisper.model import WhisperEncoder
@@ -24,7 +23,7 @@ Long = Literal["error", "chunk"]
 AnyWhisper = TypeVar("AnyWhisper", bound="WhisperUpstream")
 
 
-class WhisperUpstream(EncoderUpstream):
+class WhisperUpstream(SpeechEncoderUpstream):
     """The encoder of Whisper (Radford et al. 2023): the input of every block, then the encoder's output.
 
     Hidden state 0 (`input`) is the convolutions' frames with positions. Hidden state k (`block_k`) is the output of block k,
@@ -91,16 +90,14 @@ class WhisperUpstream(EncoderUpstream):
         dropout: float | None = None,
         attention_dropout: float | None = None,
         activation_dropout: float | None = None,
+        keep_layers: Sequence[int] | None = None,
     ) -> AnyWhisper:
-        """See `UpstreamBase.from_checkpoint`, for a local file.
-
-        `long` and `pad` are the constructor's; the dropouts replace the file's.
-        """
+        """See `SpeechEncoderUpstream.from_file`; `long` and `pad` are the constructor's."""
+        long, pad = _checked(long, pad)
         changes = {"dropout": dropout, "attention_dropout": attention_dropout, "activation_dropout": activation_dropout}
-        loaded = cls.reader.read(path, named_config(cls, config), changes=changes, device=device, dtype=dtype)
-        upstream = cls(loaded.config, loaded.model, long=long, pad=pad)
-        upstream.load_report = loaded.report
-        return upstream.eval()
+        upstream = cls.read_file(path, config, changes, device, dtype, keep_layers)
+        upstream.long, upstream.pad = long, pad
+        return upstream
 
     def forward(
         self,

@@ -100,6 +100,11 @@ def test_an_option_that_would_change_the_numbers_is_refused_by_name(option: str,
         CpcUpstream.from_checkpoint(file)
 
 
+def test_any_other_sampling_of_the_training_data_is_read(tmp_path: Path) -> None:
+    file = written(tmp_path / "a.pt", lambda file: file["config"].update(samplingType="temporalsamespeaker"))
+    assert CpcUpstream.from_checkpoint(file).config.encoder_dim == 8
+
+
 def test_a_weight_too_many_is_an_error(tmp_path: Path) -> None:
     file = written(tmp_path / "a.pt", lambda file: file["weights"].update({"gAR.extra.weight": torch.zeros(2)}))
     with pytest.raises(CheckpointLayoutError, match=r"gAR\.extra\.weight"):

@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import nn
 
+from hubcore import hub
 from hubcore.errors import CheckpointLayoutError, OptionError
 from hubcore_distilhubert import CONFIGS, DistilHubertUpstream
 from hubcore_hubert import HubertUpstream
@@ -34,6 +35,17 @@ def test_layers_are_named_by_the_teachers_and_blocks_are_counted_without_them() 
     model.model.encoder.blocks = model.model.encoder.blocks[:1]
     assert model.layer_names == ("projection", "block_1", "prediction_4", "prediction_8", "prediction_12")
     assert len(model([torch.zeros(800)]).hidden_states) == 5
+
+
+def test_layers_at_load_leave_out_blocks_and_the_predictions_above_them() -> None:
+    wav = gold_wavs()[0]
+    whole = DistilHubertUpstream.from_checkpoint(FILE)([wav])
+    cut, last = hub.load("distilhubert", checkpoint=FILE, layers=[1]), hub.load("distilhubert", checkpoint=FILE, layers=[-1])
+    assert torch.equal(cut([wav]).last_hidden_state, whole.hidden_states[1])
+    assert torch.equal(last([wav]).last_hidden_state, whole.hidden_states[5])
+    for layer in (2, 3, -1):
+        with pytest.raises(OptionError, match=f"layer {layer % 6} of DistilHubertUpstream"):
+            cut([wav], layers=[layer])
 
 
 def changed(path: Path, tree: dict[str, Any], **options: Any) -> Path:
