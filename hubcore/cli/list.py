@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import math
 import re
 from collections.abc import Callable, Sequence
 from itertools import groupby
@@ -137,8 +138,15 @@ def _filters(
     if commercial_ok:
         found.append(lambda card: card.commercial_ok)
     if max_params is not None:
-        found.append(lambda card: (card.parameters or (max_params + 1 if card.needs_weights else 0)) <= max_params)
+        found.append(lambda card: _parameters(card) <= max_params)
     return found
+
+
+def _parameters(card: Card) -> float:
+    """The parameters of a card's encoder: 0 for features without weights, and without end where the card does not say."""
+    if card.parameters is not None:
+        return card.parameters
+    return 0 if card.license == "none needed" else math.inf
 
 
 def _row(entry: Entry, spelling: str, owners: list[str]) -> dict[str, Any]:
