@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from hubcore_wav2vec2 import CONFIGS
 from hubcore_wav2vec2.export import to_transformers
 from hubcore_wav2vec2.pretrain import Draws, Wav2Vec2Objective, Wav2Vec2Pretraining, draw_masks, draw_negatives
 from tests.gold import gold_file, gold_wavs
+from tests.hugging_face import transformers
 from tests.running import command
 
 WIDE_OFA = dataclasses.replace(OFA_CONFIGS["tiny"], conv_layers=(*OFA_CONFIGS["tiny"].conv_layers[:-1], (512, 2, 2)))
@@ -99,9 +99,6 @@ def test_fairseq_s_file_has_what_fairseq_looks_for_before_the_model(
 
 @pytest.mark.slow
 def test_transformers_computes_the_same_contrastive_loss(trained: tuple[Path, Wav2Vec2Pretraining], tmp_path: Path) -> None:
-    with warnings.catch_warnings():  # what transformers' own imports warn about is not ours to mend
-        warnings.simplefilter("ignore")
-        transformers = pytest.importorskip("transformers", reason="the test extra installs transformers")
     path, objective = trained
     export(path, tmp_path / "hf", format="hf")
     theirs = transformers.Wav2Vec2ForPreTraining.from_pretrained(tmp_path / "hf").eval()
@@ -129,9 +126,6 @@ def test_transformers_gets_the_options_of_a_run() -> None:
 
 @pytest.mark.slow
 def test_transformers_gives_the_same_hidden_states(trained: tuple[Path, Wav2Vec2Pretraining], tmp_path: Path) -> None:
-    with warnings.catch_warnings():  # what transformers' own imports warn about is not ours to mend
-        warnings.simplefilter("ignore")
-        transformers = pytest.importorskip("transformers", reason="the test extra installs transformers")
     path, objective = trained
     made = export(path, tmp_path / "hf", format="hf")
     assert made.heads and sorted(p.name for p in (tmp_path / "hf").iterdir()) == [

@@ -9,7 +9,8 @@ import torch
 
 from hubcore_unispeech_sat import UniSpeechSatUpstream
 from tests.gold import gold_wavs, relative_error
-from tests.plugins.hubcore_wavlm.test_transformers import TINY, randomised, states_of, transformers
+from tests.hugging_face import transformers
+from tests.plugins.hubcore_wavlm.test_transformers import TINY, randomised, states_of
 
 pytestmark = pytest.mark.slow
 

@@ -11,6 +11,7 @@ from torch import nn
 
 from hubcore import hub
 from tests.gold import relative_error
+from tests.hugging_face import transformers
 
 pytestmark = pytest.mark.slow
 SIZES: dict[str, Any] = {
@@ -50,7 +51,6 @@ def compare(family: str, folder: Path, theirs: Any, extractor: Any) -> None:
 @pytest.mark.parametrize("positions", ["relative", "relative_key", "rotary", None])
 @torch.no_grad()
 def test_w2v_bert(positions: str | None, tmp_path: Path) -> None:
-    transformers = pytest.importorskip("transformers")
     config = transformers.Wav2Vec2BertConfig(**SIZES, position_embeddings_type=positions, conv_depthwise_kernel_size=9)
     model = seeded(transformers.Wav2Vec2BertModel(config))
     extractor = transformers.SeamlessM4TFeatureExtractor()
@@ -63,7 +63,6 @@ def test_w2v_bert(positions: str | None, tmp_path: Path) -> None:
 @pytest.mark.parametrize("positions", ["relative", "rotary", None])
 @torch.no_grad()
 def test_wav2vec2_conformer(positions: str | None, norm: str, tmp_path: Path) -> None:
-    transformers = pytest.importorskip("transformers")
     options = {"position_embeddings_type": positions, "conv_depthwise_kernel_size": 9, "num_conv_pos_embeddings": 8}
     options |= {"conv_dim": (32,) * 7, "num_conv_pos_embedding_groups": 4, "feat_extract_norm": norm, "hidden_act": "swish"}
     model = seeded(transformers.Wav2Vec2ConformerModel(transformers.Wav2Vec2ConformerConfig(**SIZES, **options)))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +11,10 @@ from safetensors.torch import load_file, save_file
 
 from hubcore_wav2vec2 import Wav2Vec2Upstream
 from tests.gold import gold_wavs, relative_error
+from tests.hugging_face import transformers
 
 pytestmark = pytest.mark.slow
 
-with warnings.catch_warnings():  # what transformers' own imports warn about is not ours to mend
-    warnings.simplefilter("ignore")
-    transformers = pytest.importorskip("transformers", reason="the test extra installs transformers")
 
 LARGE: dict[str, Any] = {
     "hidden_size": 1024,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +11,10 @@ from torch import Tensor
 
 from hubcore_wavlm import CONFIGS, WavLMUpstream
 from tests.gold import gold_wavs, relative_error
+from tests.hugging_face import transformers
 
 pytestmark = pytest.mark.slow
 
-with warnings.catch_warnings():  # transformers' own imports warn
-    warnings.simplefilter("ignore")
-    transformers = pytest.importorskip("transformers", reason="the test extra installs transformers")
 
 LARGE: dict[str, Any] = {
     "hidden_size": 1024,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 
 import pytest
@@ -10,12 +9,9 @@ import torch
 
 from hubcore_whisper import WhisperUpstream
 from tests.gold import gold_wavs, relative_error
+from tests.hugging_face import transformers
 
 pytestmark = pytest.mark.slow
-
-with warnings.catch_warnings():  # what transformers' own imports warn about is not ours to repair
-    warnings.simplefilter("ignore")
-    transformers = pytest.importorskip("transformers", reason="the test extra installs transformers")
 
 
 @torch.no_grad()
