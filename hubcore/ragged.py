@@ -163,6 +163,16 @@ def pack_on_grid(wavs: Sequence[Tensor], stride: int) -> tuple[Tensor, list[int]
     return (pieces[0] if len(pieces) == 1 else torch.cat(pieces)), starts
 
 
+def wide_dtype(device: torch.device) -> torch.dtype:
+    """The widest float of a device: float64, but float32 on Apple's GPU, which has no other.
+
+    Example:
+        >>> wide_dtype(torch.device("cpu"))
+        torch.float64
+    """
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
 def conv_length(samples: int, layers: Sequence[tuple[int, int]]) -> int:
     """The number of frames that unpadded convolutions give for `samples` inputs; `layers` is (kernel, stride) each.
 

@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from hubcore.errors import OptionError
+from hubcore.ragged import wide_dtype
 
 Tail = Literal["drop", "keep", "partial"]
 
@@ -70,7 +71,7 @@ def fire(
     if tail not in get_args(Tail) or not beta > 0:
         raise OptionError(f"tail is {tail!r} and beta {beta}. tail must be one of {', '.join(get_args(Tail))}, beta above 0.")
     frames, alpha = without_nan(frames, alpha)
-    wide = torch.float32 if alpha.device.type == "mps" else torch.float64
+    wide = wide_dtype(alpha.device)
     sums = [_snapped(part.cumsum(0), beta) for part in torch.split(alpha.to(wide), list(lengths))]
     upper = torch.cat(sums)  # (N,) where each frame's interval ends
     lower = torch.cat([torch.cat([part.new_zeros(1), part[:-1]]) for part in sums])  # (N,) and where it begins
@@ -231,7 +232,7 @@ def integrate_and_fire(
             f"frames has shape {tuple(frames.shape)} and alpha {tuple(alpha.shape)}. They must be (B, F, C) and (B, F). "
             "Give each frame one weight."
         )
-    wide = torch.float32 if alpha.device.type == "mps" else torch.float64
+    wide = wide_dtype(alpha.device)
     weights = alpha.to(wide)
     if padding_mask is not None:
         weights = weights.masked_fill(padding_mask, 0.0)

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from hubcore.errors import OptionError
+from hubcore.ragged import wide_dtype
 
 HIGHEST = 2.0
 """The lambda at which every weight is 0; above it the mixing rule has no meaning."""
@@ -41,7 +42,7 @@ def check_lambd(value: Any, count: int | None, device: torch.device) -> Tensor:
         >>> check_lambd(0.5, 2, torch.device("cpu")).item(), check_lambd([0.1, 0.5], 2, torch.device("cpu")).tolist()
         (0.5, [0.1, 0.5])
     """
-    wide = torch.float32 if device.type == "mps" else torch.float64
+    wide = wide_dtype(device)
     if isinstance(value, np.ndarray) and value.dtype.kind in "iuf":
         value = value.tolist()
     if isinstance(value, Tensor):
@@ -100,7 +101,7 @@ def lambd_for_period(alpha: Tensor, lengths: Sequence[int], frames_per_output: f
         >>> int(mix(alpha, lambd, [100]).sum())
         44
     """
-    wide = torch.float32 if alpha.device.type == "mps" else torch.float64
+    wide = wide_dtype(alpha.device)
     masses = torch.stack([part.sum() for part in torch.split(alpha.detach().to(wide), list(lengths))])
     frames = torch.tensor(lengths, device=alpha.device, dtype=wide)
     wanted = frames / frames_per_output

@@ -16,7 +16,7 @@ from torch.nn import functional
 from hubcore.nn.conv import ConvExtractor, FrameConv
 from hubcore.nn.speech_encoder import SpeechEncoder, build_encoder, build_extractor, build_feature_norm, build_projection
 from hubcore.nn.transformer import Encoder
-from hubcore.ragged import with_gaps, without_gaps
+from hubcore.ragged import wide_dtype, with_gaps, without_gaps
 from hubcore_ofa_wav2vec2.cif import Tail, fire
 from hubcore_ofa_wav2vec2.config import DEFAULT_LAMBD, OfaWav2Vec2Config
 from hubcore_ofa_wav2vec2.lambd import check_lambd, lambd_for_period, mix
@@ -124,7 +124,7 @@ class OfaWav2Vec2Model(SpeechEncoder):
         alpha = self.alpha_predictor(features, frames)
         chosen: Tensor | None = None
         if not self.mixing:
-            mixed = alpha.to(torch.float32 if alpha.device.type == "mps" else torch.float64)
+            mixed = alpha.to(wide_dtype(alpha.device))
         else:
             if frames_per_output is not None:
                 chosen = lambd_for_period(alpha, frames, frames_per_output)
@@ -144,7 +144,7 @@ class OfaWav2Vec2Model(SpeechEncoder):
         """The sum of alpha of each utterance, `(B,)` float64, and its convolutional frames; runs no block."""
         features, frames = self.extract(wavs)
         alpha = self.alpha_predictor(features, frames)
-        wide = torch.float32 if alpha.device.type == "mps" else torch.float64
+        wide = wide_dtype(alpha.device)
         return torch.stack([part.to(wide).sum() for part in torch.split(alpha, frames)]), frames
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from hubcore.errors import OptionError
 from hubcore.pretrain.objective import Batch, Figure, Losses, Term
-from hubcore.ragged import pad_packed
+from hubcore.ragged import pad_packed, wide_dtype
 from hubcore_ofa_wav2vec2.checkpoint import READER
 from hubcore_ofa_wav2vec2.cif import fire, integrate_and_fire, without_nan
 from hubcore_ofa_wav2vec2.config import CONFIGS, OfaWav2Vec2Config, drawn_range
@@ -120,7 +120,7 @@ class OfaWav2Vec2Pretraining(Wav2Vec2Pretraining):
             each = check_lambd(lambd, len(frames), alpha.device).expand(len(frames))
             mixed = mix(alpha, each, frames)
         else:
-            mixed = alpha.double()
+            mixed = alpha.to(wide_dtype(alpha.device))
         if self.config.compat == "original":
             # Every utterance gets as many frames as the longest; what they hold beyond their own is left-over mass, or zeros.
             known, weights = without_nan(features, mixed)
