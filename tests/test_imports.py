@@ -61,6 +61,7 @@ def test_a_further_plugin_keeps_them_without_being_named(copy):
     assert code == 0, output
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("rule", "file", "line"), [(rule, *broken) for rule in FORBIDDEN for broken in FORBIDDEN[rule]])
 def test_one_forbidden_import_breaks_its_rule(copy, rule, file, line):
     path = copy / file

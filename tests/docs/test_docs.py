@@ -380,6 +380,7 @@ def test_every_hook_and_entry_point_group_is_documented() -> None:
         ), group
 
 
+@pytest.mark.slow
 def test_the_config_table_is_that_of_the_code() -> None:
     table = [row for row in rows(DOCS / "families/wav2vec2.md") if len(row) == 9 and code(row[0])]
     assert [code(row[0])[0] for row in table] == list(CONFIGS)

@@ -102,6 +102,7 @@ def test_a_folder_of_transformers(out: Path) -> None:
     assert same_features(Wav2Vec2Upstream.from_checkpoint(folder), Wav2Vec2Upstream.from_checkpoint(out))
 
 
+@pytest.mark.slow
 def test_bare_weights_need_a_config(out: Path, tmp_path: Path) -> None:
     bare = tmp_path / "bare.safetensors"
     model = hub.load(TINY)

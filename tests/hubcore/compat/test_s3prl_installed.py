@@ -20,6 +20,8 @@ from tests.gold import gold_file
 from tests.paths import REPOSITORY
 from tests.running import python
 
+pytestmark = pytest.mark.slow
+
 TINY, OFA = "wav2vec2_tiny_prompts", "ofa_wav2vec2_tiny_prompts"
 GOLD = {"upstream": "wav2vec2", "path_or_url": str(gold_file("fairseq_tiny_w2v2_groupnorm.pt"))}
 HUBERT = {"upstream": "hubert_local", "path_or_url": str(gold_file("upstreams/hubert_tiny.s3prl.pt"))}

@@ -20,6 +20,8 @@ from hubcore_hubert import HubertUpstream
 from hubcore_wav2vec2 import Wav2Vec2Upstream
 from tests.paths import REPOSITORY
 
+pytestmark = pytest.mark.slow
+
 TINY, OFA = "wav2vec2_tiny_prompts", "ofa_wav2vec2_tiny_prompts"
 
 

@@ -48,6 +48,7 @@ def test_fairseqs_own_way_to_read_finds_the_same(tmp_path: Path) -> None:
 NAME = st.text(st.characters(codec="utf-8", exclude_characters="/\0"), min_size=1, max_size=12)
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(st.dictionaries(st.lists(NAME, min_size=1, max_size=3).map("/".join), st.integers(1, 10**12), max_size=5))
 def test_what_is_written_is_read_again(tmp_path_factory: pytest.TempPathFactory, rows: dict[str, int]) -> None:

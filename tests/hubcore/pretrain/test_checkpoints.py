@@ -183,6 +183,7 @@ def test_a_run_on_a_full_disk_stops_and_goes_on_later(lab: Lab, monkeypatch: pyt
     assert same[0] == same[1]
 
 
+@pytest.mark.slow
 def test_metrics_that_are_shorter_than_the_checkpoint_knows_are_an_error(lab: Lab) -> None:
     recipe = read_recipe(str(lab.recipe()))
     pretrain(recipe, lab.folder / "run")
@@ -191,6 +192,7 @@ def test_metrics_that_are_shorter_than_the_checkpoint_knows_are_an_error(lab: La
         pretrain(recipe, lab.folder / "run")
 
 
+@pytest.mark.slow
 def test_a_damaged_newest_checkpoint_of_a_run_is_made_again(lab: Lab, caplog: pytest.LogCaptureFixture) -> None:
     recipe = read_recipe(str(lab.recipe()))
     pretrain(recipe, lab.folder / "run")

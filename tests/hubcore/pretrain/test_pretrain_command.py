@@ -79,6 +79,7 @@ def test_a_plan_without_a_warm_up_has_its_highest_rate(lab: Lab) -> None:
     assert json.loads(planned.stdout)["highest_lr"] == 5e-3
 
 
+@pytest.mark.slow
 def test_what_a_dry_run_says_of_a_checkpoint_is_true(lab: Lab) -> None:
     promised = json.loads(run(*lab.arguments(), "--dry-run", "--json").stdout)["checkpoint_bytes"]
     assert run(*lab.arguments()).exit_code == 0
@@ -93,6 +94,7 @@ def test_the_live_line_shows_what_there_is() -> None:
     assert text == "loss 2.500, accuracy 0.500, perplexity 80.2, alpha 0.250, 41.0 ms a frame, lr 5.00e-04"
 
 
+@pytest.mark.slow
 def test_a_dry_run_refuses_what_the_start_refuses(lab: Lab) -> None:
     result = run(*lab.arguments(), "--init", "no/such.pt", "--dry-run")
     assert result.exit_code == 2 and "no/such.pt does not exist" in result.output
@@ -117,6 +119,7 @@ def test_the_curves_of_a_run_and_of_several(lab: Lab) -> None:
     assert picture.read_bytes() != first
 
 
+@pytest.mark.slow
 def test_curves_are_the_rows(lab: Lab) -> None:
     from hubcore.pretrain.curves import draw_curves
 

@@ -130,6 +130,7 @@ wild_cards = st.builds(
 )
 
 
+@pytest.mark.slow
 @given(st.dictionaries(good_names, good_cards, max_size=3))
 @settings(max_examples=60, deadline=None)
 def test_both_take_every_good_card(records: dict[str, Any]) -> None:
@@ -161,6 +162,7 @@ def test_both_say_the_same_of_every_scheme(scheme: str, rest: str) -> None:
     assert schema_takes(data) == (scheme not in ("http", "ftp", "file", "data") or rest in (":x", "/x"))
 
 
+@pytest.mark.slow
 @given(names)
 @settings(max_examples=100, deadline=None)
 def test_both_say_the_same_of_any_name(name: str) -> None:

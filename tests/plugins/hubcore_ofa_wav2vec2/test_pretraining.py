@@ -299,6 +299,7 @@ def grads(module: torch.nn.Module) -> dict[str, Tensor]:
     return {name: p.grad.clone() for name, p in module.named_parameters() if p.grad is not None}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lambd", [0.0, 0.6, 1.0])
 def test_an_utterance_s_part_of_the_loss_does_not_depend_on_its_batch(lambd: float) -> None:
     objective = gold_objective(diversity_weight=0.0, cardinality_weight=0.2).eval()

@@ -17,6 +17,7 @@ from hubcore_wav2vec2 import (
 from tests.gold import gold_wavs
 
 
+@pytest.mark.slow
 def test_the_named_configs_have_the_published_sizes() -> None:
     # Parameters of the encoder alone, from the papers' tables less the pre-training heads.
     with torch.device("meta"):
