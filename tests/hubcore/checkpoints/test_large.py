@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,31 @@ def test_layers_at_load_read_the_blocks_below_and_no_others(layout: str, read: l
     assert model.load_report.ignored == whole.load_report.ignored
 
 
+OTHERS = {
+    "data2vec2": "gold2/data2vec2_prenet_style.pt",
+    "distilhubert": "gold/upstreams/distilhubert_tiny.ckpt",
+    "w2v_bert": "gold2/w2v_bert_relative_key",
+    "wavlm": "gold2/hf_wavlm_large",
+}
+"""Families whose hidden states or blocks are others than wav2vec 2.0's, and a file of each."""
+
+
+@pytest.mark.parametrize("family", OTHERS)
+@torch.no_grad()
+def test_each_hidden_state_of_other_families_needs_its_own_blocks_only(family: str) -> None:
+    whole: Any = hub.load(family, checkpoint=DATA / OTHERS[family])
+    wanted = whole([gold_wavs()[0]]).hidden_states
+    sizes = []
+    for layer, state in enumerate(wanted):
+        model: Any = hub.load(family, checkpoint=DATA / OTHERS[family], layers=[layer])
+        assert torch.equal(model([gold_wavs()[0]]).last_hidden_state, state)
+        sizes.append(sum(weight.numel() for weight in model.parameters()))
+        if sizes[-1] < sum(weight.numel() for weight in whole.parameters()):
+            with pytest.raises(OptionError, match="not read"):
+                model([gold_wavs()[0]], layers=[layer + 1])
+    assert sizes == sorted(sizes) and sizes[0] < sizes[-1]
+
+
 def test_a_layer_that_was_not_read_is_an_error_that_says_how_to_get_it(tmp_path: Path) -> None:
     model: Any = hub.load("wav2vec2", checkpoint=FILES["fairseq"], layers=[1])
     for ask in (
@@ -97,6 +123,25 @@ def test_a_cast_is_the_same_piece_by_piece_as_at_once(tmp_path: Path) -> None:
         with open_checkpoint(path) as checkpoint:
             found = checkpoint.read(["x", "part"], torch.float16)
         assert torch.equal(found["x"], weight[1:].half()) and torch.equal(found["part"], weight[300_000:600_000].half())
+
+
+@pytest.mark.slow
+def test_a_file_of_13_gigabytes_gives_one_block_of_128(tmp_path: Path, read: list[int]) -> None:
+    """OmniASR 7B's shape in bfloat16; the file is a hole on the disk, all zeros."""
+    with torch.device("meta"):
+        state = NAMES.write("fairseq2", build_model(CONFIGS["omniasr_7b"]).state_dict())
+    header, end = {}, 0
+    for name, weight in state.items():
+        start, end = end, end + 2 * weight.numel()
+        header[name] = {"dtype": "BF16", "shape": list(weight.shape), "data_offsets": [start, end]}
+    text = json.dumps(header).encode()
+    with (tmp_path / "omniASR-W2V-7B.safetensors").open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        file.truncate(8 + len(text) + end)
+    model: Any = hub.load("wav2vec2", checkpoint=file.name, layers=[1], dtype=torch.bfloat16)
+    assert end > 12.9e9 and sum(read) < 0.02 * end
+    assert (model.num_layers, model.config.num_heads, len(model.layer_names)) == (128, 16, 129)
+    assert sum(weight.numel() for weight in model.blocks.parameters()) == 50_358_272
 
 
 @pytest.mark.slow
