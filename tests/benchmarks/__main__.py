@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 
-NAMES = ("loading", "large", "throughput", "compression", "listing", "training")
+NAMES = ("loading", "large", "throughput", "compression", "listing", "training", "families")
 
 
 def main(names: list[str]) -> None:

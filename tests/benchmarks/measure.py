@@ -16,15 +16,20 @@ sys.stdout.write("\\n" + str(1024 * int(re.search(r"VmHWM:\\s+(\\d+)", status)[1
 """
 
 
-def interleaved(runs: Mapping[str, Callable[[], object]], rounds: int = 7, warm_up: int = 1) -> dict[str, list[float]]:
+def interleaved(
+    runs: Mapping[str, Callable[[], object]],
+    rounds: int = 7,
+    warm_up: int = 1,
+    clock: Callable[[], float] = time.perf_counter,
+) -> dict[str, list[float]]:
     """Seconds of each callable in each round, run in turn so that a machine that slows down slows all of them."""
     seconds: dict[str, list[float]] = {name: [] for name in runs}
     for number in range(warm_up + rounds):
         for name, run in runs.items():
-            began = time.perf_counter()
+            began = clock()
             run()
             if number >= warm_up:
-                seconds[name].append(time.perf_counter() - began)
+                seconds[name].append(clock() - began)
     return seconds
 
 
