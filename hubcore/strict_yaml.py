@@ -1,7 +1,7 @@
 """YAML from elsewhere as plain values, with none of its surprises. Imports no torch.
 
-No anchors, aliases, merge keys or tags, since a short text may unfold to anything; no key twice; no deep nesting. Numbers are
-decimal: YAML 1.1 reads 010 as 8, 1:30 as 90, and a base-60 number of some kilobytes for seconds.
+No anchors, aliases, merge keys or tags, since a short text may unfold to anything; no key twice; no deep nesting. Configs that
+other programs wrote may have aliases, as long as they repeat little. Numbers are decimal: YAML 1.1 reads 010 as 8, 1:30 as 90, and a base-60 number of some kilobytes for seconds.
 """
 
 from __future__ import annotations
@@ -23,40 +23,62 @@ class StrictYamlError(ValueError):
         super().__init__(f"{f'line {line}: ' if line else ''}{what} {fix}")
 
 
-def parse_yaml(text: str, *, depth: int = 50) -> Any:
+def parse_yaml(text: str, *, depth: int = 50, repeated: int = 0) -> Any:
     """The value of a YAML document; None for an empty one.
 
+    Args:
+        text: the document.
+        depth: most levels of nesting.
+        repeated: most values that aliases may repeat; 0 for none at all.
+
     Raises:
-        StrictYamlError: it is anything but plain values, or nested deeper than `depth`.
+        StrictYamlError: it is anything but plain values, or more of them.
 
     Example:
         >>> parse_yaml("{lr: 1e-4, layers: [1, 2], start: 1:30, name: 010, yes: no}")
         {'lr': 0.0001, 'layers': [1, 2], 'start': '1:30', 'name': '010', 'yes': 'no'}
     """
-    check_events(text, depth)
+    check_events(text, depth, repeated)
     try:
         return _Loader(text).get_single_data()
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise _not_yaml(error) from error
 
 
-def check_events(text: str, depth: int) -> None:
+def check_events(text: str, depth: int, repeated: int = 0) -> None:
     """Reads a YAML text without building anything from it.
 
     Raises:
-        StrictYamlError: it is not YAML, has anchors, aliases or tags, or is nested deeper than `depth`.
+        StrictYamlError: it is not YAML, has tags, is nested deeper than `depth`, or has anchors, while aliases may repeat no
+            values, or more than those.
     """
-    level = 0
+    inside: list[tuple[str | None, int]] = []  # the anchor of each open collection, and the values counted before it
+    sizes: dict[str | None, int] = {}  # values under each anchor, those that aliases repeat among them
+    values = left = 0
     try:
         for event in yaml.parse(text, Loader=_Base):
             line = event.start_mark.line + 1 if event.start_mark else None
-            if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
+            anchor = getattr(event, "anchor", None)
+            if anchor and not repeated:
                 raise StrictYamlError("anchors and aliases are not allowed.", "Write the value out.", line)
             if (tag := getattr(event, "tag", None)) is not None:
                 raise StrictYamlError(f"tags such as {tag} are not allowed.", "Leave it out, or put text in quotes.", line)
-            level += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-            if level > depth:
-                raise StrictYamlError(f"it is nested deeper than {depth}.", "Correct it.", line)
+            if isinstance(event, yaml.AliasEvent):
+                size = sizes.get(anchor, repeated + 1)  # one that stands within its own value never ends
+                values, left = values + size, left + size
+                if left > repeated:
+                    raise StrictYamlError(f"aliases repeat more than {repeated} values.", "Write the values out.", line)
+            elif isinstance(event, yaml.ScalarEvent):
+                values += 1
+                sizes[anchor] = 1
+            elif isinstance(event, yaml.CollectionStartEvent):
+                inside.append((anchor, values))
+                values += 1
+                if len(inside) > depth:
+                    raise StrictYamlError(f"it is nested deeper than {depth}.", "Correct it.", line)
+            elif isinstance(event, yaml.CollectionEndEvent):
+                name, before = inside.pop()
+                sizes[name] = values - before
     except (yaml.YAMLError, RecursionError) as error:
         raise _not_yaml(error) from error
 

@@ -313,7 +313,7 @@ def _with_yaml_config(path: Path, checkpoint: Checkpoint) -> Checkpoint:
         return checkpoint
     text = _read_beside(path, _MAX_CONFIG)
     try:
-        about = parse_yaml(text.decode("utf-8-sig"))
+        about = parse_yaml(text.decode("utf-8-sig"), repeated=10_000)
     except ValueError as error:
         raise CheckpointError(f"{path} cannot be read ({error}). Fetch the checkpoint again.") from error
     if isinstance(about, dict) and isinstance(about.get("encoder_conf"), dict):
