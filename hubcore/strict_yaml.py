@@ -1,7 +1,8 @@
 """YAML from elsewhere as plain values, with none of its surprises. Imports no torch.
 
 No anchors, aliases, merge keys or tags, since a short text may unfold to anything; no key twice; no deep nesting. Configs that
-other programs wrote may have aliases, as long as they repeat little. Numbers are decimal: YAML 1.1 reads 010 as 8, 1:30 as 90, and a base-60 number of some kilobytes for seconds.
+other programs wrote may have aliases, as long as they repeat little. Numbers are decimal: YAML 1.1 reads 010 as 8, 1:30 as 90,
+and a base-60 number of some kilobytes for seconds.
 """
 
 from __future__ import annotations
