@@ -6,7 +6,6 @@ import dataclasses
 import hashlib
 import json
 import os
-import warnings
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from hubcore_ofa_wav2vec2 import OfaWav2Vec2Upstream
 from hubcore_wav2vec2 import Wav2Vec2Upstream
 from tests.conftest import CardWriter
 from tests.gold import WAV2VEC2_FILES, gold_wavs
+from tests.hugging_face import transformers
 from tests.paths import GOLD
 from tests.running import command
 
@@ -87,10 +87,8 @@ def test_a_file_with_a_cif_module_is_ofas(out: Path) -> None:
     assert encoder.exit_code == 2 and "have no place in wav2vec 2.0: cif_subsampler" in encoder.stderr
 
 
+@pytest.mark.slow
 def test_a_folder_of_transformers(out: Path) -> None:
-    with warnings.catch_warnings():  # what transformers' own imports warn about is not ours to mend
-        warnings.simplefilter("ignore")
-        transformers = pytest.importorskip("transformers", reason="the test extra installs transformers")
     torch.manual_seed(1)
     small = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
     config = transformers.Wav2Vec2Config(**small, conv_dim=[16] * 7, num_conv_pos_embedding_groups=4)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +31,7 @@ from hubcore_wav2vec2.pretrain import (
     scale_gradient,
 )
 from tests.gold import SMALL_HEADS, gold_file, gold_wavs
+from tests.hugging_face import transformers
 from tests.paths import GOLD
 
 QUIET = Wav2Vec2Objective(**SMALL_HEADS)  # type: ignore[arg-type]
@@ -431,10 +431,8 @@ def test_a_state_dict_is_a_checkpoint_of_the_upstream(tmp_path: Path) -> None:
     assert left == [] and all(torch.equal(value, objective.state_dict()[name]) for name, value in other.state_dict().items())
 
 
+@pytest.mark.slow
 def test_transformers_computes_the_same_losses(tmp_path: Path) -> None:
-    with warnings.catch_warnings():  # what transformers' own imports warn about is not ours to mend
-        warnings.simplefilter("ignore")
-        transformers = pytest.importorskip("transformers", reason="the test extra installs transformers")
     torch.manual_seed(4)
     theirs_config = transformers.Wav2Vec2Config(
         hidden_size=48,
