@@ -122,8 +122,11 @@ def load_audio(path: str | os.PathLike[str], sample_rate: int = 16000) -> Tensor
     if not _LOWEST_RATE <= sample_rate <= _HIGHEST_RATE:
         what = f"sample_rate is {sample_rate}. It must be a rate in Hz from {_LOWEST_RATE} to {_HIGHEST_RATE}."
         raise AudioError(what, fix="Pass the upstream's own: model.sample_rate.")
-    with _opened(path, whole=True) as (sound, info, exact):
-        samples = _decode(sound, info, exact)
+    try:
+        with _opened(path, whole=True) as (sound, info, exact):
+            samples = _decode(sound, info, exact)
+    except MemoryError as error:  # a few megabytes of FLAC may be days of silence
+        raise AudioError(f"{printable(path)} does not fit into memory.", fix="Cut it into shorter files.") from error
     bad = np.flatnonzero(~np.isfinite(samples))
     if len(bad):
         raise AudioError(
@@ -387,7 +390,7 @@ def _decode(sound: soundfile.SoundFile, info: AudioInfo, exact: bool) -> NDArray
             if info.channels > 1:
                 before += float(np.vdot(block, block))
                 after += float(np.vdot(blocks[-1], blocks[-1]))
-    except (soundfile.SoundFileError, RuntimeError, ValueError) as error:
+    except (soundfile.SoundFileError, RuntimeError, ValueError, OSError) as error:
         what = f"{info.path} is damaged: its {info.frames} samples could not all be decoded. {_reason(error)}"
         raise AudioError(what, fix="Fetch or make it again.") from error
     count = sum(map(len, blocks))

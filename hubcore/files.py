@@ -20,6 +20,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from hubcore.errors import OptionError
 from hubcore.text import logger
 
 try:
@@ -126,8 +127,8 @@ def read_small(path: str | os.PathLike[str], limit: int) -> bytes:
     """The bytes of a file from elsewhere that must be small: a config, an index, a record.
 
     Raises:
-        ValueError: it is larger than `limit` bytes, or no regular file (a device or a pipe may never end).
-        OSError: it cannot be read.
+        ValueError: it is larger than `limit` bytes.
+        OSError: it cannot be read, or is no regular file (a device or a pipe may never end).
 
     Example:
         >>> import tempfile
@@ -136,14 +137,32 @@ def read_small(path: str | os.PathLike[str], limit: int) -> bytes:
         >>> read_small(path, limit=100)
         b'{}'
     """
-    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
-    with open(descriptor, "rb") as file:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise ValueError("it is not a regular file")
-        data = file.read(limit + 1)
+    data = read_regular(path, limit + 1)
     if len(data) > limit:
         raise ValueError(f"it is larger than {limit} bytes")
     return data
+
+
+def read_regular(path: str | os.PathLike[str], most: int = -1) -> bytes:
+    """The bytes of a regular file, at most so many if `most` is not negative; never waits for a pipe, never reads a device.
+
+    Raises:
+        OSError: it is something else, or cannot be read.
+
+    Example:
+        >>> read_regular(os.devnull)
+        Traceback (most recent call last):
+        OSError: [Errno 22] it is not a regular file: '/dev/null'
+    """
+    with open(path, "rb", opener=open_at_once) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError(errno.EINVAL, "it is not a regular file", os.fspath(path))
+        return file.read(most)
+
+
+def open_at_once(path: str, flags: int) -> int:
+    """Opens a file as an `opener` of `open()`, which does not wait for the other end of a pipe."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0), 0o666)
 
 
 def parse_json(data: str | bytes) -> Any:
@@ -218,6 +237,21 @@ def _sync(descriptor: int, name: object) -> None:
         if not _said:
             _said.append(True)
             _log.warning("%s cannot be synced (%s); after a power cut, files written here may be incomplete", name, error)
+
+
+def output_folder(path: str | os.PathLike[str]) -> Path:
+    """The folder that a text names; an empty text, perhaps an unset variable of a script, is no name of the working folder.
+
+    Raises:
+        OptionError: it is empty.
+
+    Example:
+        >>> output_folder("out").name
+        'out'
+    """
+    if not os.fspath(path):
+        raise OptionError("the output folder is ''.", "Name one; the working folder is '.'.")
+    return Path(path)
 
 
 def hold(folder: Path, *, force: bool = False) -> contextlib.ExitStack:

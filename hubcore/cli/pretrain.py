@@ -15,6 +15,7 @@ from click.shell_completion import CompletionItem
 from hubcore.cli.complete import beginning, files, folders, upstreams_or_files
 from hubcore.cli.echo import echo, echo_json, json_flag
 from hubcore.cli.table import format_table
+from hubcore.files import output_folder
 from hubcore.progress import Progress, is_terminal
 from hubcore.text import format_bytes, format_duration, plural, printable
 
@@ -69,7 +70,7 @@ def command(
     logging.getLogger("hubcore.pretrain").setLevel(logging.INFO)
     recipe = read_recipe(config, overrides)
     if dry_run:
-        _print_plan(recipe, Path(out), init, as_json)
+        _print_plan(recipe, output_folder(out), init, as_json)
         return
     from hubcore.pretrain.loop import pretrain
 

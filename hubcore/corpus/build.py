@@ -18,6 +18,7 @@ from hubcore.corpus.files import write_together
 from hubcore.corpus.manifest import Manifest, ManifestEntry, manifest_text, why_not_a_name
 from hubcore.errors import AudioError, ExtractionError, OptionError
 from hubcore.fields import require
+from hubcore.files import output_folder
 from hubcore.text import path_text, printable, text_path
 
 if TYPE_CHECKING:
@@ -194,7 +195,7 @@ def write_built(built: Built, dest: str | os.PathLike[str]) -> dict[str, Path]:
         >>> sorted(write_built(Built(Manifest(Path("/corpus"), ()), None, 16000), tempfile.mkdtemp()))
         ['train.tsv']
     """
-    folder = Path(dest)
+    folder = output_folder(dest)
     texts = {"train.tsv": manifest_text(built.train)}
     if built.valid is not None:
         texts["valid.tsv"] = manifest_text(built.valid)

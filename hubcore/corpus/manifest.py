@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from hubcore.corpus.files import write_together
 from hubcore.errors import ExtractionError
+from hubcore.files import read_regular
 from hubcore.text import path_text, printable, text_path
 
 
@@ -82,7 +83,7 @@ def read_manifest(path: str | os.PathLike[str], *, root: str | os.PathLike[str] 
     """
     name = printable(path)
     try:
-        data = Path(path).read_bytes()
+        data = read_regular(path)
     except OSError as error:
         fix = "Make a manifest with `hubcore manifest DIR --dest D`."
         raise ExtractionError(f"{name} cannot be read: {error.strerror or error}.", fix=fix) from error

@@ -12,9 +12,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from hubcore.corpus.manifest import why_not_below
 from hubcore.errors import ExtractionError
 from hubcore.extract.batches import Failure
-from hubcore.files import IF_DEAD, hold, sync, write_whole
+from hubcore.files import IF_DEAD, hold, parse_json, read_regular, sync, write_whole
 from hubcore.text import printable
 
 ROW_KEYS = (
@@ -42,6 +43,12 @@ ROW_KEYS = (
 """The keys of every row, in this order. Frame f covers `receptive_field` samples, at `sample_rate`, from
 `first_sample + f * frame_stride` on, as far as the utterance has them. Upstreams whose frame rate depends on the input add
 `frame_times`, `[start, end]` in seconds for each frame, and each of their `extras` that is one number for an utterance."""
+_TYPES = {
+    **dict.fromkeys(("utterance", "source", "dtype", "file"), str),
+    **dict.fromkeys(("source_bytes", "source_mtime_ns"), int),
+    "shape": list,
+}
+"""Types of the values that a resumed run uses."""
 _NEWER = ("first_sample", "receptive_field")
 """Keys that rows of the first version lack."""
 
@@ -52,7 +59,8 @@ class Finished:
     Example:
         >>> import tempfile
         >>> finished = Finished(Path(tempfile.mkdtemp()))
-        >>> finished.append([dict.fromkeys(ROW_KEYS) | {"utterance": "a"}])
+        >>> texts = dict.fromkeys(("utterance", "source", "dtype", "file"), "a")
+        >>> finished.append([{**dict.fromkeys(ROW_KEYS, 0), **texts, "shape": [3, 2]}])
         >>> list(finished.read())
         ['a']
     """
@@ -69,11 +77,12 @@ class Finished:
             ExtractionError: the file is not a manifest.
         """
         with _usable(self.path):
-            whole, _, torn = self.path.read_bytes().rpartition(b"\n") if self.path.exists() else (b"", b"", b"")
+            whole, _, torn = read_regular(self.path).rpartition(b"\n") if self.path.exists() else (b"", b"", b"")
         rows: dict[str, dict[str, Any]] = {}
         for number, line in enumerate(whole.split(b"\n") if whole else [], start=1):
             try:
-                row = json.loads(line)
+                row = parse_json(line)
+                _check_types(row)
                 rows[row["utterance"]] = {**{key: row.get(key) if key in _NEWER else row[key] for key in ROW_KEYS}, **row}
             except (ValueError, KeyError, TypeError) as error:
                 raise _malformed(self.path, number, error) from error
@@ -129,6 +138,16 @@ def _append(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
         stream.write(_lines(rows))
         stream.flush()
         sync(stream.fileno())
+
+
+def _check_types(row: Mapping[str, Any]) -> None:
+    """Raises `ValueError` unless what is used of a row is of its type, and its file lies in this folder."""
+    wrong = [key for key, kind in _TYPES.items() if type(row[key]) is not kind]
+    if wrong or not all(type(size) is int for size in row["shape"]):
+        raise ValueError(f"{', '.join(wrong) or 'shape'} is of another type")
+    problem = why_not_below(row["file"])
+    if problem:
+        raise ValueError(f"its file {problem}")
 
 
 def _lines(rows: Iterable[Mapping[str, Any]]) -> bytes:

@@ -24,6 +24,7 @@ from hubcore.extract.batches import Batches, Failure, Utterance, check_length, m
 from hubcore.extract.finished import ROW_KEYS, Finished, exclusive
 from hubcore.extract.settings import Settings, settings_for
 from hubcore.extract.writers import FeatureWriter, find_writer, open_writer
+from hubcore.files import output_folder
 from hubcore.guests import as_guest
 from hubcore.protocol import Upstream, UpstreamOutput
 from hubcore.text import error_text, format_bytes, format_duration, logger, plural, printable
@@ -143,7 +144,7 @@ def extract(
     if not batch_seconds > 0:
         raise OptionError(f"batch_seconds is {batch_seconds}. It must be above 0.", fix="60 suits a base model on a laptop.")
     named = name_utterances(paths)
-    folder = Path(out_dir)
+    folder = output_folder(out_dir)
     with exclusive(folder, force=force_unlock):
         finished = Finished(folder)
         writer = open_writer(make_writer, folder, format)

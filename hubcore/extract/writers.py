@@ -84,9 +84,17 @@ class NpyWriter:
     """
 
     def __init__(self, folder: Path) -> None:
-        """A writer into `folder`; what an earlier run left half-written there is removed."""
+        """A writer into `folder`; what an earlier run left half-written there is removed.
+
+        Raises:
+            ExtractionError: a folder in it is a link, through which files would be written elsewhere.
+        """
         self.folder = folder
         self._partial = folder / _PARTIAL
+        for path in (self._partial, folder / "features"):
+            if path.is_symlink():
+                what = f"{printable(path)} is a link, through which files would be written elsewhere."
+                raise ExtractionError(what, fix="Remove it, or link the whole output folder instead.")
         self._count = 0
         shutil.rmtree(self._partial, ignore_errors=True)
 

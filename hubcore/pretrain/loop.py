@@ -19,6 +19,7 @@ from typing import Any, Literal
 
 from hubcore.checkpoints.runs import read_state
 from hubcore.errors import CheckpointError, OptionError
+from hubcore.files import output_folder
 from hubcore.loading import on_cpu
 from hubcore.pretrain.checkpoints import (
     Found,
@@ -98,7 +99,7 @@ def pretrain(
     """
     prepared = prepare(recipe)
     processes = Processes(recipe.run.device)
-    folder = Path(out)
+    folder = output_folder(out)
     try:
         with hold_run(folder, force=force_unlock) if processes.is_main else contextlib.nullcontext():
             return _Run(prepared, folder, processes, init or "", report if processes.is_main else None).go()

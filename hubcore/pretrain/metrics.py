@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hubcore.files import sync
+from hubcore.files import open_at_once, parse_json, read_regular, sync
 from hubcore.pretrain.objective import Figure
 from hubcore.pretrain.tensorboard import EventWriter
 
@@ -135,7 +135,7 @@ class RowFile:
     """
 
     def __init__(self, path: Path, size: int = 0) -> None:
-        self._file = open(path, "ab")  # noqa: SIM115 - open as long as the run
+        self._file = open(path, "ab", opener=open_at_once)  # noqa: SIM115 - open as long as the run
         if self._file.tell() < size:
             self._file.close()
             raise OSError(f"{path} has fewer than the {size} bytes that the checkpoint records")
@@ -210,9 +210,9 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
         [{'update': 1}]
     """
     rows = []
-    for line in path.read_bytes().split(b"\n")[:-1]:
+    for line in read_regular(path).split(b"\n")[:-1]:
         try:
-            rows.append(json.loads(line))
+            rows.append(parse_json(line))
         except ValueError:
             continue
     return [row for row in rows if isinstance(row, dict)]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -236,14 +237,14 @@ def read_recipe(source: str, overrides: Iterable[str] = ()) -> Recipe:
         raise OptionError(f"{path}: upstream is missing. It names the objective, such as wav2vec2. Add the line.")
     data = recipe.data
     absolute: dict[str, Any] = {
-        name: tuple(str(Path(each).expanduser().absolute()) for each in getattr(data, name))
+        name: tuple(str(Path(os.path.expanduser(each)).absolute()) for each in getattr(data, name))
         for name in ("train", "valid", "segments")
     }
     return dataclasses.replace(recipe, data=dataclasses.replace(data, **absolute), source=where)
 
 
 def _find(source: str) -> Path:
-    path = Path(source).expanduser()
+    path = Path(os.path.expanduser(source))
     if re.fullmatch(r"[A-Za-z0-9_]+", source) and not path.is_file():
         shipped = RECIPES / f"{source}.yaml"
         if shipped.is_file():

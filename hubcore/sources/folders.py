@@ -36,7 +36,7 @@ def read_only_caches() -> tuple[Path, ...]:
         True
     """
     listed = os.environ.get("HUBCORE_CACHE_READONLY", "").split(os.pathsep)
-    return tuple(Path(text).expanduser() for text in listed if text)
+    return tuple(Path(os.path.expanduser(text)) for text in listed if text)
 
 
 def is_offline() -> bool:

@@ -58,12 +58,14 @@ def find_checkpoint(source: str | os.PathLike[str]) -> Path | Source | Card:
         raise CheckpointError(f"the checkpoint is {text!r}. It must be a path, an address or a registered name.")
     if "://" in text:
         return Source(text)
-    path = Path(text).expanduser()
-    if path.exists():
+    path = Path(os.path.expanduser(text))
+    if os.path.exists(path):
         return path
     if not isinstance(source, str) or text[0] in ".~/" or "/" in text or "\\" in text or path.suffix in _SUFFIXES:
         hint = f"A model on the Hugging Face Hub is written hf://{text}. " if _REPOSITORY.fullmatch(text) else ""
-        raise CheckpointError(f"{path} does not exist.", f"{hint}Check the spelling and the working folder, {Path.cwd()}.")
+        raise CheckpointError(
+            f"{str(path)[:200]} does not exist.", f"{hint}Check the spelling and the working folder, {Path.cwd()}."
+        )
     from hubcore.registry.names import current_registry
 
     try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -12,6 +11,7 @@ from hubcore.cli.complete import files, upstreams
 from hubcore.cli.echo import echo, echo_json, json_flag
 from hubcore.cli.table import format_table
 from hubcore.errors import OptionError
+from hubcore.files import output_folder
 from hubcore.progress import Progress
 from hubcore.text import format_duration, printable
 
@@ -95,7 +95,9 @@ def segment(
     finder = _finder(method, threshold, workers, for_kmeans)
     try:
         with Progress("utt", quiet=as_json) as progress:
-            summary = segment_corpus(lists, Path(out), finder, mean_alpha=mean_alpha or MEAN_ALPHA, seed=seed, report=progress)
+            summary = segment_corpus(
+                lists, output_folder(out), finder, mean_alpha=mean_alpha or MEAN_ALPHA, seed=seed, report=progress
+            )
     except KeyboardInterrupt:
         echo("what is finished is kept; run the same command again to resume", err=True)
         raise

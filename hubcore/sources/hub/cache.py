@@ -31,11 +31,11 @@ def hf_cache_dir() -> Path:
     """The cache that huggingface_hub uses, from the variables it documents, read at each call."""
     for name in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"):
         if os.environ.get(name):
-            return Path(os.path.expandvars(os.environ[name])).expanduser()
+            return Path(os.path.expanduser(os.path.expandvars(os.environ[name])))
     if os.environ.get("HF_HOME"):
-        return Path(os.path.expandvars(os.environ["HF_HOME"])).expanduser() / "hub"
+        return Path(os.path.expanduser(os.path.expandvars(os.environ["HF_HOME"])), "hub")
     base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base).expanduser() if base else Path.home() / ".cache") / "huggingface" / "hub"
+    return Path(os.path.expanduser(base or "~/.cache"), "huggingface", "hub")
 
 
 def hf_caches() -> tuple[Path, ...]:
