@@ -71,6 +71,8 @@ def command() -> None:
 @click.option("--option", "-O", "options", multiple=True, metavar="NAME=VALUE", help="A default of hub.load; may be repeated.")
 @click.option("--overrides", metavar="OWNER", help="Take the place of the card that this distribution has under NAME.")
 @click.option("--training-data", metavar="TEXT", help="What the weights were trained on.")
+@click.option("--language", "languages", multiple=True, metavar="CODE", help="A language of that data, such as en; may repeat.")
+@click.option("--hours", type=click.FloatRange(min=0), metavar="N", help="Hours of speech in that data.")
 @click.option("--paper", metavar="URL", help="The paper's address.")
 @click.option("--note", metavar="TEXT", help="What a user should know first.")
 @click.option("--folder", type=_folder, metavar="DIR", help="Where to write it; hubcore's configuration folder if left out.")

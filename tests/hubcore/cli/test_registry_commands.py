@@ -60,17 +60,25 @@ def card_of(name: str, folder: Path | None = None) -> Any:
 def test_a_card_is_added_and_can_be_used_at_once(weights: Path) -> None:
     arguments = ("--config", "tiny", "--license", "MIT", "--alias", "o1", "--alias", "o2", "--option", "layers=[4, 2]")
     texts = ("--note", "for: telephone # speech", "--training-data", "40 h", "--paper", "https://example.org/p")
-    result = added("ours", "--upstream", "wav2vec2", "--source", weights, *arguments, *texts)
+    data = ("--language", "en", "--language", "no", "--hours", "40.5")
+    result = added("ours", "--upstream", "wav2vec2", "--source", weights, *arguments, *texts, *data)
     assert f"ours is in {config_folder() / 'ours.yaml'}\n" in result.output
     assert 'next: `hubcore info ours`, or hub.load("ours") in Python' in result.output
     card = card_of("ours")
     assert (card.config, card.license, card.aliases, card.options) == ("tiny", "MIT", ("o1", "o2"), {"layers": [4, 2]})
     assert (card.note, card.training_data, card.paper) == ("for: telephone # speech", "40 h", "https://example.org/p")
+    assert (card.languages, card.hours) == (("en", "no"), 40.5)
     assert card.sources[0].sha256 == hashlib.sha256(weights.read_bytes()).hexdigest()
     assert card.sources[0].size == weights.stat().st_size
     model: Any = hub.load("o2")
     assert model.card.name == "ours" and model.default_layers == (4, 2)
     assert call("info", "ours").exit_code == 0
+
+
+def test_a_language_that_is_no_code_is_refused() -> None:
+    assert "'English'. It must be a code of two or three lower-case letters" in refused(
+        "mine", "-u", "fbank", "--license", "none needed", "--language", "English"
+    )
 
 
 def test_without_a_licence_it_is_unknown_and_that_is_said(weights: Path) -> None:
