@@ -13,6 +13,7 @@ from hubcore.errors import AudioError
 from hubcore.nn import SpeechEncoderConfig
 from hubcore.nn.encoder_upstream import EncoderUpstream, SpeechEncoderUpstream
 from hubcore_fbank import FbankUpstream
+from hubcore_wavlm import WavLMConfig, WavLMUpstream
 from tests.gold import relative_error
 
 SMALL: dict[str, Any] = {"dim": 32, "num_layers": 1, "num_heads": 2, "ffn_dim": 32, "pos_conv_kernel": 8}
@@ -49,12 +50,14 @@ def _nothing_compiled() -> Iterator[None]:
 
 def make(kind: str) -> EncoderUpstream:
     torch.manual_seed(0)
+    if kind == "gated bias":
+        return WavLMUpstream(WavLMConfig(**vars(KINDS["group"]), num_buckets=32, max_distance=80)).eval()
     upstream = SmallUpstream(KINDS[kind]) if kind in KINDS else FbankUpstream.from_config(kind)
     return upstream.eval()
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["group", "layer", "fbank", "mel"])
+@pytest.mark.parametrize("kind", ["group", "layer", "gated bias", "fbank", "mel"])
 def test_a_ragged_batch_is_one_graph_with_the_same_numbers_and_gradients(kind: str) -> None:
     upstream = make(kind)
     wavs = torch.randn(3, 6000, requires_grad=True)
