@@ -81,8 +81,14 @@ def check_frozen_extractor(upstream: Upstream) -> None:
     if wrong:
         raise AssertionError(f"freeze_extractor() left {len(wrong)} parameters in the wrong state: {listed(wrong)}.")
     in_graph: list[bool] = []
-    extractor.register_forward_hook(lambda _module, _args, frames: in_graph.append(frames.requires_grad))
+    extractor.register_forward_hook(lambda _module, _args, frames: in_graph.append(_requires_grad(frames)))
     with evaluating(frozen, train=True):
         frozen(clips(frozen))
     if any(in_graph):
         raise AssertionError("the extractor is frozen, but its output carries a gradient.")
+
+
+def _requires_grad(output: Tensor | tuple[object, ...]) -> bool:
+    """True if a module's output, or a part of it, carries a gradient."""
+    parts = output if isinstance(output, tuple) else (output,)
+    return any(isinstance(part, Tensor) and part.requires_grad for part in parts)
