@@ -17,6 +17,19 @@ from hubcore_cpc.config import CONVOLUTIONS, CpcConfig
 _NETS = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN}
 
 
+def row_counts(samples: int) -> list[int]:
+    """Rows before each convolution, the first ones being samples, and the frames after the last.
+
+    Example:
+        >>> row_counts(1600)
+        [1600, 320, 80, 40, 20, 10]
+    """
+    counts = [samples]
+    for kernel, stride, padding in CONVOLUTIONS:
+        counts.append((counts[-1] + 2 * padding - kernel) // stride + 1)
+    return counts
+
+
 class ChannelNorm(nn.Module):
     """Norm of each frame over its channels with the unbiased variance, `(F, D)` to `(F, D)`. CPC_audio: `ChannelNorm`.
 
@@ -49,9 +62,8 @@ class CpcEncoder(nn.Module):
         chunk: frames computed at a time.
 
     Example:
-        >>> frames, counts = CpcEncoder(8)([torch.randn(16000), torch.randn(159)])
-        >>> tuple(frames.shape), counts
-        ((101, 8), [100, 1])
+        >>> CpcEncoder(8)([torch.randn(16000), torch.randn(159)]).shape
+        torch.Size([101, 8])
     """
 
     def __init__(self, dim: int, chunk: int = 200) -> None:
@@ -64,18 +76,14 @@ class CpcEncoder(nn.Module):
         )
         self.norms = nn.ModuleList(ChannelNorm(dim) for _ in CONVOLUTIONS)
 
-    def forward(self, wavs: Sequence[Tensor]) -> tuple[Tensor, list[int]]:
-        """Packed frames `(N, D)`, and the frames of each utterance."""
+    def forward(self, wavs: Sequence[Tensor]) -> Tensor:
+        """Packed frames `(N, D)` of all waveforms."""
         dtype = next(self.parameters()).dtype
-        rows = [self.encode(wav.to(dtype)) for wav in wavs]
-        return torch.cat(rows), [len(frames) for frames in rows]
+        return torch.cat([self.encode(wav.to(dtype)) for wav in wavs])
 
     def encode(self, wav: Tensor) -> Tensor:
         """The frames `(F, D)` of one waveform."""
-        lengths = [len(wav)]  # rows before each convolution, then frames
-        for kernel, stride, padding in CONVOLUTIONS:
-            lengths.append((lengths[-1] + 2 * padding - kernel) // stride + 1)
-        frames = lengths.pop()
+        *lengths, frames = row_counts(len(wav))
         return torch.cat(
             [self._chunk(wav, lengths, first, min(first + self.chunk, frames)) for first in range(0, frames, self.chunk)]
         )
@@ -109,7 +117,8 @@ class CpcModel(nn.Module):
 
     def forward(self, wavs: Sequence[Tensor], layers: Sequence[int]) -> tuple[list[Tensor], list[int]]:
         """Hidden states `(N, D)` of the layers asked for, and the frames of each utterance."""
-        encoded, counts = self.extractor(wavs)
+        counts = [row_counts(len(wav))[-1] for wav in wavs]
+        encoded = self.extractor(wavs)
         states = {0: encoded}
         if 1 in layers:
             states[1] = run_recurrent(self.context, encoded, counts)

@@ -49,8 +49,8 @@ def test_pieces_of_any_size_are_the_padded_convolutions_of_the_whole(chunk: int,
         nn.init.normal_(norm.weight)
         nn.init.normal_(norm.bias)
     wav = torch.randn(samples, dtype=torch.float64)
-    frames, counts = encoder([wav])
-    assert counts == [(samples + 1) // 160] and torch.allclose(frames, PlainEncoder(encoder)(wav))
+    frames = encoder([wav])
+    assert len(frames) == (samples + 1) // 160 and torch.allclose(frames, PlainEncoder(encoder)(wav))
 
 
 def test_the_norm_divides_by_the_unbiased_variance() -> None:
