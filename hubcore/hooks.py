@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import pluggy
 
-from hubcore.errors import BrokenFetchError, DownloadError, nearest_names
+from hubcore.errors import BrokenFetchError, DownloadError, HubcoreError, nearest_names
 from hubcore.findings import Finding
 from hubcore.guests import as_guest
 from hubcore.hookspecs import NAMES, Expectation, HookSpecs
@@ -80,9 +80,10 @@ class Hooks:
         given = {"uri": uri, "cache_dir": cache_dir, "offline": offline, "expected": expected or Expectation()}
 
         def fault(plugin: str, error: BaseException) -> BaseException | None:
-            if isinstance(error, DownloadError):
+            ours = plugin in BUILT_IN
+            if isinstance(error, HubcoreError if ours else DownloadError):
                 return error
-            if plugin in BUILT_IN:
+            if ours:
                 return DownloadError(f"{uri} cannot be fetched: {error_text(error)}.", "This is a fault of hubcore: report it.")
             self._report(plugin, f"hubcore_fetch failed for {uri!r}: {error_text(error)}", error=error)
             broken.append(_broken_fetch(plugin, uri, error))

@@ -64,6 +64,7 @@ def hubcore_commands(cli: click.Group) -> None:
 @click.option("--root", metavar="DIR", help="Where the audio is, if not where the manifest says.")
 @click.option("--reference", metavar="DIR", help="Segments to compare the result with, in any layout.")
 @click.option("--tolerance-ms", type=click.FloatRange(min=0), default=20.0, show_default=True, help="For --reference.")
+@click.option("--force-unlock", is_flag=True, help="Ignore the lock file of a run that died on another machine.")
 @json_flag()
 def segment(
     manifests: tuple[str, ...],
@@ -76,6 +77,7 @@ def segment(
     root: str | None,
     reference: str | None,
     tolerance_ms: float,
+    force_unlock: bool,
     as_json: bool,
     **for_kmeans: Any,
 ) -> None:
@@ -96,7 +98,13 @@ def segment(
     try:
         with Progress("utt", quiet=as_json) as progress:
             summary = segment_corpus(
-                lists, output_folder(out), finder, mean_alpha=mean_alpha or MEAN_ALPHA, seed=seed, report=progress
+                lists,
+                output_folder(out),
+                finder,
+                mean_alpha=mean_alpha or MEAN_ALPHA,
+                seed=seed,
+                report=progress,
+                force_unlock=force_unlock,
             )
     except KeyboardInterrupt:
         echo("what is finished is kept; run the same command again to resume", err=True)

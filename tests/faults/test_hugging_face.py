@@ -358,12 +358,29 @@ def case_no_safetensors_at_the_hub(lab: HubLab) -> None:
     assert not any("pytorch_model" in line for line in lab.hub.asked) and lab.kept() == []
 
 
+@cases("a body that comes a byte now and then", "given up after two minutes below 1 KiB a second")
+def case_dripping_hub(lab: HubLab) -> None:
+    lab.monkeypatch.setattr(hugging_face, "STALLED_AFTER", 0.3)
+    lab.server.answers(Answer(BODY, drip=0.02), path=f"/{SHA256}")
+    with pytest.raises(DownloadError, match=r"only \d+ bytes were received from the hub"):
+        lab.load()
+
+
+@cases("an index of 100,000 shards", "refused before any is asked for")
+def case_endless_shards(lab: HubLab) -> None:
+    index = {"weight_map": {f"w{number}": f"{number}.safetensors" for number in range(100_000)}}
+    lab.hub.add("org/many", {"config.json": b"{}", "model.safetensors.index.json": json.dumps(index).encode()})
+    with pytest.raises(DownloadError, match="names 100000 shards"):
+        sources.fetch_source(Source("hf://org/many"))
+    assert not any(".safetensors" in line and "index" not in line and "model" not in line for line in lab.hub.asked)
+
+
 @cases("429 with a huge `Retry-After` for the body", "given up after two minutes without a byte")
 def case_retry_after_of_the_hub(lab: HubLab) -> None:
     lab.monkeypatch.setattr(hugging_face, "STALLED_AFTER", 0.3)
     lab.server.answers(Answer(status=429, headers={"Retry-After": "99999"}), path=f"/{SHA256}")
     began = time.monotonic()
-    with pytest.raises(DownloadError, match="nothing was received from the hub"):
+    with pytest.raises(DownloadError, match="only 0 bytes were received from the hub"):
         lab.load()
     assert time.monotonic() - began < 10 and lab.kept()[:1] != [f"blobs/{SHA256}"]
 

@@ -143,7 +143,8 @@ def case_file_replaced_while_read(folder: Path, patch: pytest.MonkeyPatch) -> No
 
 @cases(
     "keys that are no text; weights that are missing, misnamed or of another shape",
-    "one error that lists them all; what has a name and is not needed is listed in the load report",
+    "one error that lists them all. A tensor without a place in the model is an error too, unless it is of a head, which the "
+    "load report lists; keys that are no text are ignored",
 )
 def case_odd_keys(folder: Path, _: pytest.MonkeyPatch) -> None:
     path = folder / "a.pt"

@@ -50,7 +50,8 @@ _METADATA_TIMEOUT = 10.0
 ANSWERED_WITHIN = 60.0
 """Seconds for all of that answer."""
 STALLED_AFTER = 120.0
-"""Seconds without a byte after which a download is given up."""
+"""Seconds after which a download is given up that received fewer than SLOWEST bytes a second since."""
+SLOWEST = 1024.0
 _SLACK = 1 << 20
 
 
@@ -282,6 +283,7 @@ def _download(file: HubFile, endpoint: str, metadata: Any, *, force: bool) -> Pa
         return Path(path)
 
     done = _in_background(work)
+    since, seen = time.monotonic(), 0
     result: Path | BaseException | None = None
     with Progress("B", str(file.name), say=_log.info, keep=True) as progress:
         try:
@@ -290,10 +292,13 @@ def _download(file: HubFile, endpoint: str, metadata: Any, *, force: bool) -> Pa
                     result = done.get(timeout=0.1)
                 except queue.Empty:
                     progress(watch.received, metadata.size)
-                    if time.monotonic() - watch.last > STALLED_AFTER:
-                        raise DownloadError(
-                            f"{file}: nothing was received from the hub for {STALLED_AFTER:.0f} s.", "Try again later."
-                        ) from None
+                    now = time.monotonic()
+                    if now - since > STALLED_AFTER:
+                        count = watch.received - seen
+                        if count < SLOWEST * STALLED_AFTER:
+                            what = f"{file}: only {count} bytes were received from the hub in {now - since:.0f} s."
+                            raise DownloadError(what, "Try again later.") from None
+                        since, seen = now, watch.received
         finally:
             watch.stop = True
     if isinstance(result, Path):
@@ -324,12 +329,10 @@ class _Watch:
     def __init__(self, size: int | None) -> None:
         self.size = size
         self.received = 0
-        self.last = time.monotonic()
         self.stop = False
 
     def count(self, count: float | None) -> None:
         self.received += int(count or 0)
-        self.last = time.monotonic()
         if self.stop:
             raise DownloadError("the download was given up.", "Start it again.")
         # huggingface_hub counts before it writes, so what is too much never reaches the disk.

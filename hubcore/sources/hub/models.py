@@ -14,6 +14,8 @@ from hubcore.sources.hub.hugging_face import AbsentFileError, HubFile, hub_file
 _OPTIONAL = ("preprocessor_config.json",)
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 """Files that hold the weights of a whole model, or list them, in the order of preference."""
+_MOST_SHARDS = 1000
+"""Each is asked for, so an index of many names would not end."""
 _SHARD = re.compile(r"[\w.-]+\.(?:safetensors|bin)", re.ASCII)
 
 
@@ -55,6 +57,8 @@ def _shards(index: Path) -> list[str]:
         names = sorted(set(parse_json(read_small(index, 16 << 20))["weight_map"].values()))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DownloadError(f"{index} is not an index of shards ({error}).", "Use another repository.") from error
+    if len(names) > _MOST_SHARDS:
+        raise DownloadError(f"{index} names {len(names)} shards. At most {_MOST_SHARDS} are fetched.", "Name a file of it.")
     for name in names:
         if not isinstance(name, str) or not _SHARD.fullmatch(name):
             raise DownloadError(

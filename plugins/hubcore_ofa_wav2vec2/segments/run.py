@@ -86,6 +86,7 @@ def segment_corpus(
     mean_alpha: float = MEAN_ALPHA,
     seed: int = 42,
     report: Callable[[int, int, str], None] | None = None,
+    force_unlock: bool = False,
 ) -> Summary:
     """Segments every utterance of some manifests into a folder, which may hold earlier ones made in the same way.
 
@@ -99,6 +100,7 @@ def segment_corpus(
         mean_alpha: the segments a frame to tune to.
         seed: decides what is tuned on, and the first cluster centres.
         report: called with utterances done, utterances in all, and how many failed, in words.
+        force_unlock: take no notice of the lock file of another run.
 
     Raises:
         ExtractionError: `out` holds segments made otherwise, cannot be written or is in use; two files share a name.
@@ -120,7 +122,7 @@ def segment_corpus(
         raise OptionError(f"mean_alpha is {mean_alpha}. It is segments a frame, above 0 and at most 1. 2/9 is usual.")
     tasks = _tasks(manifests)
     failures: list[Failed] = []
-    with exclusive(out):
+    with exclusive(out, force=force_unlock):
         _settle(out, finder, tasks, {"mean_alpha": mean_alpha, "seed": seed})
         done = _done(out, tasks)
         todo = [task for task in tasks if task.path not in done]
