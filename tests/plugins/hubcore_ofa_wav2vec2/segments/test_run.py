@@ -108,6 +108,17 @@ def test_an_interrupted_run_goes_on(tmp_path: Path, speech: Manifest, method: st
     assert (again.written, again.skipped) == (0, 10) and again.segments == summary.segments
 
 
+def test_the_lock_of_another_machine_is_ignored_when_asked_for(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.wav", np.sin(np.arange(16_000) ** 2 / 1e6), 16_000)
+    manifest, out = Manifest(tmp_path, (ManifestEntry("a.wav", 16_000),)), tmp_path / "out"
+    out.mkdir()
+    holder = {"host": "node7", "pid": 12, "since": "2026-01-02 03:04:05"}
+    (out / ".hubcore.lock").write_text(json.dumps(holder))
+    with pytest.raises(ExtractionError, match=r"process 12 on node7.*--force-unlock"):
+        segment_corpus([manifest], out, PeakFinder())
+    assert segment_corpus([manifest], out, PeakFinder(), force_unlock=True).written == 1
+
+
 def test_a_file_that_a_power_cut_emptied_is_made_again(tmp_path: Path, speech: Manifest) -> None:
     segment_corpus([speech], tmp_path, PeakFinder())
     before = contents(tmp_path)
