@@ -240,8 +240,11 @@ _ATTRIBUTES: Mapping[str, tuple[str, Any, Any]] = {
 
 
 def _attributes(cls: type[Any]) -> list[str]:
-    """Options of `_ATTRIBUTES` whose attribute a based class has."""
-    return [option for option, (attribute, _, _) in _ATTRIBUTES.items() if hasattr(cls, attribute)]
+    """Options of `_ATTRIBUTES` whose attribute a based class has; a config without `num_layers` is that of no blocks."""
+    found = [option for option, (attribute, _, _) in _ATTRIBUTES.items() if hasattr(cls, attribute)]
+    fields = getattr(getattr(cls, "config_class", None), "__dataclass_fields__", None)
+    without = set() if fields is None or "num_layers" in fields else {"gradient_checkpointing"}
+    return [option for option in found if option not in without]
 
 
 def _declared(cls: type[Any], with_weights: bool | None) -> dict[str, tuple[Any, Any]]:

@@ -55,7 +55,7 @@ class UnreadBlock(nn.Module):
 
 def _unread(what: str, deepest: int) -> OptionError:
     return OptionError(
-        f"{what} cannot be had: the model was loaded with layers= up to {deepest}, and the blocks above were not read.",
+        f"{what} is not available: the model was loaded with layers= up to {deepest}, and the blocks above were not read.",
         "Load it again without layers=, or with a higher one.",
     )
 
@@ -159,7 +159,7 @@ class EncoderUpstream(UpstreamBase):
     def save_checkpoint(self, path: str | Path) -> None:
         """See `UpstreamBase.save_checkpoint`; a model without some of its blocks cannot be saved."""
         if self.present_layers < len(self.layer_names):
-            raise _unread(f"a {type(self).__name__} as a checkpoint", self.present_layers - 1)
+            raise _unread(f"a whole {type(self).__name__}", self.present_layers - 1)
         super().save_checkpoint(path)
 
     # Fine-tuning ----------------------------------------------------------------------------------------------------

@@ -11,6 +11,9 @@ from torch import Tensor, nn
 from hubcore import hub
 from hubcore.errors import CheckpointLayoutError, OptionError
 from hubcore.nn import EncoderUpstream, SpeechEncoderConfig, build_speech_encoder
+from hubcore.options import option_names
+from hubcore_cpc import CpcUpstream
+from hubcore_fbank import FbankUpstream
 from tests.hubcore.nn.test_speech_encoder import PaddedConfig, PaddedUpstream
 
 CONFIG = SpeechEncoderConfig(conv_layers=((8, 10, 5), (8, 8, 8)), dim=16, num_heads=2, num_layers=3, ffn_dim=32, dropout=0.2)
@@ -86,6 +89,8 @@ def test_gradient_checkpointing_is_an_option_at_load_and_only_for_models_with_bl
     ):
         with pytest.raises(OptionError):
             refused()
+    takes = [cls for cls in (FbankUpstream, CpcUpstream, type(model)) if "gradient_checkpointing" in (option_names(cls) or ())]
+    assert takes == [type(model)]
 
 
 def test_a_plain_list_of_blocks_runs_too_but_has_no_gradient_checkpointing() -> None:
