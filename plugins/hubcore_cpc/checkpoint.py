@@ -27,8 +27,8 @@ NAMES = Names(
 """The names of the weights. A file has no heads: the predictors of the loss are saved elsewhere."""
 
 
-def cpc_values(checkpoint: Checkpoint, notes: list[str]) -> dict[str, Any]:
-    """Values of the config, by our names; what had to be assumed is added to `notes`.
+def parse(checkpoint: Checkpoint, notes: list[str]) -> dict[str, Any]:
+    """Values of a config, by our names; what had to be assumed is added to `notes`.
 
     Raises:
         CheckpointLayoutError: an option that this model does not have.
@@ -58,7 +58,7 @@ READER: Reader[CpcConfig, CpcModel] = Reader(
     build=CpcModel,
     names=NAMES,
     kinds=("CpcUpstream",),
-    parse=cpc_values,
+    parse=parse,
     layouts=(Layout("modified CPC", config_key="config", weights_key="weights"),),
 )
 """Reads the file that s3prl's `modified_cpc` loads."""

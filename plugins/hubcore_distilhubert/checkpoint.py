@@ -39,8 +39,8 @@ NAMES = Names(
 """The encoder's names, those of the prediction heads, and the heads of fine-tuning that transformers may save beside it."""
 
 
-def distilhubert_values(checkpoint: Checkpoint, notes: list[str]) -> dict[str, Any]:
-    """Values of the config, by our names; what had to be assumed is added to `notes`.
+def parse(checkpoint: Checkpoint, notes: list[str]) -> dict[str, Any]:
+    """Values of a config, by our names; what had to be assumed is added to `notes`.
 
     Raises:
         CheckpointLayoutError: another family's file, or an option that this model does not have.
@@ -80,7 +80,7 @@ READER: Reader[DistilHubertConfig, DistilHubert] = Reader(
     build=DistilHubert,
     names=NAMES,
     kinds=("hubert", "DistilHubertUpstream"),
-    parse=distilhubert_values,
+    parse=parse,
     layouts=(_LAYOUT,),
 )
 """Reads s3prl's and transformers' files."""

@@ -23,8 +23,8 @@ NAMES = FAIRSEQ_NAMES.extended(
 """Names of the weights of `OfaWav2Vec2Model`; transformers has no such model."""
 
 
-def ofa_values(checkpoint: Checkpoint, notes: list[str]) -> dict[str, Any]:
-    """Values of the config, by our names; what had to be assumed is added to `notes`.
+def parse(checkpoint: Checkpoint, notes: list[str]) -> dict[str, Any]:
+    """Values of a config, by our names; what had to be assumed is added to `notes`.
 
     Raises:
         CheckpointLayoutError: no CIF module, or options that this model code does not have.
@@ -52,7 +52,7 @@ READER: Reader[OfaWav2Vec2Config, OfaWav2Vec2Model] = Reader(
     build=build_model,
     names=NAMES,
     kinds=("wav2vec2", "OfaWav2Vec2Upstream"),
-    parse=ofa_values,
+    parse=parse,
     fit=fit_projection,
 )
 """Reads the files of the original's fork of fairseq."""

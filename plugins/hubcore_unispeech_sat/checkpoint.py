@@ -33,7 +33,7 @@ _COMPUTED: Mapping[str, Sequence[Any]] = {
 
 
 def parse(checkpoint: Checkpoint, notes: list[str]) -> dict[str, Any]:
-    """Reads a foreign config; see `hubcore.checkpoints.Reader.parse`.
+    """Values of a config, by our names; what had to be assumed is added to `notes`.
 
     Raises:
         CheckpointLayoutError: an option that this encoder does not compute.

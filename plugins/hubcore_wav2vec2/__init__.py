@@ -1,4 +1,4 @@
-"""wav2vec 2.0, XLSR-53 and XLS-R as hubcore upstreams. Importing this package imports no torch until a name is used."""
+"""wav2vec 2.0, XLS-R, MMS and OmniASR as hubcore upstreams. Importing this package imports no torch until a name is used."""
 
 from __future__ import annotations
 

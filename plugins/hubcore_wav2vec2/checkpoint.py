@@ -11,7 +11,7 @@ from hubcore.checkpoints import ENCODER_NAMES, Name, Names, Reader
 from hubcore.checkpoints.names import Turn
 from hubcore_wav2vec2.config import Wav2Vec2Config
 from hubcore_wav2vec2.model import Wav2Vec2Model, build_model
-from hubcore_wav2vec2.omniasr import OMNIASR_HEADS, OMNIASR_KINDS, OMNIASR_NAMES, fairseq2_values, parse_values
+from hubcore_wav2vec2.omniasr import OMNIASR_HEADS, OMNIASR_KINDS, OMNIASR_NAMES, fairseq2_values, parse
 
 
 def _join_groups(codebook: Tensor) -> Tensor:
@@ -70,7 +70,7 @@ READER: Reader[Wav2Vec2Config, Wav2Vec2Model] = Reader(
     build=build_model,
     names=NAMES,
     kinds=("wav2vec2", "wav2vec_ctc", "wav2vec_seq2seq", "Wav2Vec2Upstream", *OMNIASR_KINDS),
-    parse=parse_values,
+    parse=parse,
     infer=fairseq2_values,
     fit=fit_projection,
 )

@@ -59,7 +59,7 @@ _HEADS = {(2048, 16): 32, (2560, 32): 32, (2048, 64): 32, (2304, 64): 32}
 """Width and depth of fairseq2's architectures whose attention heads are not as many as the position embedding's groups."""
 
 
-def parse_values(checkpoint: Checkpoint, notes: list[str]) -> dict[str, Any]:
+def parse(checkpoint: Checkpoint, notes: list[str]) -> dict[str, Any]:
     """Values of the config of any wav2vec 2.0, OmniASR in transformers among them; see `Reader.parse`."""
     if checkpoint.kind not in OMNIASR_KINDS:
         return encoder_values(checkpoint, notes)

@@ -9,7 +9,7 @@ from hubcore.checkpoints.foreign_options import demand, read_options
 from hubcore.checkpoints.layouts import HUGGING_FACE
 from hubcore.nn import SpeechEncoder
 from hubcore_wavlm.config import WavLMConfig
-from hubcore_wavlm.model import build_wavlm
+from hubcore_wavlm.model import build_model
 
 _FAIRSEQ, _TRANSFORMERS = "encoder.layers.#.self_attn", "encoder.layers.#.attention"
 NAMES = Names(
@@ -47,7 +47,7 @@ NAMES = Names(
 
 
 def parse(checkpoint: Checkpoint, notes: list[str]) -> dict[str, Any]:
-    """Reads a foreign config; see `hubcore.checkpoints.Reader.parse`.
+    """Values of a config, by our names; what had to be assumed is added to `notes`.
 
     Raises:
         CheckpointLayoutError: an option that this encoder does not compute.
@@ -64,7 +64,7 @@ def parse(checkpoint: Checkpoint, notes: list[str]) -> dict[str, Any]:
 READER: Reader[WavLMConfig, SpeechEncoder] = Reader(
     family="WavLM",
     config_class=WavLMConfig,
-    build=build_wavlm,
+    build=build_model,
     names=NAMES,
     kinds=("wavlm", "WavLM", "WavLMUpstream"),
     parse=parse,

@@ -6,11 +6,11 @@ from hubcore.nn import GatedSelfAttention, RelativePositionBias, SpeechEncoder, 
 from hubcore_wavlm.config import WavLMConfig
 
 
-def build_wavlm(config: WavLMConfig) -> SpeechEncoder:
+def build_model(config: WavLMConfig) -> SpeechEncoder:
     """The model that a config describes, with fresh weights. All blocks share one `RelativePositionBias`.
 
     Example:
-        >>> build_wavlm(WavLMConfig(dim=96, num_layers=2)).encoder.context.weight.shape
+        >>> build_model(WavLMConfig(dim=96, num_layers=2)).encoder.context.weight.shape
         torch.Size([320, 12])
     """
 

@@ -10,7 +10,7 @@ from hubcore.nn import SpeechEncoder
 from hubcore.nn.encoder_upstream import SpeechEncoderUpstream
 from hubcore_wavlm.checkpoint import READER
 from hubcore_wavlm.config import CONFIGS, WavLMConfig
-from hubcore_wavlm.model import build_wavlm
+from hubcore_wavlm.model import build_model
 
 
 class WavLMUpstream(SpeechEncoderUpstream):
@@ -29,7 +29,7 @@ class WavLMUpstream(SpeechEncoderUpstream):
         ([(2, 49, 768), (2, 49, 768)], [49, 24])
     """
 
-    build_model = staticmethod(build_wavlm)
+    build_model = staticmethod(build_model)
     config_class: ClassVar[type[WavLMConfig]] = WavLMConfig
     configs: ClassVar[Mapping[str, WavLMConfig]] = CONFIGS
     reader: ClassVar[Reader[WavLMConfig, SpeechEncoder]] = READER

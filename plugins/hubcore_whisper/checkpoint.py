@@ -59,8 +59,8 @@ _OPENAI_OPTIONS = {
 }
 
 
-def whisper_values(checkpoint: Checkpoint, notes: list[str]) -> dict[str, Any]:
-    """Values of the config, by our names; what had to be assumed is added to `notes`.
+def parse(checkpoint: Checkpoint, notes: list[str]) -> dict[str, Any]:
+    """Values of a config, by our names; what had to be assumed is added to `notes`.
 
     Raises:
         CheckpointLayoutError: an option that this model does not have.
@@ -81,7 +81,7 @@ READER: Reader[WhisperConfig, WhisperEncoder] = Reader(
     build=WhisperEncoder,
     names=NAMES,
     kinds=("whisper", "WhisperUpstream"),
-    parse=whisper_values,
+    parse=parse,
     layouts=(_OPENAI,),
 )
 """Reads transformers' folders and OpenAI's files."""

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from itertools import permutations
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor
 
 from hubcore import hub
 from hubcore.checkpoints import open_checkpoint
@@ -17,10 +15,10 @@ from hubcore.errors import CheckpointLayoutError, MissingWeightsError
 from hubcore_wav2vec2 import CONFIGS, Wav2Vec2Upstream
 from hubcore_wav2vec2.checkpoint import NAMES
 from hubcore_wav2vec2.omniasr import fairseq2_values
-from tests.gold import gold_arrays, gold_wavs, relative_error
+from tests.gold import gold_wavs
 from tests.paths import DATA
+from tests.references import check_references, gold_states
 
-TOLERANCE = 2e-5
 FILES = {
     "omniasr_w2v_tiny.fairseq2.pt": "omniasr_fairseq2",
     "omniasr_ctc_tiny.fairseq2.pt": "omniasr_fairseq2",
@@ -34,34 +32,9 @@ FILES = {
 FAIRSEQ2, OMNIASR = DATA / "gold2/omniasr_w2v_tiny.fairseq2.pt", DATA / "gold2/omniasr_hf"
 
 
-def references(file: str) -> list[list[Tensor]]:
-    """The hidden states of u0 and u1, the last with the final norm."""
-    arrays = gold_arrays(f"../gold2/{FILES[file]}.ref.npz")
-    found = []
-    for utterance in ("alone/u0", "alone/u1"):
-        states = [arrays[f"{utterance}/hidden_{k}"] for k in range(4)]
-        found.append([*states[:-1], arrays.get(f"{utterance}/last_hidden_state", states[-1])])
-    return found
-
-
 @pytest.mark.parametrize("file", FILES)
-@torch.no_grad()
 def test_alone_and_in_every_ragged_batch_the_originals_numbers(file: str) -> None:
-    path = DATA / "gold2" / file
-    by_name, by_class = hub.load("wav2vec2", checkpoint=path), Wav2Vec2Upstream.from_checkpoint(path)
-    wavs = gold_wavs()
-    for index, wanted in enumerate(references(file)):
-        for model in (by_name, by_class):
-            out = model([wavs[index]])
-            errors = [relative_error(mine[0], theirs) for mine, theirs in zip(out.hidden_states, wanted, strict=True)]
-            assert len(errors) == model.num_layers + 1 == 4 and max(errors) <= TOLERANCE
-    for order in permutations(range(3)):
-        out = by_name([wavs[i] for i in order])
-        for index, wanted in enumerate(references(file)):
-            row = order.index(index)
-            for state, theirs in zip(out.hidden_states, wanted, strict=True):
-                assert relative_error(state[row, : len(theirs)], theirs) <= TOLERANCE
-                assert (state[row, len(theirs) :] == 0).all()
+    check_references("wav2vec2", Wav2Vec2Upstream, DATA / "gold2" / file, gold_states(f"gold2/{FILES[file]}"))
 
 
 def test_a_fairseq2_file_has_the_config_of_its_weights_and_says_what_was_assumed() -> None:

@@ -15,7 +15,6 @@ from torch import Tensor
 from hubcore import hub
 from hubcore.errors import CheckpointLayoutError
 from hubcore_wav2vec2_conformer import CONFIGS, READER, Wav2Vec2ConformerUpstream
-from tests.gold import gold_arrays
 from tests.paths import DATA
 from tests.references import check_references, gold_states
 
@@ -30,17 +29,9 @@ S3PRL = DATA / "gold/upstreams/wav2vec2_conformer_rope_tiny.s3prl.pt"
 HUGGING_FACE = DATA / "gold2/hf_wav2vec2_conformer_rotary"
 
 
-def references(file: str) -> list[list[Tensor]]:
-    """The hidden states of u0 and u1, the last after the encoder's norm, which transformers keeps apart."""
-    states, arrays = gold_states(FILES[file]), gold_arrays(f"../{FILES[file]}.ref.npz")
-    for i, of_one in enumerate(states):
-        of_one[-1] = arrays.get(f"alone/u{i}/last_hidden_state", of_one[-1])
-    return states
-
-
 @pytest.mark.parametrize("file", FILES)
 def test_alone_and_in_every_ragged_batch_the_originals_numbers(file: str) -> None:
-    check_references("wav2vec2_conformer", Wav2Vec2ConformerUpstream, DATA / file, references(file))
+    check_references("wav2vec2_conformer", Wav2Vec2ConformerUpstream, DATA / file, gold_states(FILES[file]))
 
 
 def test_only_heads_and_what_the_originals_never_use_is_ignored() -> None:
