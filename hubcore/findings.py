@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, field
 
 
@@ -49,14 +48,3 @@ class Finding:
     def __str__(self) -> str:
         place = f"{self.file}:{self.line}" if self.line else self.file
         return f"{place}: {self.text}" if place else self.text
-
-
-def last_sentence(message: str) -> tuple[str, str]:
-    """A message as (what is wrong, what to do): errors of hubcore end with what to do.
-
-    Example:
-        >>> last_sentence("'ours' has no 'license'. Add it.")
-        ("'ours' has no 'license'.", 'Add it.')
-    """
-    *what, fix = re.split(r"(?<=[.!?])\s+(?=[A-Z`])", message)
-    return (" ".join(what), fix) if what else (fix, "")

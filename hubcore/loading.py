@@ -197,13 +197,13 @@ def reads_checkpoints(cls: type[Any]) -> bool:
     return is_based(cls) and "from_file" in own_methods(cls)
 
 
-def option_problem(cls: type[Any], card: Card, *, with_weights: bool) -> str | None:
+def option_problem(cls: type[Any], card: Card, *, with_weights: bool) -> OptionError | None:
     """The first fault in the names of a card's options, with file and line; None if there is none."""
     try:
         with naming_the_card(card, {}):
             check_options(cls, card.options, with_weights=with_weights)
     except OptionError as error:
-        return str(error)
+        return error
     return None
 
 

@@ -10,12 +10,13 @@ from typing import Any
 from hubcore.card import Card
 from hubcore.describe import named_configs
 from hubcore.errors import HubcoreError, OptionError, RegistryError, nearest_hint
-from hubcore.findings import Finding, last_sentence
+from hubcore.findings import Finding
 from hubcore.loading import import_class, option_problem, reads_checkpoints
 from hubcore.registry.names import Registry, canonical, choose_family
 from hubcore.registry.reading import find_line, read_registry
+from hubcore.text import message_text
 
-_Found = Iterator[tuple[str, str]]
+_Found = Iterator[tuple[str, str, str]]
 """(the field of the card, what is wrong and what to do)."""
 
 
@@ -35,9 +36,7 @@ def check_card(card: Card, registry: Registry) -> list[Finding]:
         mine.yaml: 'mine' is of the family 'fbnk', which no installed distribution provides. The nearest are fbank. ...
     """
     found = [*_family_problems(card, registry), *_source_problems(card), *_taken_names(card, registry)]
-    return [
-        Finding(*last_sentence(what), str(card.file), _line(card, field), card.distribution or "user") for field, what in found
-    ]
+    return [Finding(what, fix, str(card.file), _line(card, field), card.distribution or "user") for field, what, fix in found]
 
 
 def check_file(path: Path, registry: Registry) -> tuple[list[Card], list[Finding]]:
@@ -73,7 +72,7 @@ def _taken_names(card: Card, registry: Registry) -> _Found:
     """For each name of a card that somebody else has too: who, and what that means."""
     overridden = (canonical(card.overrides or ""), card.name)
     if card.overrides and not any(overridden == (canonical(e.owner), e.name) for e in registry.entries if e.card):
-        yield "overrides", f"{card.overrides!r} has no card {card.name!r} to override. Correct its name, or leave it out."
+        yield "overrides", f"{card.overrides!r} has no card {card.name!r} to override.", "Correct its name, or leave it out."
     for name in (card.name, *card.aliases):
         for entry in registry.claims(name):
             if entry.card and (_same_file(entry.card, card.file) or overridden == (canonical(entry.owner), entry.name)):
@@ -82,11 +81,8 @@ def _taken_names(card: Card, registry: Registry) -> _Found:
             choice = f"'user:{name}' or '{entry.owner}:{name}' would pick one"
             if entry.owner == "user":
                 choice = "both files are yours, so nothing could pick one"
-            what = (
-                f"{name!r} is a name of {entry.owner} already{where}. Using a name with two owners is an error; {choice}. "
-                f"Choose another name, or override that of {entry.owner}."
-            )
-            yield "", what
+            what = f"{name!r} is a name of {entry.owner} already{where}. Using a name with two owners is an error; {choice}."
+            yield "", what, f"Choose another name, or override that of {entry.owner}."
 
 
 def _family_problems(card: Card, registry: Registry) -> _Found:
@@ -96,22 +92,22 @@ def _family_problems(card: Card, registry: Registry) -> _Found:
     if not claims:
         what = (
             f"{card.name!r} is of the family {card.upstream!r}, which no installed distribution provides. "
-            f"{nearest_hint(card.upstream, known)} Correct it, or install the plugin that has it."
+            f"{nearest_hint(card.upstream, known)}"
         )
-        yield "upstream", what
+        yield "upstream", what, "Correct it, or install the plugin that has it."
     elif family is None:
         owners = " and ".join(sorted(family.distribution for family in claims))
-        yield "upstream", f"the family {card.upstream!r} is claimed by {owners}. A card cannot choose. Uninstall one."
+        yield "upstream", f"the family {card.upstream!r} is claimed by {owners}. A card cannot choose.", "Uninstall one."
     elif not family.missing:  # if it is, nothing is wrong with the card, and nothing can be asked
         configs, _ = named_configs(family)
         if card.config is not None and configs is not None and card.config not in configs:
             hint = nearest_hint(card.config, configs)
-            yield "config", f"{card.upstream!r} has no config called {card.config!r}. {hint} Correct the card."
+            yield "config", f"{card.upstream!r} has no config called {card.config!r}. {hint}", "Correct the card."
             return
         try:
             yield from _class_problems(card, import_class(family))
         except HubcoreError as error:
-            yield "upstream", str(error)
+            yield "upstream", *_said(error)
 
 
 def _class_problems(card: Card, cls: type[Any]) -> _Found:
@@ -119,21 +115,15 @@ def _class_problems(card: Card, cls: type[Any]) -> _Found:
     from hubcore.upstream import UpstreamBase
 
     if not card.needs_weights and reads_checkpoints(cls) and card.line is None:  # one of a file may be for `checkpoint=`
-        what = (
-            f"{card.name!r} names no source, but the family {card.upstream!r} runs checkpoints. Its weights would be "
-            "random. Say where they are with --source: a path, https://... or hf://org/repo/file."
-        )
-        yield "sources", what
+        what = f"{card.name!r} names no source, but the family {card.upstream!r} runs checkpoints. Its weights would be random."
+        yield "sources", what, "Say where they are with --source: a path, https://... or hf://org/repo/file."
     if card.needs_weights and issubclass(cls, UpstreamBase) and not reads_checkpoints(cls):
-        what = (
-            f"{card.name!r} names sources, but the family {card.upstream!r} computes its features without weights. "
-            "Leave the sources out, or name another family."
-        )
-        yield "sources", what
+        what = f"{card.name!r} names sources, but the family {card.upstream!r} computes its features without weights."
+        yield "sources", what, "Leave the sources out, or name another family."
         return
     problem = option_problem(cls, card, with_weights=card.needs_weights)
     if problem:
-        yield "options", problem
+        yield "options", *_said(problem)
     elif card.options and issubclass(cls, UpstreamBase) and (card.config is not None or not card.needs_weights):
         yield from _value_problems(cls, card)
 
@@ -150,7 +140,8 @@ def _value_problems(cls: type[Any], card: Card) -> _Found:
             warnings.simplefilter("ignore")  # loading says it again, to whoever loads
             cls.from_config(card.config, **options)
     except OptionError as error:
-        yield "options", f"the options of {card.name!r} cannot be used: {error}"
+        what, fix = _said(error)
+        yield "options", f"the options of {card.name!r} cannot be used: {what}", fix
     except Exception:  # a class that cannot be built like this says nothing about the card
         return
 
@@ -166,4 +157,8 @@ def _source_problems(card: Card) -> _Found:
             else:
                 fetch_source(source, card)
         except HubcoreError as error:
-            yield "sources", str(error)
+            yield "sources", *_said(error)
+
+
+def _said(error: HubcoreError) -> tuple[str, str]:
+    return message_text(error.what), message_text(error.fix)

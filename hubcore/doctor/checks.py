@@ -20,7 +20,6 @@ from hubcore.describe import locate
 from hubcore.doctor.examination import FIX, NOWHERE, Examination, Place, file_of
 from hubcore.doctor.installed import CARDS, own_entries
 from hubcore.errors import HubcoreError, OptionError, PluginError
-from hubcore.findings import last_sentence
 from hubcore.hooks import Hooks
 from hubcore.registry.names import (
     HOOKS_GROUP,
@@ -252,9 +251,9 @@ def check_objective(exam: Examination, point: EntryPoint) -> None:
         module = exam.imported(point)
         if module is not None:
             try:
-                objective_class(point.name, target_of(point), "")
+                objective_class(point.name, target_of(point), FIX)
             except PluginError as error:
-                exam.finding(*last_sentence(str(error)), (file_of(module), None), error=error.__cause__)
+                exam.finding(error.what, error.fix, (file_of(module), None), error=error.__cause__)
             seen.append("has what training asks of it")
 
 

@@ -22,9 +22,8 @@ from typing import IO, Any, NoReturn
 
 from hubcore.doctor.installed import find_plugin
 from hubcore.errors import HubcoreError
-from hubcore.findings import last_sentence
 from hubcore.registry.names import module_of
-from hubcore.text import error_text, plural
+from hubcore.text import error_text, message_text, plural
 
 _HUBCORE = os.path.dirname(os.path.dirname(__file__)) + os.sep
 FIX = "Fix or update that distribution; nothing else is harmed."
@@ -102,8 +101,8 @@ class Examination:
     def error(self, what: str, error: BaseException, place: Place) -> None:
         """Tells of something that failed."""
         if isinstance(error, HubcoreError):  # its own words, and the traceback of what it is about
-            cause, fix = (error.what, error.fix) if error.fix else last_sentence(" ".join(str(error).split()))
-            self.finding(f"{what}: {cause}", fix or FIX, place, error=error.__cause__ or error)
+            cause = " ".join(message_text(error.what).split())
+            self.finding(f"{what}: {cause}", message_text(error.fix) or FIX, place, error=error.__cause__ or error)
         else:
             self.finding(f"{what}: {error_text(error).rstrip('.')}.", FIX, place, error=error)
 
