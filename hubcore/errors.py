@@ -172,8 +172,12 @@ def nearest_names(name: str, known: Iterable[str], count: int = 3) -> list[str]:
     Example:
         >>> nearest_names("wav2vec2_bse", ["fbank", "wav2vec2_base", "wav2vec2_large"], count=1)
         ['wav2vec2_base']
+        >>> nearest_names("WavLM", ["fbank", "wavlm"])
+        ['wavlm']
     """
-    return difflib.get_close_matches(name, sorted(set(known)), n=count, cutoff=0.5)
+    known = sorted(set(known))
+    near = difflib.get_close_matches(name, known, n=count, cutoff=0.5)
+    return near or difflib.get_close_matches(name.lower(), known, n=count, cutoff=0.5)
 
 
 def nearest_hint(name: str, known: Iterable[str]) -> str:

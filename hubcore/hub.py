@@ -109,6 +109,8 @@ def load(
     from hubcore.hooks import current_hooks
     from hubcore.loading import build_upstream
 
+    if not isinstance(train, bool):
+        raise OptionError(f"train is {train!r:.200}. It must be True or False.")
     entry = current_registry().find(_checked(name))
     upstream: Upstream = build_upstream(entry, checkpoint, options, device=device, dtype=dtype)
     if train and hasattr(upstream, "train"):

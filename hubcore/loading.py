@@ -244,7 +244,7 @@ def _check_place(device: torch.device | str | None, dtype: torch.dtype | None) -
         if device is not None:
             torch.empty(0, device=device)
     except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:
-        reason = str(error).partition("\n")[0]
+        reason = str(error).partition("\n")[0].rstrip(".") + "."
         raise OptionError(f"the device {device!r} cannot be used here: {reason}", "Use another, such as 'cpu'.") from error
 
 
@@ -279,9 +279,12 @@ def _plugin_error(family: Family, what: str, fix: str) -> PluginError:
 
 
 def _random_weights(cls: type[Any], card: Card | None, family: Family) -> OptionError:
-    what = f"the card {card.name!r} names no sources" if card else f"{family.name!r} is a family, not a checkpoint"
-    where = f"add sources to it ({card.file}, line {card.line}), " if card else ""
+    if card:
+        what, way = f"the card {card.name!r} names no sources", f"add sources to it ({card.file}, line {card.line})"
+    else:
+        what = f"{family.name!r} is a family, not a checkpoint"
+        way = f"use one of its names (`hubcore list --family {family.name}`)"
     return OptionError(
         f"{what}, so the weights would be random.",
-        f"Pass checkpoint=, {where}or build {cls.__name__}(config) yourself for random weights.",
+        f"Pass checkpoint=, {way}, or build {cls.__name__}(config) yourself for random weights.",
     )

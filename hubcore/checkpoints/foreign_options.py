@@ -15,14 +15,23 @@ def read_options(model: Mapping[str, Any], options: Options) -> dict[str, Any]:
     """Our options from a foreign config; what it leaves out has the system's default.
 
     Raises:
-        ValueError: a value is not of its option's type.
+        ValueError: a value is not of its option's type; the message names the option.
 
     Example:
         >>> read_options({"encoder_layers": "24"}, {"num_layers": ("encoder_layers", 12), "dim": ("encoder_embed_dim", 768)})
         {'num_layers': 24, 'dim': 768}
+        >>> read_options({"encoder_layers": "many"}, {"num_layers": ("encoder_layers", 12)})
+        Traceback (most recent call last):
+        ValueError: encoder_layers: 'many' is not a whole number
     """
-    kinds: Mapping[type, Any] = {bool: to_bool, int: to_int, float: float}
-    return {ours: kinds[type(default)](model.get(theirs, default)) for ours, (theirs, default) in options.items()}
+    kinds: Mapping[type, Any] = {bool: to_bool, int: to_int, float: to_float}
+    values = {}
+    for ours, (theirs, default) in options.items():
+        try:
+            values[ours] = kinds[type(default)](model.get(theirs, default))
+        except ValueError as error:
+            raise ValueError(f"{theirs}: {error}") from error
+    return values
 
 
 def write_options(config: Any, options: Options) -> dict[str, Any]:
@@ -42,9 +51,27 @@ def to_int(value: object) -> int:
         >>> to_int("12")
         12
     """
-    if isinstance(value, str | int) and not isinstance(value, bool):
-        return int(value)
+    try:
+        if isinstance(value, str | int) and not isinstance(value, bool):
+            return int(value)
+    except ValueError:
+        pass
     raise ValueError(f"{value!r} is not a whole number")
+
+
+def to_float(value: object) -> float:
+    """A number, also one that an old Namespace holds as a string.
+
+    Example:
+        >>> to_float("0.1")
+        0.1
+    """
+    try:
+        if isinstance(value, str | int | float) and not isinstance(value, bool):
+            return float(value)
+    except (ValueError, OverflowError):
+        pass
+    raise ValueError(f"{value!r} is not a number")
 
 
 def to_bool(value: object) -> bool:

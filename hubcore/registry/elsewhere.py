@@ -65,7 +65,7 @@ def lead_from(name: str, cards: Iterable[Card]) -> str | None:
     """A sentence that leads from a name used elsewhere to what does the same here; None if nothing is known of it.
 
     Args:
-        name: a name of s3prl, `org/repo` of the Hugging Face Hub, or the repository's name alone.
+        name: a name of s3prl, `org/repo` of the Hugging Face Hub, its `hf://` address, or the repository's name alone.
         cards: the cards known here.
 
     Example:
@@ -81,15 +81,16 @@ def lead_from(name: str, cards: Iterable[Card]) -> str | None:
                 f"s3prl has it; its family there, {family}, is not part of hubcore: use s3prl for it, or write a plugin "
                 "(`hubcore docs write_a_plugin`)."
             )
-    cards = [*cards]
+    cards, name = [*cards], name.removeprefix("hf://")
+    wanted = name.partition("@")[0].lower()
     for card in cards:
         for source in card.sources:
             repository = source.uri.removeprefix("hf://").partition("@")[0]
-            if source.uri.startswith("hf://") and name.lower() in (repository.lower(), repository.rpartition("/")[2].lower()):
+            if source.uri.startswith("hf://") and wanted in (repository.lower(), repository.rpartition("/")[2].lower()):
                 return f"hub.load({card.name!r}) loads hf://{repository}."
-    if "/" not in name:
+    if "/" not in name or "://" in name:
         return None
-    words = _words(name)
+    words = _words(wanted)
     families = {label: card.upstream for card in cards for label in (card.name, *card.aliases) if _words(label)[0] in words}
     near = nearest_names("_".join(words), families, count=1)
     return f"Use hub.load({families[near[0]]!r}, checkpoint='hf://{name}')." if near else None

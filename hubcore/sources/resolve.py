@@ -53,6 +53,8 @@ def find_checkpoint(source: str | os.PathLike[str]) -> Path | Source | Card:
         CheckpointError: a path that does not exist.
         UnknownUpstreamError: neither a path, nor an address, nor a registered name.
     """
+    if not isinstance(source, str | os.PathLike):
+        raise CheckpointError(f"the checkpoint is {source!r:.200}. It must be a path, an address or a registered name.")
     text = os.fspath(source)
     if not text or "\0" in text:
         raise CheckpointError(f"the checkpoint is {text!r}. It must be a path, an address or a registered name.")

@@ -116,8 +116,20 @@ def test_an_unknown_option_is_found_before_anything_is_fetched(monkeypatch: pyte
         Wav2Vec2Upstream.from_checkpoint("wav2vec2_base_960", dropuot=0.1)
     with pytest.raises(OptionError, match=r"dtype is torch\.int32.*floating-point"):
         hub.load("wav2vec2_base_960", dtype=torch.int32)
-    with pytest.raises(OptionError, match="the device 'nowhere' cannot be used here"):
+    with pytest.raises(OptionError, match=r"the device 'nowhere' cannot be used here: .*nowhere\. Use another"):
         hub.load("wav2vec2_base_960", device="nowhere")
+
+
+def test_a_train_that_is_no_truth_value_is_an_error() -> None:
+    with pytest.raises(OptionError, match=r"train is 'no'\. It must be True or False"):
+        hub.load("wav2vec2_tiny_prompts", train="no")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("checkpoint", [5, b"model.pt", ["model.pt"]])
+def test_a_checkpoint_that_is_neither_text_nor_a_path_is_an_error(checkpoint: Any) -> None:
+    for load in (lambda: hub.load("wav2vec2", checkpoint=checkpoint), lambda: Wav2Vec2Upstream.from_checkpoint(checkpoint)):
+        with pytest.raises(CheckpointError, match="It must be a path, an address or a registered name"):
+            load()
 
 
 @pytest.mark.parametrize("load", [hub.load, Wav2Vec2Upstream.from_checkpoint], ids=["hub.load", "from_checkpoint"])

@@ -42,6 +42,26 @@ def test_a_repositorys_name_without_its_owner_leads_to_its_card(name: str) -> No
         hub.load(name)
 
 
+@pytest.mark.parametrize(
+    ("name", "advice"),
+    [
+        ("hf://facebook/hubert-base-ls960", r"hub\.load\('hubert_base_hf'\) loads hf://facebook/hubert-base-ls960\.$"),
+        ("hf://facebook/hubert-base-ls960@main", r"hub\.load\('hubert_base_hf'\) loads hf://facebook/hubert-base-ls960\.$"),
+        ("hf://me/my-hubert@v2", r"Use hub\.load\('hubert', checkpoint='hf://me/my-hubert@v2'\)\.$"),
+    ],
+)
+def test_an_address_in_place_of_a_name_leads_to_its_card_or_its_family(name: str, advice: str) -> None:
+    with pytest.raises(UnknownUpstreamError, match=advice):
+        hub.load(name)
+
+
+@pytest.mark.parametrize(("name", "near"), [("WavLM", "wavlm"), ("HuBERT", "hubert"), ("FBANK", "fbank")])
+def test_a_name_in_capitals_is_near_to_the_name(name: str, near: str) -> None:
+    with pytest.raises(UnknownUpstreamError) as caught:
+        hub.load(name)
+    assert caught.value.nearest[0] == near
+
+
 def test_other_names_lead_nowhere() -> None:
     cards = [Card("mine", "acme", "MIT", sources=(Source("hf://org/Mine@main/a.pt"), Source("https://host/org/Yours")))]
     assert lead_from("org/Mine", cards) == "hub.load('mine') loads hf://org/Mine."
