@@ -16,7 +16,7 @@ from hubcore.nn.attention import SelfAttention
 from hubcore.nn.conformer_config import ConformerConfig
 from hubcore.nn.packed import conv_strided
 from hubcore.nn.relative import RelativeAttention, RelativeKeyAttention, RelativePositions, RotaryAttention, RotaryPositions
-from hubcore.nn.transformer import Encoder, FeedForward
+from hubcore.nn.transformer import Encoder, FeedForward, init_linears
 
 _ACTIVATIONS: Mapping[str, Callable[[Tensor], Tensor]] = MappingProxyType(
     {"swish": functional.silu, "gelu": functional.gelu, "relu": functional.relu}
@@ -166,11 +166,7 @@ def build_conformer(
     dropouts = {"dropout": config.dropout, "attention_dropout": config.attention_dropout}
     blocks = [ConformerBlock(attention(), conv(), feed_forward, dim, **dropouts) for _ in range(config.num_layers)]
     for block in blocks:
-        for module in block.modules():
-            if isinstance(module, nn.Linear):
-                nn.init.normal_(module.weight, std=0.02)
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
+        init_linears(block)
     context: nn.Module | None = None
     if config.positions == "relative":
         context = RelativePositions()

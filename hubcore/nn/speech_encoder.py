@@ -14,7 +14,7 @@ from hubcore.nn.attention import SelfAttention
 from hubcore.nn.conv import ConvExtractor, FrameConv
 from hubcore.nn.positions import BatchNormPositionalConv, PositionalConv
 from hubcore.nn.speech_encoder_config import SpeechEncoderConfig, WaveformEncoderConfig
-from hubcore.nn.transformer import Block, Encoder, FeedForward
+from hubcore.nn.transformer import Block, Encoder, FeedForward, init_linears
 from hubcore.ragged import conv_length, pack_on_grid
 
 
@@ -202,8 +202,5 @@ def build_blocks(
         for _ in range(count)
     ]
     for block in blocks:
-        for module in block.modules():
-            if isinstance(module, nn.Linear):
-                nn.init.normal_(module.weight, std=0.02)
-                nn.init.zeros_(module.bias)
+        init_linears(block)
     return blocks

@@ -45,6 +45,16 @@ class BlocksConfig:
         check_fields(self)
         require(self.dim % self.num_heads == 0, "num_heads", f"a divisor of dim={self.dim}", self.num_heads)
 
+    def blocks_shape(self, frame_stride: int, sample_rate: int) -> UpstreamShape:
+        """Shape of an upstream whose hidden states are the input of the blocks, then the output of each.
+
+        Example:
+            >>> BlocksConfig(num_layers=2).blocks_shape(320, 16000).layer_names
+            ('input', 'block_1', 'block_2')
+        """
+        names = ("input", *(f"block_{k}" for k in range(1, self.num_layers + 1)))
+        return UpstreamShape(names, (self.dim,) * len(names), frame_stride, sample_rate)
+
     def differences(self: AnyConfig, other: AnyConfig) -> list[str]:
         """Lists in words how another config's architecture differs; dropout, sample rate and epsilons do not count.
 
@@ -127,8 +137,7 @@ class WaveformEncoderConfig(BlocksConfig):
     @property
     def upstream_shape(self) -> UpstreamShape:
         """Shape of this config's upstream: the input of the blocks, then the output of each."""
-        names = ("input", *(f"block_{k}" for k in range(1, self.num_layers + 1)))
-        return UpstreamShape(names, (self.dim,) * len(names), self.frame_stride, self.sample_rate)
+        return self.blocks_shape(self.frame_stride, self.sample_rate)
 
 
 @dataclass(frozen=True)

@@ -37,6 +37,22 @@ class FeedForward(nn.Module):
         return out
 
 
+def init_linears(module: nn.Module) -> None:
+    """Gives every linear layer in a module fresh weights as BERT's: deviation 0.02, biases 0. fairseq: `init_bert_params`.
+
+    Example:
+        >>> block = FeedForward(8, inner_dim=32)
+        >>> init_linears(block)
+        >>> bool(block.fc1.bias.any()), bool(block.fc1.weight.std() < 0.05)
+        (False, True)
+    """
+    for part in module.modules():
+        if isinstance(part, nn.Linear):
+            nn.init.normal_(part.weight, std=0.02)
+            if part.bias is not None:
+                nn.init.zeros_(part.bias)
+
+
 class Block(nn.Module):
     """One transformer block, post-norm (`pre_norm=False`, the original transformer) or pre-norm, `(N, D)` to `(N, D)`.
 

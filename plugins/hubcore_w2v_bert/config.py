@@ -67,8 +67,7 @@ class W2vBertConfig(ConformerConfig):
     @property
     def upstream_shape(self) -> UpstreamShape:
         """Shape of this config's upstream: the input of the blocks, then the output of each."""
-        names = ("input", *(f"block_{k}" for k in range(1, self.num_layers + 1)))
-        return UpstreamShape(names, (self.dim,) * len(names), self.frame_stride, self.filterbank.sample_rate)
+        return self.blocks_shape(self.frame_stride, self.filterbank.sample_rate)
 
 
 CONFIGS: Mapping[str, W2vBertConfig] = MappingProxyType({"w2v_bert_2": W2vBertConfig()})

@@ -48,8 +48,7 @@ class WhisperConfig(BlocksConfig):
     @property
     def upstream_shape(self) -> UpstreamShape:
         """Shape of this config's upstream: the input of the blocks, then the output of each."""
-        names = ("input", *(f"block_{k}" for k in range(1, self.num_layers + 1)))
-        return UpstreamShape(names, (self.dim,) * len(names), self.frame_stride, 16000)
+        return self.blocks_shape(self.frame_stride, 16000)
 
 
 _SMALL = WhisperConfig()
