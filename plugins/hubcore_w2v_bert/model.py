@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from hubcore.nn import Encoder, Filterbank, build_conformer
+from hubcore.ragged import wide_dtype
 from hubcore_w2v_bert.config import W2vBertConfig
 
 
@@ -47,8 +48,8 @@ class W2vBertModel(nn.Module):
 
     def features(self, wavs: Sequence[Tensor]) -> list[Tensor]:
         """Normalised and stacked filter banks of each waveform, `(F, stack M)`; frames that fill no stack are left out."""
-        # In float32 quiet bins are off by 1e-3; transformers, too, computes in 64 bits. Apple's GPUs have none.
-        wide = torch.float32 if wavs[0].device.type == "mps" else torch.float64
+        # In float32 quiet bins are off by 1e-3; transformers, too, computes in 64 bits.
+        wide = wide_dtype(wavs[0].device)
         rows = self.filterbank.features([wav.to(wide) for wav in wavs])
         return [frames[: len(frames) // self.stack * self.stack].reshape(-1, self.stack * frames.shape[1]) for frames in rows]
 
