@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from hubcore.ragged import conv_length, receptive_field
+from hubcore.ragged import conv_length, receptive_field, wide_dtype
 
 
 def plain_features(extractor: ConvExtractor, wav: Tensor) -> Tensor:
@@ -179,8 +179,7 @@ class ConvExtractor(nn.Module):
     def _fold_group_norm(self, signal: Tensor, starts: Sequence[int], lengths: Sequence[int]) -> list[tuple[Tensor, Tensor]]:
         """First convolution and group norm of each utterance as one `(C, kernel)` weight and one `(C,)` shift."""
         conv, norm = self.convs[0], cast(nn.GroupNorm, self.norms[0])
-        # float64 costs nothing on a (kernel, kernel) matrix; Apple's GPUs do not have it.
-        wide = torch.float32 if signal.device.type == "mps" else torch.float64
+        wide = wide_dtype(signal.device)  # float64 costs nothing on a (kernel, kernel) matrix
         weight = conv.weight.flatten(1).to(wide)  # (C, kernel)
         folded = []
         for start, length in zip(starts, lengths, strict=True):

@@ -139,3 +139,11 @@ def test_the_published_shapes_have_their_number_of_parameters() -> None:
     with torch.device("meta"):
         sizes = {name: sum(w.numel() for w in READER.build(config).parameters()) for name, config in CONFIGS.items()}
     assert {name: size // 1_000_000 for name, size in sizes.items()} == {"large_rel_pos": 610, "large_rope": 584}
+
+
+def test_gradient_checkpointing_counts_a_batch_twice_in_the_running_statistics() -> None:
+    shape = {"conv_layers": ((8, 10, 5), (8, 8, 8)), "dim": 16, "num_heads": 2, "num_layers": 1, "ffn_dim": 16}
+    model = Wav2Vec2ConformerUpstream.from_config("large_rope", **shape).train()
+    model.gradient_checkpointing = True
+    torch.autograd.backward(model([torch.randn(800)]).last_hidden_state.sum())
+    assert int(model.blocks[0].conv.norm.num_batches_tracked) == 2

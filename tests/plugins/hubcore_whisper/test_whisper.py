@@ -173,6 +173,7 @@ def changed(tmp_path: Path, file: str, **options: Any) -> Path:
         ("preprocessor_config.json", "hop_length", 320),
         ("preprocessor_config.json", "n_fft", 512),
         ("preprocessor_config.json", "sampling_rate", 8000),
+        ("preprocessor_config.json", "dither", 1.0),
     ],
 )
 def test_an_option_that_would_change_the_numbers_is_refused_by_name(file: str, option: str, value: Any, tmp_path: Path) -> None:
