@@ -77,18 +77,7 @@ def load(name: str, ckpt: str | os.PathLike[str] | None, refresh: bool, conf: Ma
         ckpt, conf = None, settings | conf
     elif name == "baseline":
         name = "fbank"
-    rest = {key: value for key, value in conf.items() if key not in ("legacy", "fairseq", "model_config")}
-    if conf.get("model_config") is not None:
-        raise OptionError(
-            f"model_config is {conf['model_config']!r}. Settings are options here, not a file of s3prl's. "
-            f"`hubcore info {name}` shows the class that takes them."
-        )
-    for ours, theirs in (
-        ("checkpoint", "path_or_url of S3PRLUpstream or ckpt of a hub function"),
-        ("name", "the function's name"),
-    ):
-        if ours in rest:
-            raise OptionError(f"{ours!r} is among the options of {name!r}. In s3prl's interface that is {theirs}. Use that.")
+    rest = _options_of(name, conf)
     if not isinstance(refresh, bool):
         raise OptionError(f"refresh is {refresh!r}. It must be True or False; a checkpoint is given as ckpt=.")
     known, custom = core.list(), _custom_loaders()
@@ -104,13 +93,7 @@ def load(name: str, ckpt: str | os.PathLike[str] | None, refresh: bool, conf: Ma
         if is_repository and "://" not in str(ckpt) and not os.path.exists(os.path.expanduser(ckpt or "")):
             ckpt = f"hf://{ckpt}"
         name = name if name in known else family
-        settings_file = str(rest.get("config", ""))
-        if settings_file.endswith((".yaml", ".yml")):  # which s3prl's loaders of ESPnet's models take
-            beside = os.path.join(os.path.dirname(os.path.abspath(ckpt or "")), "config.yaml")
-            if os.path.abspath(settings_file) != beside:
-                what = f"config is {settings_file}. ESPnet's settings are read from the config.yaml beside the checkpoint."
-                raise OptionError(what, f"Copy it to {beside}, and leave config out.")
-            del rest["config"]
+        rest = _without_settings_file(rest, ckpt or "")
     card = current_registry().find(name).card
     if ckpt is not None and card is not None and not is_custom and name not in _cards_without_sources():
         is_there = "://" in str(ckpt) or os.path.exists(os.path.expanduser(ckpt))
@@ -127,6 +110,35 @@ def load(name: str, ckpt: str | os.PathLike[str] | None, refresh: bool, conf: Ma
     if not hasattr(upstream, "get_downsample_rates"):
         upstream.get_downsample_rates = DownsampleRates(upstream)
     return _as_theirs(upstream)
+
+
+def _options_of(name: str, conf: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of a model among the arguments of s3prl's interface."""
+    rest = {key: value for key, value in conf.items() if key not in ("legacy", "fairseq", "model_config")}
+    if conf.get("model_config") is not None:
+        raise OptionError(
+            f"model_config is {conf['model_config']!r}. Settings are options here, not a file of s3prl's. "
+            f"`hubcore info {name}` shows the class that takes them."
+        )
+    for ours, theirs in (
+        ("checkpoint", "path_or_url of S3PRLUpstream or ckpt of a hub function"),
+        ("name", "the function's name"),
+    ):
+        if ours in rest:
+            raise OptionError(f"{ours!r} is among the options of {name!r}. In s3prl's interface that is {theirs}. Use that.")
+    return rest
+
+
+def _without_settings_file(options: dict[str, Any], ckpt: str | os.PathLike[str]) -> dict[str, Any]:
+    """Options without a `config.yaml` of ESPnet, which s3prl's loaders of its models take, and which is read anyway."""
+    file = str(options.get("config", ""))
+    if not file.endswith((".yaml", ".yml")):
+        return options
+    beside = os.path.join(os.path.dirname(os.path.abspath(ckpt)), "config.yaml")
+    if os.path.abspath(file) != beside:
+        what = f"config is {file}. ESPnet's settings are read from the config.yaml beside the checkpoint."
+        raise OptionError(what, f"Copy it to {beside}, and leave config out.")
+    return {name: value for name, value in options.items() if name != "config"}
 
 
 def _unknown(name: str, hint: str) -> UnknownUpstreamError:
