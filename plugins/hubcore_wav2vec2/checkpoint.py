@@ -36,7 +36,7 @@ HEADS = Names(
 FAIRSEQ_NAMES = Names(
     ENCODER_NAMES,
     heads={
-        "fairseq": ["mask_emb", "quantizer.**", "project_q.*", "final_proj.*", "input_quantizer.**", "project_inp.*"],
+        "fairseq": ["mask_emb", "quantizer.**", "project_q.*", "final_proj.*"],
         "transformers": ["masked_spec_embed", "quantizer.**", "project_q.*", "project_hid.*", "lm_head.*"],
         "torchaudio": ["aux.*"],
         "hubcore": ["mask_embedding", "quantizer.**", "project_targets.*", "project_predictions.*"],

@@ -66,6 +66,14 @@ def test_the_config_is_checked_against_the_shapes(tmp_path: Path) -> None:
         Wav2Vec2Upstream.from_checkpoint(tmp_path / "other.pt")
 
 
+def test_a_quantiser_of_the_input_is_no_head(tmp_path: Path) -> None:
+    tree = load_gold(GROUP_NORM)
+    tree["model"]["project_inp.weight"] = torch.zeros(48, 32)  # fairseq: `quantize_input`, which changes the features
+    torch.save(tree, tmp_path / "other.pt")
+    with pytest.raises(CheckpointLayoutError, match="project_inp"):
+        Wav2Vec2Upstream.from_checkpoint(tmp_path / "other.pt")
+
+
 @pytest.mark.parametrize(
     ("option", "value"),
     [("layer_type", "conformer"), ("activation_fn", "relu"), ("pos_conv_depth", 5), ("extractor_mode", "batch_norm")],
