@@ -37,8 +37,8 @@ def as_guest(fault: Callable[[BaseException], BaseException | None] = ended) -> 
 
     Example:
         >>> with as_guest():
-        ...     os.environ["HUBCORE_OFFLINE"] = "1"
-        >>> "HUBCORE_OFFLINE" in os.environ
+        ...     os.environ["HUBCORE_TODAY"] = "1"
+        >>> "HUBCORE_TODAY" in os.environ
         False
     """
     folder, variables = _folder(), _variables()

@@ -166,7 +166,7 @@ read("tensor_subclass", "a tensor of a foreign subclass", "refused", "tensor-wra
 read("meta_tensor", "a tensor without memory (meta)", "refused", "tensor-meta", "storage-meta")
 read("conjugate_tensor", "a tensor with its conjugate or negative bit set", "refused",
      "tensor-conjugate", "tensor-negative", "tensor-flagged")  # fmt: skip
-BOUNDED = "refused within 1.5 s; all of these together take less than 300 MB"
+BOUNDED = "refused within 3 s; all of these together take less than 300 MB"
 read("huge_bytearray", "`bytearray(2^36)`", "inert: no memory is taken", "inert-bytearray")
 read("huge_sized_tensor", "`FloatTensor(2^34)`", "inert: no memory is taken", "inert-tensor-by-size")
 read("huge_set", "`set(range(2^40))`, `9 ** 2^60`", "inert: nothing is computed", "inert-range-set", "inert-power")
