@@ -425,7 +425,8 @@ def _without_config(checkpoint: Checkpoint) -> CheckpointLayoutError:
 
 
 def _senseless_config(reader: Reader[Any, Any], checkpoint: Checkpoint, error: Exception) -> CheckpointLayoutError:
+    reason = str(error).rstrip(".")
     return CheckpointLayoutError(
-        f"the config in {checkpoint.path} makes no sense: {error}. It must describe a {reader.family} encoder. The file may be "
-        "damaged or belong to another family."
+        f"the config in {checkpoint.path} makes no sense: {reason}. It must describe a {reader.family} encoder. The file may "
+        "be damaged or belong to another family."
     )

@@ -64,9 +64,13 @@ def parse(checkpoint: Checkpoint, notes: list[str]) -> dict[str, Any]:
 
     Raises:
         CheckpointLayoutError: an option that this model does not have.
+        ValueError: sizes are absent.
     """
     model = checkpoint.config
     if checkpoint.layout == _OPENAI.name:
+        absent = [theirs for theirs in _OPENAI_OPTIONS.values() if theirs not in model]
+        if absent:
+            raise ValueError(f"its dims lack {', '.join(absent)}")
         values = {ours: model[theirs] for ours, theirs in _OPENAI_OPTIONS.items()}
         return {**values, "ffn_dim": 4 * values["dim"]}
     demand(model, {"activation_function": ["gelu"], "scale_embedding": [False]})

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from hubcore.errors import AudioError
 from hubcore.nn import SpeechEncoderConfig
 from hubcore.nn.encoder_upstream import EncoderUpstream, SpeechEncoderUpstream
+from hubcore_cpc import CpcConfig, CpcUpstream
 from hubcore_fbank import FbankUpstream
 from hubcore_wavlm import WavLMConfig, WavLMUpstream
 from tests.gold import relative_error
@@ -88,6 +89,15 @@ def test_the_model_of_an_upstream_is_exported_alone() -> None:
     got, counts = program.module()([wav], [1])
     wanted, frames = model([wav], [1])
     assert relative_error(got[0], wanted[0]) <= 1e-5 and counts == frames
+
+
+@pytest.mark.slow
+@torch.no_grad()
+def test_a_recurrent_network_is_compiled_in_parts() -> None:
+    upstream, wavs = CpcUpstream(CpcConfig(encoder_dim=8, context_dim=4)).eval(), [torch.randn(4000), torch.randn(900)]
+    got, wanted = torch.compile(upstream, backend="eager")(wavs), upstream(wavs)
+    for ours, theirs in zip(got.hidden_states, wanted.hidden_states, strict=True):
+        assert relative_error(ours, theirs) <= 1e-5
 
 
 @pytest.mark.slow

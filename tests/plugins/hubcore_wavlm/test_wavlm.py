@@ -95,6 +95,14 @@ def test_an_option_that_changes_numbers_is_refused_by_name(option: str, value: o
         WavLMUpstream.from_checkpoint(tmp_path / "model.pt")
 
 
+def test_heads_that_do_not_divide_the_width_are_refused(tmp_path: Path) -> None:
+    tree = published()
+    tree["cfg"]["encoder_attention_heads"] = 5
+    torch.save(tree, tmp_path / "model.pt")
+    with pytest.raises(CheckpointLayoutError, match=r"num_heads must be a divisor of dim=32, but is 5 instead\. It must"):
+        WavLMUpstream.from_checkpoint(tmp_path / "model.pt")
+
+
 def test_what_the_config_leaves_out_is_the_originals_default(tmp_path: Path) -> None:
     tree = published()
     del tree["cfg"]["max_distance"]
