@@ -127,8 +127,8 @@ class WhisperUpstream(SpeechEncoderUpstream):
         window = self.config.window_samples
         for index, row in enumerate(rows):
             if len(row) > window and long == "error":
-                lasts, hears = len(row) / self.sample_rate, window / self.sample_rate
-                what = f"item {index} lasts {lasts:.1f} s. Whisper hears {hears:g} s at most."
+                lasts, hears = (f"{count} samples ({count / self.sample_rate:.1f} s)" for count in (len(row), window))
+                what = f"item {index} has {lasts}. Whisper hears {hears} at most."
                 raise AudioError(what, "Cut it, or pass long='chunk' to encode windows of that length one by one.")
         states, counts = self.model(rows, chosen, pad=pad)
         samples = [len(row) for row in rows]
