@@ -7,6 +7,8 @@ import pytest
 from tests.paths import PLUGINS
 from tests.running import imported
 
+pytestmark = pytest.mark.slow
+
 TORCH = {"torch", "numpy", "soundfile", "tqdm"}
 MAIN = "from hubcore.cli import main; main({}, standalone_mode=False)"
 

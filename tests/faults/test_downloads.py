@@ -24,6 +24,8 @@ from tests.faults.cases import Case, Cases
 from tests.faults.http_server import BODY, SHA256, Answer, Server, running
 from tests.faults.lab import Lab, a_lab
 
+pytestmark = pytest.mark.slow
+
 cases = Cases()
 pytest_generate_tests = cases.generate
 SIZE = len(BODY)

@@ -31,6 +31,8 @@ from tests.faults.http_server import BODY, SHA256, Answer, running, wait_until
 from tests.faults.lab import Lab, a_lab
 from tests.paths import REPOSITORY
 
+pytestmark = pytest.mark.slow
+
 cases = Cases()
 pytest_generate_tests = cases.generate
 OTHER = BODY[::-1]

@@ -43,6 +43,8 @@ from tests.hubcore.pretrain.conftest import Lab as Runs
 from tests.paths import REPOSITORY, SPEECH
 from tests.running import command, heed_signals, python
 
+pytestmark = pytest.mark.slow
+
 CLIP = SPEECH / "en_1.flac"
 TINY = "wav2vec2_tiny_prompts"
 

@@ -21,6 +21,8 @@ from tests.conftest import Installer
 from tests.paths import SPEECH
 from tests.running import command
 
+pytestmark = pytest.mark.slow
+
 WAVS = [torch.linspace(-0.1, 0.1, 8000).sin(), torch.linspace(0, 40, 4000).sin() * 0.1]
 SOURCES = {"wav2vec2": "wav2vec2_tiny_prompts", "ofa_wav2vec2": "ofa_wav2vec2_tiny_prompts"}
 Write = Callable[..., Path]

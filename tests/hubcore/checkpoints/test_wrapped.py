@@ -21,6 +21,8 @@ from hubcore_wav2vec2.checkpoint import NAMES
 from tests.gold import gold_file
 from tests.paths import DATA
 
+pytestmark = pytest.mark.slow
+
 TINY = "wav2vec2_tiny_prompts"
 
 

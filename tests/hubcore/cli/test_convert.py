@@ -26,6 +26,8 @@ from tests.hugging_face import transformers
 from tests.paths import GOLD
 from tests.running import command
 
+pytestmark = pytest.mark.slow
+
 TINY = "wav2vec2_tiny_prompts"
 
 

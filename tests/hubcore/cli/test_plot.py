@@ -25,6 +25,8 @@ from hubcore.tools.plotting import Look, draw, look_at
 from tests.paths import SPEECH
 from tests.running import command, python
 
+pytestmark = pytest.mark.slow
+
 CLIP = SPEECH / "en_1.flac"
 TINY = "ofa_wav2vec2_tiny_prompts"
 LAMBDAS = (0.2, 0.5, 1.0)

@@ -22,6 +22,8 @@ from hubcore.scaffold.new import new_plugin
 from tests.conftest import Installer
 from tests.running import command
 
+pytestmark = pytest.mark.slow
+
 SHORTEST, LONGEST = "a", "a_name_24_characters_xyz"
 
 

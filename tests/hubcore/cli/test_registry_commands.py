@@ -20,6 +20,8 @@ from hubcore.registry.reading import read_registry
 from tests.conftest import Installer
 from tests.running import command
 
+pytestmark = pytest.mark.slow
+
 call = command
 
 

@@ -29,6 +29,8 @@ from tests.faults.lab import Lab, a_lab
 from tests.faults.test_hugging_face import HubLab, a_hub_lab
 from tests.running import command
 
+pytestmark = pytest.mark.slow
+
 TINY = "wav2vec2_tiny_prompts"
 BODY = sources.resolve(TINY).read_bytes()
 SHA256 = hashlib.sha256(BODY).hexdigest()

@@ -28,6 +28,8 @@ from tests.faults.test_hugging_face import a_hub_lab
 from tests.gold import gold_arrays, gold_file, gold_wavs, relative_error
 from tests.plugins.hubcore_fbank.rounding import assert_within, rounding
 
+pytestmark = pytest.mark.slow
+
 TOLERANCE = 2e-5
 CHECKPOINT = gold_file("fairseq_tiny_w2v2_groupnorm.pt")
 REAL, NOMINAL = [34, 94, 159], [36, 96, 161]

@@ -14,6 +14,8 @@ from hubcore.compat.s3prl.keys import to_hubcore, to_s3prl
 from hubcore.errors import CheckpointLayoutError, OptionError
 from tests.paths import DATA
 
+pytestmark = pytest.mark.slow
+
 FILES = {
     "wav2vec2": "gold/fairseq_tiny_w2v2_groupnorm.pt",
     "wav2vec2-layernorm": "gold/fairseq_tiny_w2v2_layernorm.pt",

@@ -15,6 +15,8 @@ from tests.gold import gold_file
 from tests.hubcore.compat.s3prl_names import NAMES
 from tests.paths import DATA, REPOSITORY
 
+pytestmark = pytest.mark.slow
+
 THEIRS = {name for names in NAMES.values() for name in names.split()}
 LOADERS = {
     "wav2vec2": gold_file("s3prl_converted_tiny_w2v2_groupnorm.pt"),

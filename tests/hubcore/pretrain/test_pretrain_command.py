@@ -14,6 +14,8 @@ from hubcore_ofa_wav2vec2.pretrain.objective import FIGURES
 from tests.hubcore.pretrain.conftest import Lab
 from tests.running import command
 
+pytestmark = pytest.mark.slow
+
 run = command
 
 

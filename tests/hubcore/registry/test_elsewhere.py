@@ -10,6 +10,8 @@ from hubcore.errors import OptionError, UnknownUpstreamError
 from hubcore.registry.elsewhere import ABSENT, lead_from
 from hubcore.registry.names import current_registry
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize(("family", "names"), ABSENT.items())
 def test_a_name_that_only_s3prl_has_is_named_as_such(family: str, names: str) -> None:

@@ -26,6 +26,8 @@ from tests.gold import gold_file, gold_wavs
 from tests.hugging_face import transformers
 from tests.running import command
 
+pytestmark = pytest.mark.slow
+
 WIDE_OFA = dataclasses.replace(OFA_CONFIGS["tiny"], conv_layers=(*OFA_CONFIGS["tiny"].conv_layers[:-1], (512, 2, 2)))
 HEADS: dict[str, Any] = {"final_dim": 24, "codebook_dim": 32, "codebook_entries": 20}
 

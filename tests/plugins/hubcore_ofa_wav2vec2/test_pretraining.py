@@ -43,6 +43,8 @@ from hubcore_wav2vec2.pretrain import Draws, Wav2Vec2Objective, Wav2Vec2Pretrain
 from tests.gold import SMALL_HEADS, gold_arrays, gold_file, gold_wavs
 from tests.paths import GOLD
 
+pytestmark = pytest.mark.slow
+
 CASES = json.loads((GOLD / "ofa_losses.json").read_text())
 TERMS = ("diversity", "features_penalty", "cardinality", "segmentation", "frame")
 QUIET = OfaWav2Vec2Objective(**SMALL_HEADS)  # type: ignore[arg-type]

@@ -24,6 +24,8 @@ from hubcore_wav2vec2 import Wav2Vec2Config, Wav2Vec2Upstream
 from tests.gold import gold_arrays, gold_file, gold_wavs, relative_error
 from tests.paths import SPEECH
 
+pytestmark = pytest.mark.slow
+
 REFERENCE = "ofa_tiny.ref.npz"
 LAMBDAS = [float(x) for x in gold_arrays(REFERENCE)["lambdas"]]
 TOLERANCE = 2e-5

@@ -34,6 +34,8 @@ from tests.gold import SMALL_HEADS, gold_file, gold_wavs
 from tests.hugging_face import transformers
 from tests.paths import GOLD
 
+pytestmark = pytest.mark.slow
+
 QUIET = Wav2Vec2Objective(**SMALL_HEADS)  # type: ignore[arg-type]
 
 
