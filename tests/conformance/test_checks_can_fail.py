@@ -15,6 +15,8 @@ from tests.conformance import broken_arguments, broken_batches, broken_modules, 
 from tests.conformance.breaking import BROKEN
 from tests.toys import Energies, ToyUpstream, WrappedEnergies
 
+pytestmark = pytest.mark.slow
+
 # Importing these fills BROKEN.
 SOURCES = (broken_arguments, broken_batches, broken_modules, broken_outputs, broken_training)
 

@@ -19,6 +19,8 @@ from tests.conftest import Installer
 from tests.faults.cases import Case, Cases
 from tests.running import command
 
+pytestmark = pytest.mark.slow
+
 cases = Cases()
 pytest_generate_tests = cases.generate
 TESTS = "tests/hubcore/registry/test_names.py::"

@@ -31,6 +31,8 @@ from hubcore.sources.pins import record_pin
 from tests.paths import REPOSITORY
 from tests.running import command, python
 
+pytestmark = pytest.mark.slow
+
 DATA = Path(__file__).parents[2] / "data"
 CALL = [sys.executable, "-c", "from hubcore.cli import main; main(prog_name='hubcore')"]
 

@@ -8,6 +8,8 @@ from click.shell_completion import BashComplete
 from hubcore.cli import main
 from tests.running import imported
 
+pytestmark = pytest.mark.slow
+
 
 def completions(line: str) -> set[str]:
     *words, incomplete = line.split(" ")

@@ -30,6 +30,8 @@ from hubcore.pretrain.data import (
 )
 from tests.hubcore.pretrain.conftest import Lab, make_corpus
 
+pytestmark = pytest.mark.slow
+
 lengths_and_cap = st.lists(st.integers(1, 500), min_size=1, max_size=80).flatmap(
     lambda lengths: st.tuples(st.just(lengths), st.integers(max(lengths), 3000))
 )
@@ -57,7 +59,7 @@ def test_batches_are_full_and_of_similar_lengths(given_lengths: tuple[list[int],
     assert sum(total + max(lengths) < cap - max(lengths) for total in totals) <= 1
     # Batches overlap in length by one bucket at most, whose lengths differ by a tenth.
     buckets = np.floor(np.log(lengths) / math.log(1.1))
-    spans = sorted((buckets[batch].min(), buckets[batch].max()) for batch in plan)
+    spans = sorted((buckets[list(batch)].min(), buckets[list(batch)].max()) for batch in plan)
     assert all(longest <= shortest for (_, longest), (shortest, _) in itertools.pairwise(spans))
 
 

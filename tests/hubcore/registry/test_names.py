@@ -278,6 +278,7 @@ def test_our_own_registry_is_whole_and_in_the_order_of_families() -> None:
 S3PRL_NAMES = sorted({name for names in NAMES.values() for name in names.split()} & set(hub.list()))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", S3PRL_NAMES)
 def test_s3prls_names_have_whole_cards(name: str) -> None:
     card = current_registry().find(name).card
@@ -323,6 +324,7 @@ def mirror(owner: str, uri: object = "https://example.org/x") -> str:
     return f"{TINY}: {{upstream: wav2vec2, license: x, overrides: {owner}, sources: [{{uri: {uri}}}]}}"
 
 
+@pytest.mark.slow
 def test_a_users_card_may_override_another_on_purpose(cards: CardWriter) -> None:
     path = cards(mirror("Hubcore", hub.fetch(TINY)))
     assert hub.load(TINY).card.file == str(path)

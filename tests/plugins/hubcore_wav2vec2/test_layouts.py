@@ -19,6 +19,8 @@ from tests.gold import gold_wavs
 from tests.paths import DATA
 from tests.references import check_references, gold_states
 
+pytestmark = pytest.mark.slow
+
 FILES = {
     "omniasr_w2v_tiny.fairseq2.pt": "omniasr_fairseq2",
     "omniasr_ctc_tiny.fairseq2.pt": "omniasr_fairseq2",
