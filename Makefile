@@ -29,11 +29,11 @@ demo: $(VENV)/.installed  ## extract features from the speech files in the repos
 	@echo
 	@echo "The features are in $(DEMO)/. Next: $(BIN)/hubcore list, $(BIN)/hubcore info wav2vec2, docs/quickstart.md"
 
-check: $(VENV)/.installed-test  ## style, types, who may import whom, and the fast tests: under 2 minutes
+check: $(VENV)/.installed-test  ## style, types, who may import whom, and the fast tests: under 90 seconds
 	@$(STATIC)
 	@$(call WITH_TYPES,$(PYTEST) -m "not slow")
 
-test: $(VENV)/.installed-test  ## everything: check, and the slow tests: under 10 minutes
+test: $(VENV)/.installed-test  ## everything: check, and the slow tests: about 14 minutes on 2 cores
 	@$(STATIC)
 	@$(call WITH_TYPES,$(PYTEST))
 
