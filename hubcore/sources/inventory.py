@@ -14,7 +14,6 @@ from hubcore.errors import DownloadError
 from hubcore.hookspecs import Expectation
 from hubcore.sources.folders import cache_dir, read_only_caches
 from hubcore.sources.hub.cache import blob_of, hf_cache_dir, orphans, remove, why_wrong
-from hubcore.sources.hub.models import WEIGHTS
 from hubcore.sources.locks import is_locked, last_written
 from hubcore.sources.pins import all_pins, forget_pins, read_pin
 from hubcore.sources.schemes import scheme_of
@@ -99,6 +98,13 @@ def _find(uri: str) -> list[Path]:
         return []  # malformed
 
 
+def _find_folders(uri: str) -> list[Path]:
+    try:
+        return scheme_of(uri).find_folders(uri)
+    except DownloadError:
+        return []  # malformed
+
+
 def find_present(card: Card) -> tuple[Path, int] | None:
     """The first file or folder of a card that is on this machine, and its bytes. It is not read, and no plugin is asked."""
     for path in itertools.chain.from_iterable(_present(source, card) for source in card.sources):
@@ -119,8 +125,7 @@ def _present(source: Source, card: Card) -> list[Path]:
     pin = None if source.sha256 else read_pin(source.uri)
     digest = source.sha256 or (pin.sha256 if pin else None)
     stored = [stored_path(digest, cache) for cache in (cache_dir(), *read_only_caches())] if digest else []
-    folders = [path.parent for name in WEIGHTS for path in _find(f"{source.uri}/{name}")]  # of a whole model on the hub
-    return [*(path for path in stored if path.is_file()), *_find(source.uri), *folders]
+    return [*(path for path in stored if path.is_file()), *_find(source.uri), *_find_folders(source.uri)]
 
 
 def _cards() -> list[Card]:

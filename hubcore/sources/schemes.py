@@ -42,6 +42,10 @@ class Scheme:
         """The cached files of an address that are found without a digest, intact or not; none of them is read."""
         return []
 
+    def find_folders(self, uri: str) -> list[Path]:
+        """The cached folders of an address of a whole model, with weights in them."""
+        return []
+
     def copy(self, uri: str, path: Path, folder: Path) -> Path | None:
         """Copies a fetched file or folder into the cache `folder`, to be found there; None if it needs no copy.
 
@@ -106,8 +110,18 @@ class HuggingFace(Scheme):
         from hubcore.sources.hub.hugging_face import parse_hub_uri
 
         file = parse_hub_uri(uri)
-        found = (snapshot(file.repo, file.name, file.revision, cache) for cache in hf_caches() if file.name)
+        found = [snapshot(file.repo, file.name, file.revision, cache) for cache in hf_caches()] if file.name else []
         return [path for path in found if path is not None]
+
+    def find_folders(self, uri: str) -> list[Path]:
+        from hubcore.sources.hub.cache import commit_of, hf_caches, repo_folder
+        from hubcore.sources.hub.hugging_face import parse_hub_uri
+        from hubcore.sources.hub.models import WEIGHTS
+
+        file = parse_hub_uri(uri)
+        commits = {cache: commit_of(file.repo, file.revision, cache) for cache in hf_caches()} if not file.name else {}
+        folders = [repo_folder(file.repo, cache) / "snapshots" / commit for cache, commit in commits.items() if commit]
+        return [folder for folder in folders if any((folder / name).is_file() for name in WEIGHTS)]
 
     def copy(self, uri: str, path: Path, folder: Path) -> Path | None:
         from hubcore.sources.hub.cache import copy_snapshot

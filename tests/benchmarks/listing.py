@@ -1,60 +1,45 @@
-"""`hub.list()` in a fresh interpreter, with no plugin installed and with fifty."""
+"""`hub.list()` and `hubcore list` in fresh interpreters, with no plugin installed and with fifty."""
 
 from __future__ import annotations
 
-import json
 import os
 import statistics
 import subprocess
 import sys
 import tempfile
-import time
+from collections.abc import Callable
 from pathlib import Path
 
-from tests.benchmarks.measure import table
+from tests.benchmarks.measure import children_cpu, interleaved, ratio, table
 from tests.packaging.many_plugins import COUNT, install_many
 
-SCRIPT = """
-import time
-began = time.perf_counter()
-from hubcore import hub
-imported = time.perf_counter()
-names = hub.list()
-print([imported - began, time.perf_counter() - imported, len(names)])
-"""
+RUNS = {
+    "a bare interpreter": ("-c", "pass"),
+    "`from hubcore import hub`": ("-c", "from hubcore import hub"),
+    "`hub.list()`": ("-c", "from hubcore import hub; hub.list()"),
+    "`hubcore list`": ("-m", "hubcore", "list"),
+}
 ROUNDS = 15
 
 
 def run() -> str:
-    """The table: medians, and the smallest and largest, of interleaved rounds."""
+    """The table: processor time of whole processes, medians of interleaved rounds, and the ratio to a bare interpreter."""
     with tempfile.TemporaryDirectory() as folder:
-        site = install_many(Path(folder))
-        paths = {"bare interpreter": None, "no plugin": "", f"{COUNT} plugins": str(site)}
-        spent: dict[str, list[tuple[float, float, float, int]]] = {name: [] for name in paths}
-        for number in range(ROUNDS + 1):
-            for name, path in paths.items():
-                measured = fresh("print([0, 0, 0])" if path is None else SCRIPT, path or "")
-                if number:  # the first round fills the caches of the file system
-                    spent[name].append(measured)
-    rows = []
-    for name, measurements in spent.items():
-        wall, imported, listed, names = zip(*measurements, strict=True)
-        rows.append([name, str(names[0]), *(milliseconds(values) for values in (wall, imported, listed))])
-    headers = ["installed", "names", "whole process, ms", "import hubcore.hub, ms", "hub.list(), ms"]
+        sites = {"no plugin": "", f"{COUNT} plugins": str(install_many(Path(folder)))}
+        runs = {(name, there): fresh(RUNS[name], site, folder) for name in RUNS for there, site in sites.items()}
+        seconds = interleaved(runs, rounds=ROUNDS, clock=children_cpu)
+    rows = [
+        [name, there, f"{1000 * statistics.median(seconds[name, there]):.0f}", ratio(seconds, (name, there), (bare, there))]
+        for bare in [next(iter(RUNS))]
+        for name, there in runs
+    ]
+    headers = ["process", "installed", "processor time, ms", "times a bare interpreter"]
     return f"{ROUNDS} interleaved fresh interpreters each\n\n" + table(headers, rows)
 
 
-def fresh(script: str, path: str) -> tuple[float, float, float, int]:
-    """Seconds of a whole process, and what it says itself."""
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [str(Path.cwd()), path]))}
-    began = time.perf_counter()
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, env=environment)
-    wall = time.perf_counter() - began
-    imported, listed, names = json.loads(done.stdout)
-    return wall, imported, listed, names
-
-
-def milliseconds(seconds: tuple[float, ...]) -> str:
-    """Median, minimum and maximum."""
-    low, middle, high = (1000 * value for value in (min(seconds), statistics.median(seconds), max(seconds)))
-    return f"{middle:.0f} ({low:.0f}-{high:.0f})"
+def fresh(arguments: tuple[str, ...], site: str, folder: str) -> Callable[[], object]:
+    """A run of a fresh interpreter; bytecode is kept, as where pip installed a package."""
+    path = os.pathsep.join(filter(None, [str(Path.cwd()), site]))
+    environment = {**os.environ, "PYTHONPATH": path, "PYTHONPYCACHEPREFIX": f"{folder}/bytecode"}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
+    return lambda: subprocess.run([sys.executable, *arguments], capture_output=True, check=True, env=environment)

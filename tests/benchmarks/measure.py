@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import resource
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
+from typing import TypeVar
+
+Name = TypeVar("Name", bound=Hashable)
 
 # Linux's own high-water mark: getrusage's would start at that of the parent.
 PEAK = """
@@ -17,13 +21,13 @@ sys.stdout.write("\\n" + str(1024 * int(re.search(r"VmHWM:\\s+(\\d+)", status)[1
 
 
 def interleaved(
-    runs: Mapping[str, Callable[[], object]],
+    runs: Mapping[Name, Callable[[], object]],
     rounds: int = 7,
     warm_up: int = 1,
     clock: Callable[[], float] = time.perf_counter,
-) -> dict[str, list[float]]:
+) -> dict[Name, list[float]]:
     """Seconds of each callable in each round, run in turn so that a machine that slows down slows all of them."""
-    seconds: dict[str, list[float]] = {name: [] for name in runs}
+    seconds: dict[Name, list[float]] = {name: [] for name in runs}
     for number in range(warm_up + rounds):
         for name, run in runs.items():
             began = clock()
@@ -33,10 +37,16 @@ def interleaved(
     return seconds
 
 
-def ratio(seconds: Mapping[str, list[float]], of: str, to: str) -> str:
+def ratio(seconds: Mapping[Name, list[float]], of: Name, to: Name) -> str:
     """Median, minimum and maximum of the round-by-round ratio of two callables."""
     ratios = sorted(a / b for a, b in zip(seconds[of], seconds[to], strict=True))
     return f"{statistics.median(ratios):.2f} ({ratios[0]:.2f}-{ratios[-1]:.2f})"
+
+
+def children_cpu() -> float:
+    """Seconds of processor time that finished child processes used: a clock for `interleaved`."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def peak_memory(script: str) -> int:
