@@ -7,7 +7,7 @@ Inside are the names of fairseq, or of transformers for `hf_*` upstreams. On hub
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from torch import Tensor
@@ -90,11 +90,14 @@ def to_s3prl(state: Mapping[str, Tensor], like: Mapping[str, Tensor], upstream: 
     return {**{name: tensor for name, tensor in like.items() if name.startswith(prefix)}, **written}
 
 
-def rename(state: dict[str, Any], prefix: str, names: Names) -> None:
-    """Gives what is under `prefix` our names, in place, if it has another system's; see `S3PRLUpstream`."""
-    inside = {name: tensor for name, tensor in state.items() if name.startswith(prefix)}
+def rename(state: dict[str, Any], prefix: str, names: Names, own: Collection[str]) -> None:
+    """Gives what is under `prefix` our names, in place, if it has another system's; see `S3PRLUpstream`.
+
+    Where `own` names of the model are there as well, as ESPnet's `--init_param` has it, theirs are meant.
+    """
+    inside = {name: tensor for name, tensor in state.items() if name.startswith(prefix) and name not in own}
     found = names.find(inside)
-    if found is None or found[0] == OURS or found[1] != prefix:
+    if found is None or found[1] != prefix:
         return
     rows = _inside(names, found[0], prefix, inside)
     for name in inside:

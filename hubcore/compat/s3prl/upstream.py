@@ -97,7 +97,8 @@ class S3PRLUpstream(nn.Module):
         # What ESPnet and WeSpeaker trained with s3prl has fairseq's names here; torch passes a copy that may be changed.
         reader = getattr(type(self.upstream), "reader", None)
         if reader is not None:
-            rename(state_dict, f"{prefix}upstream.model.", reader.names)
+            own = [f"{prefix}upstream.{name}" for name in self.upstream.state_dict()]
+            rename(state_dict, f"{prefix}upstream.model.", reader.names, {*own})
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     @classmethod
