@@ -9,14 +9,13 @@ Shapes: `T` samples, `C` channels.
 from __future__ import annotations
 
 import contextlib
-import mmap
 import os
 import stat
 import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO, overload
 
 import numpy as np
 import soundfile
@@ -26,6 +25,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hubcore.audio_headers import (
+    Data,
     begins_audio,
     damage,
     fill_in,
@@ -37,7 +37,7 @@ from hubcore.audio_headers import (
     unread,
 )
 from hubcore.errors import AudioError
-from hubcore.text import listed, logger, plural, printable
+from hubcore.text import format_duration, listed, logger, plural, printable
 
 _EXTENSIONS = "aif aifc aiff au caf flac mp3 nist oga ogg opus rf64 snd sph voc w64 wav wave wavex"
 AUDIO_EXTENSIONS = frozenset(_EXTENSIONS.split())
@@ -52,6 +52,11 @@ _MOST_AGAIN = 10_000
 _SHOWN = 20
 """Files that a message names; it counts all."""
 
+_MOST_SAMPLES = 1 << 30
+"""Samples of one channel that a file may have to be decoded, 18 hours at 16 kHz, which take 4 GiB, and twice that for a
+moment; the few megabytes of FLAC that days of silence take would end the process instead."""
+_FIND = 1 << 16
+"""Bytes searched at a time."""
 _BLOCK = 1 << 26
 """Samples decoded at a time, over an hour at 16 kHz, so that a forged length in a header cannot ask for any memory."""
 _LOWEST_RATE, _HIGHEST_RATE = 1000, 768_000
@@ -124,6 +129,9 @@ def load_audio(path: str | os.PathLike[str], sample_rate: int = 16000) -> Tensor
         raise AudioError(what, fix="Pass the upstream's own: model.sample_rate.")
     try:
         with _opened(path, whole=True) as (sound, info, exact):
+            if info.frames > _MOST_SAMPLES:
+                what = f"{info.path} has {info.frames} samples ({format_duration(info.seconds)}), more than {_MOST_SAMPLES}."
+                raise AudioError(what, fix="Cut it into shorter files.")
             samples = _decode(sound, info, exact)
     except MemoryError as error:  # a few megabytes of FLAC may be days of silence
         raise AudioError(f"{printable(path)} does not fit into memory.", fix="Cut it into shorter files.") from error
@@ -278,13 +286,65 @@ def _search(top: Path) -> tuple[list[Path], list[str]]:
 # Decoding ------------------------------------------------------------------------------------------------------------
 
 
-class _Bytes(mmap.mmap):
-    """A file's bytes, which a decoder may read in its place; what is written to them never reaches the file."""
+class _Bytes:
+    """A file's bytes by position, which a decoder may read in its place. It is not mapped, so that a file cut short meanwhile,
+    or a disk that fails, is an error and no dead process. What is written to the bytes never reaches the file.
+    """
 
-    def seek(self, *where: Any) -> None:
-        """Moves to a byte, or stays if there is none, as decoders look beyond the end."""
-        with contextlib.suppress(ValueError):
-            super().seek(*where)
+    def __init__(self, file: BinaryIO, name: str) -> None:
+        self._file, self._name, self._size, self._at = file, name, os.fstat(file.fileno()).st_size, 0
+        self._written = (0, b"")
+
+    def __len__(self) -> int:
+        return self._size
+
+    @overload
+    def __getitem__(self, place: int) -> int: ...
+    @overload
+    def __getitem__(self, place: slice) -> bytes: ...
+    def __getitem__(self, place: int | slice) -> int | bytes:
+        start, stop, _ = (place if isinstance(place, slice) else slice(place, place + 1)).indices(self._size)
+        found = self._read(start, max(0, stop - start))
+        if len(found) < stop - start:
+            raise _cut_off(self._name, f"it had {self._size} bytes when it was opened, and then fewer")
+        return found if isinstance(place, slice) else found[0]
+
+    def __setitem__(self, place: slice, value: bytes) -> None:
+        self._written = (place.start, value)
+
+    def find(self, wanted: bytes, start: int, end: int | None = None) -> int:
+        """The first byte from `start` on where `wanted` begins; -1 if there is none before `end`."""
+        end = self._size if end is None else min(end, self._size)
+        for at in range(start, end, _FIND):
+            found = self[at : min(at + _FIND + len(wanted) - 1, end)].find(wanted)
+            if found >= 0:
+                return at + found
+        return -1
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> None:
+        """Moves to a byte, as decoders do."""
+        self._at = max(0, offset + (0, self._at, self._size)[whence])
+
+    def tell(self) -> int:
+        """The byte that is read next."""
+        return self._at
+
+    def read(self, count: int) -> bytes:
+        """The next bytes, fewer at the end."""
+        found = self._read(self._at, count)
+        self._at += len(found)
+        return found
+
+    def _read(self, start: int, count: int) -> bytes:
+        try:
+            self._file.seek(start)
+            found = self._file.read(count)
+        except OSError as error:
+            what = f"{self._name} cannot be read: {_reason(error)}"
+            raise AudioError(what, fix="Check its disk, or fetch it again.") from error
+        at, new = self._written
+        first, last = max(start, at), min(start + len(found), at + len(new))
+        return found[: first - start] + new[first - at : last - at] + found[last - start :] if first < last else found
 
 
 @contextlib.contextmanager
@@ -295,8 +355,8 @@ def _opened(path: str | os.PathLike[str], *, whole: bool = False) -> Iterator[tu
         file = stack.enter_context(_open_regular(path, name))
         if os.fstat(file.fileno()).st_size == 0:
             raise AudioError(f"{name} is empty, 0 bytes.", fix="Fetch it again.")
-        with _reaching(path, "read"):
-            data = stack.enter_context(_Bytes(file.fileno(), 0, access=mmap.ACCESS_COPY))
+        # The decoder reads from where the descriptor stands, so that what is read beside it needs one of its own.
+        data = _Bytes(stack.enter_context(_open_regular(path, name)), name)
         streamed = fill_in(data)
         try:
             # By descriptor, since then the content alone decides the format and names need not be UTF-8.
@@ -348,7 +408,7 @@ def _reaching(path: str | os.PathLike[str], done: str = "reached") -> Iterator[N
         raise AudioError(what, fix="Check the spelling, and the permissions of it and its folders.") from error
 
 
-def _check_length(name: str, data: mmap.mmap, whole: bool) -> None:
+def _check_length(name: str, data: Data, whole: bool) -> None:
     """Raises `AudioError` if a file holds less or more audio than it says."""
     missing, more, wrong = shortage(data), unread(data, whole=whole), damage(data, whole=whole)
     if missing:

@@ -6,19 +6,35 @@ length that was never filled in or includes the padding of a codec, and formats 
 
 from __future__ import annotations
 
-import mmap
 import re
 import struct
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from io import BytesIO
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, overload
 
 from hubcore.files import stand_in
 
-Data = bytes | mmap.mmap
-"""A file's bytes, of which only those that are looked at need to be read."""
+
+class Data(Protocol):
+    """A file's bytes, of which only those that are looked at need to be read; `bytes` are such."""
+
+    def __len__(self) -> int: ...
+    @overload
+    def __getitem__(self, place: int, /) -> int: ...
+    @overload
+    def __getitem__(self, place: slice, /) -> bytes: ...
+    def find(self, wanted: bytes, start: int, end: int | None = None, /) -> int:
+        """The first byte from `start` on where `wanted` begins; -1 if there is none before `end`."""
+        ...
+
+
+class WritableData(Data, Protocol):
+    """Bytes that can be changed."""
+
+    def __setitem__(self, place: slice, value: bytes, /) -> None: ...
+
 
 _LIMITS = {"I": (0x80000000, 0xFFFFFFFF), "Q": (2**63, 2**64 - 1), "q": (2**63 - 1,)}
 """Sizes up to 64 KiB below one of these, and 0, are what programs write that cannot go back and fill in the true one."""
@@ -34,6 +50,8 @@ _MIRRORED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 """Each byte with its bits in the other order."""
 _FLAC_TAIL = 1 << 16
 """Bytes at the end of a FLAC file that the header of the last frame is searched in."""
+_SMALL = 1 << 17
+"""Bytes of a compressed file that are few enough to be searched whenever its header is read."""
 _W64_NAME = b"\xf3\xac\xd3\x11\x8c\xd1\x00\xc0\x4f\x8e\xdb\x8a"
 """Bytes after the four letters in the name of a W64 chunk."""
 
@@ -95,7 +113,8 @@ def unread(data: Data, *, whole: bool = False) -> int | None:
 
     Args:
         data: the file.
-        whole: search compressed files to their end too, which takes reading them.
+        whole: search compressed files to their end too, which takes reading them. Without, one of more than 128 KiB is not
+            seen to be joined if its parts are of one length (FLAC) or have one serial number (Ogg).
 
     Example:
         >>> au = b".snd" + (24).to_bytes(4, "big") + (100).to_bytes(4, "big") + bytes(12 + 100)
@@ -105,11 +124,12 @@ def unread(data: Data, *, whole: bool = False) -> int | None:
     span = _data_span(data)
     if span is not None:
         return _unread_after(data, span)
+    whole = whole or len(data) <= _SMALL
     if data[:4] == b"OggS":
         return _next_ogg(data) if whole or _last_ogg_page(data)[14:18] != data[14:18] else None
     if data[:3] == b"ID3" or data[:1] == b"\xff":
         return _next_mpeg(data)
-    at = data.find(_FLAC, 8) if data[:8] == _FLAC and (whole or _flac_surplus(data)) else -1
+    at = data.find(_FLAC, 8) if data[:8] == _FLAC and (whole or _flac_differs(data)) else -1
     return at if at >= 0 else None
 
 
@@ -125,16 +145,15 @@ def damage(data: Data, *, whole: bool = False) -> str | None:
     return _flac_surplus(data) if data[:8] == _FLAC else None
 
 
-def fill_in(data: mmap.mmap) -> bool:
+def fill_in(data: WritableData) -> bool:
     r"""Writes the true size of the samples into a header that has none, or returns False.
 
     Args:
-        data: a private map of the file.
+        data: bytes that are not those of the file itself.
 
     Example:
-        >>> au = mmap.mmap(-1, 124)
-        >>> au[:12] = b".snd" + (24).to_bytes(4, "big") + b"\xff\xff\xff\xff"
-        >>> fill_in(au), au[8:12]
+        >>> au = bytearray(b".snd" + (24).to_bytes(4, "big") + b"\xff\xff\xff\xff" + bytes(112))
+        >>> fill_in(au), bytes(au[8:12])
         (True, b'\x00\x00\x00d')
     """
     span = _data_span(data)
@@ -325,6 +344,18 @@ def _ogg_damage(data: Data) -> str | None:
 
 def _flac_surplus(data: Data) -> str | None:
     """Says by how much the last frame goes beyond the samples that the header states, which is where decoders stop."""
+    total, end = _flac_lengths(data)
+    return f"its header states {total} samples, but its last frame ends at sample {end}" if 0 < total < end else None
+
+
+def _flac_differs(data: Data) -> bool:
+    """True if the last frame does not end where the header says."""
+    total, end = _flac_lengths(data)
+    return 0 < total != end > 0
+
+
+def _flac_lengths(data: Data) -> tuple[int, int]:
+    """The samples that the header states, and those up to the end of the last frame; 0 if nothing tells."""
     block, total = int.from_bytes(data[10:12], "big"), int.from_bytes(data[21:26], "big") & 0xFFFFFFFFF
     first, last = 4, False
     while not last and first + 4 <= len(data):
@@ -335,8 +366,7 @@ def _flac_surplus(data: Data) -> str | None:
     frames = [_flac_frame(head, block) for head in heads if head[1] == like[1] and head[2] & 15 == like[2] & 15]
     ends = {0} | {end for _, end in frames}
     # Chance bytes may look like a header, but not like that of a frame which follows another.
-    end = max((end for start, end in frames if start in ends), default=0)
-    return f"its header states {total} samples, but its last frame ends at sample {end}" if 0 < total < end else None
+    return total, [0, *(end for start, end in frames if start in ends)][-1]
 
 
 def _flac_frame(head: bytes, block: int) -> tuple[int, int]:

@@ -40,6 +40,9 @@ COMMANDS = (
 )
 """The built-in commands, in the order of `--help`; each is `command` in the module of its name beside this one."""
 
+_ENDING = [signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
+"""Signals that end a process: a person's, a scheduler's, a closed terminal's."""
+
 
 class LazyGroup(click.Group):
     """A click group whose built-in commands are modules imported on use, and whose others come from plugins."""
@@ -74,14 +77,16 @@ class LazyGroup(click.Group):
     def main(self, *arguments: Any, **options: Any) -> Any:
         """Runs the command line; standard streams that were closed before it started lead nowhere."""
         _open_streams()
-        if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
-            return super().main(*arguments, **options)
-        signal.signal(signal.SIGINT, _interrupt)
+        before = {number: signal.getsignal(number) for number in _ENDING}
+        ours = [number for number, handler in before.items() if handler in (signal.SIG_DFL, signal.default_int_handler)]
+        for number in ours:
+            signal.signal(number, _interrupt)
         try:
             return super().main(*arguments, **options)
         finally:
-            if signal.getsignal(signal.SIGINT) is _interrupt:
-                signal.signal(signal.SIGINT, signal.default_int_handler)
+            for number in ours:
+                if signal.getsignal(number) is _interrupt:
+                    signal.signal(number, before[number])
 
     def invoke(self, ctx: click.Context) -> Any:
         """Runs a command; an error that hubcore raised on purpose becomes one line and exit code 2."""
@@ -98,9 +103,9 @@ class LazyGroup(click.Group):
                 echo(traceback.format_exc(), err=True, nl=False)
             echo_error(f"hubcore: error: {error}")
             ctx.exit(2)
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as error:
             echo("hubcore: interrupted", err=True)
-            ctx.exit(130)
+            ctx.exit(128 + (error.args or (signal.SIGINT,))[0])
         except click.ClickException as error:  # click prints it, with names in it that a shell's * may have found
             text = error.format_message()
             if text == printable(text, keep=LINES):
@@ -131,10 +136,19 @@ def _open_streams() -> None:
             getattr(sys, name).reconfigure(errors="backslashreplace")
 
 
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    """The first SIGINT is a KeyboardInterrupt; a second one ends the process while the first is still handled."""
-    signal.signal(signal.SIGINT, lambda *_: os._exit(130))
-    signal.default_int_handler(number, frame)
+def _interrupt(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - signal's signature
+    """The first signal is a KeyboardInterrupt, so that no half-written file stays; a second one ends the process at once."""
+    for other in _ENDING:
+        if signal.getsignal(other) is _interrupt:
+            signal.signal(other, lambda number, _: os._exit(128 + number))
+    raise KeyboardInterrupt(number)
+
+
+def leave_signals() -> None:
+    """Lets a command handle the signals that end a process itself."""
+    for number in _ENDING[1:]:
+        if signal.getsignal(number) is _interrupt:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def _with_debug(command: click.Command) -> click.Command:

@@ -14,6 +14,7 @@ from click.shell_completion import CompletionItem
 
 from hubcore.cli.complete import beginning, files, folders, upstreams_or_files
 from hubcore.cli.echo import echo, echo_json, json_flag
+from hubcore.cli.group import leave_signals
 from hubcore.cli.table import format_table
 from hubcore.files import output_folder
 from hubcore.progress import Progress, is_terminal
@@ -74,6 +75,7 @@ def command(
         return
     from hubcore.pretrain.loop import pretrain
 
+    leave_signals()
     with Progress("update", keep=True) as bar:
         outcome = pretrain(recipe, out, init=init, report=partial(_show, bar), force_unlock=force_unlock)
     if as_json and _is_main():

@@ -28,6 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hubcore.errors import AudioError, ExtractionError, HubcoreError, OptionError, PluginError
+from hubcore.files import sync
 from hubcore.guests import as_guest
 from hubcore.text import error_text, printable, text_path
 
@@ -114,6 +115,8 @@ class NpyWriter:
             (self.folder / "features").mkdir(exist_ok=True)
             with open(partial, "wb") as stream:
                 np.save(stream, np.ascontiguousarray(features), allow_pickle=False)
+                stream.flush()
+                sync(stream.fileno())  # before its row is, or a power cut could leave a row for a file of zeros
             try:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 os.replace(partial, target)

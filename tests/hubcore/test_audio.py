@@ -16,7 +16,7 @@ import soundfile
 import soxr
 import torch
 
-from hubcore import audio
+from hubcore import audio, audio_headers
 from hubcore.audio import AUDIO_EXTENSIONS, find_audio, load_audio, probe
 from hubcore.audio_headers import _flac_surplus, _mpeg_frame, _ogg_pages, mpeg_samples, mpeg_with_length, shortage
 from hubcore.errors import AudioError, HubcoreError
@@ -398,9 +398,58 @@ def test_joined_files_are_refused_with_the_place_where_they_meet(
     path = put(tmp_path / "both", first + second)
     with pytest.raises(AudioError, match=f"joined.*last {len(second)} bytes.*`head -c {len(first)} IN`") as caught:
         load_audio(path)
+    with pytest.raises(AudioError, match=f"joined.*last {len(second)} bytes"):
+        probe(path)
     place = int(caught.value.fix.partition("tail -c +")[2].split()[0])
     path.write_bytes((first + second)[place - 1 :])
     assert len(load_audio(path)) == (8000 if same else 6000), "what the command for the rest gives"
+
+
+@pytest.mark.parametrize("lengths", [(9000, 5000), (5000, 9000)])
+def test_the_last_frame_of_a_large_flac_file_tells_that_it_is_joined(
+    tmp_path: Path, lengths: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(audio_headers, "_SMALL", 0)
+    parts = [encode(tone(samples), container="FLAC") for samples in lengths]
+    with pytest.raises(AudioError, match=f"joined.*last {len(parts[1])} bytes"):
+        probe(put(tmp_path / "both.flac", b"".join(parts)))
+    assert [probe(put(tmp_path / "one.flac", part)).frames for part in parts] == [*lengths]
+
+
+def test_a_file_that_is_cut_or_fails_while_it_is_read_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = put(tmp_path / "a.wav", encode(tone(80_000)))
+
+    def cut_first(data: audio_headers.Data) -> str | None:
+        os.truncate(path, 100)
+        assert data.find(b"data", 0) == 36  # what was read before is still there
+        data[100_000:100_004]
+        return None
+
+    monkeypatch.setattr(audio, "shortage", cut_first)
+    with pytest.raises(AudioError, match=r"a\.wav is cut off: it had 160044 bytes when it was opened, and then fewer"):
+        probe(path)
+
+    descriptor = os.open(path, os.O_RDONLY)
+
+    class Failing(io.BytesIO):
+        def fileno(self) -> int:
+            return descriptor
+
+        def read(self, size: int | None = -1, /) -> bytes:
+            raise OSError(errno.EIO, "Input/output error")
+
+    with pytest.raises(AudioError, match=r"a\.wav cannot be read: Input/output error\. Check its disk"):
+        audio._Bytes(Failing(), "a.wav")[0]
+    os.close(descriptor)
+
+
+def test_a_file_of_more_samples_than_memory_holds_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(audio, "_MOST_SAMPLES", 8000)
+    assert len(load_audio(put(tmp_path / "a.flac", encode(container="FLAC")))) == 8000
+    path = put(tmp_path / "b.flac", encode(tone(8001), container="FLAC"))
+    assert probe(path).frames == 8001
+    with pytest.raises(AudioError, match=r"b\.flac has 8001 samples \(0\.5 s\), more than 8000\. Cut it"):
+        load_audio(path)
 
 
 @pytest.mark.parametrize("record", [True, False], ids=["with a tag between", "the second without a record"])

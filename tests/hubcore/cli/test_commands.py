@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import struct
 import subprocess
 import sys
@@ -572,6 +573,28 @@ def test_extract_interrupted_exits_130_and_can_go_on(tmp_path: Path, monkeypatch
     monkeypatch.undo()
     result = call(*arguments)
     assert result.exit_code == 0 and "7 written" in result.output and "3 done before" in result.output
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT], ids=lambda one: one.name)
+def test_a_signal_that_ends_a_command_leaves_no_half_written_file(
+    number: signal.Signals, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "out"
+    folder.mkdir()
+
+    def ended(*_: Any) -> None:
+        assert len(list(folder.iterdir())) == 1, "the temporary file"
+        os.kill(os.getpid(), number)
+        pytest.fail("the signal was not seen")
+
+    monkeypatch.setattr("hubcore.tools.export.check_equal", ended)
+    before = signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+    try:
+        result = call("export", "wav2vec2_tiny_prompts", folder / "a.pt", "--format", "fairseq")
+    finally:
+        signal.signal(number, before)
+    assert result.exit_code == 128 + number and "interrupted" in result.output
+    assert not list(folder.iterdir())
 
 
 @pytest.mark.slow

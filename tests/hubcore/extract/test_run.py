@@ -149,6 +149,14 @@ def test_a_row_tells_when_its_frames_were(name: str, tmp_path: Path) -> None:
         torch.testing.assert_close(times, upstream([load_audio(row["source"])]).frame_times()[0])
 
 
+def test_features_are_on_the_disk_before_their_rows(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[str] = []
+    monkeypatch.setattr(writers_module, "sync", lambda _: done.append("features"))
+    monkeypatch.setattr("hubcore.extract.finished.sync", lambda _: done.append("rows"))
+    count = len(extract([corpus], toy(), tmp_path / "out", batch_seconds=1e-3).rows)
+    assert done[: 2 * count] == ["features", "rows"] * count > []
+
+
 def test_rows_are_in_the_order_of_the_input_in_a_resumed_run_too(corpus: Path, tmp_path: Path) -> None:
     names = ["a", "b", "c", "d", "inner/e"]
     extract([corpus / "d.wav", corpus / "b.flac"], toy(), tmp_path / "out", batch_seconds=0.1)
