@@ -1,4 +1,4 @@
-"""Utterances of a bulk extraction: their names, their layers and their batches."""
+"""A bulk extraction's layers and batches."""
 
 from __future__ import annotations
 
@@ -7,29 +7,29 @@ import itertools
 import operator
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import SupportsIndex, cast
+from typing import NamedTuple, SupportsIndex, cast
 
-from hubcore.audio import check_exist, find_audio, full_name, probe
-from hubcore.corpus import read_manifest
-from hubcore.errors import AudioError, ExtractionError, OptionError
-from hubcore.text import path_text, plural, printable
+from hubcore.corpus.utterance import Utterance
+from hubcore.errors import AudioError, OptionError
+from hubcore.text import plural, printable
 
 
-@dataclass(frozen=True)
-class Utterance:
-    """One audio file to be computed."""
+class Measured(NamedTuple):
+    """An utterance to be computed, and its length."""
 
-    name: str
-    """Its name in the manifest: the path below the folder it was found in, without the ending."""
-    path: Path
-    """The file."""
+    utterance: Utterance
+    """Its name and its source."""
     samples: int
     """Its length at the upstream's rate, as the header says."""
     seconds: float
     """Its duration."""
+
+    @property
+    def name(self) -> str:
+        """Its name in the manifest."""
+        return self.utterance.name
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Failure:
     utterance: str
     """Its name."""
     source: str
-    """Its file."""
+    """Its file, as it was given."""
     error: str
     """The message, which names the file."""
 
@@ -63,13 +63,13 @@ class LayerChoice:
 class Batches:
     """Batches to compute, longest utterances first, and the files that their headers rule out."""
 
-    batches: tuple[tuple[Utterance, ...], ...]
+    batches: tuple[tuple[Measured, ...], ...]
     """Utterances of similar length, computed together."""
     failures: tuple[Failure, ...] = ()
     """Files whose header rules them out."""
 
     @property
-    def utterances(self) -> tuple[Utterance, ...]:
+    def utterances(self) -> tuple[Measured, ...]:
         """All of them, in the order in which they are computed."""
         return tuple(itertools.chain.from_iterable(self.batches))
 
@@ -151,107 +151,37 @@ def _spelt(part: str, layer_names: Sequence[str]) -> Iterable[int]:
     return [int(part)]
 
 
-def name_utterances(paths: Iterable[str | os.PathLike[str]]) -> dict[str, Path]:
-    """The audio files of `paths` by utterance name: the path below its folder without the ending, `/` between folders.
-
-    A path that ends in `.tsv` is a list that `hubcore manifest` wrote. Names are in the order of the paths and of the lists,
-    sorted inside a folder.
-
-    Files that would share a name all get the next longer one: with the ending (`a.wav`, `a.flac`), then below the name of
-    the folder that was given (`train/a`, `dev/a`), then both.
-
-    Raises:
-        AudioError: paths do not exist, or a folder holds no audio file.
-        ExtractionError: two files share even the longest name.
-
-    Example:
-        >>> import tempfile, pathlib
-        >>> root = pathlib.Path(tempfile.mkdtemp())
-        >>> (root / "anna").mkdir()
-        >>> for name in ("anna/1.wav", "2.flac", "2.wav"):
-        ...     (root / name).touch()
-        >>> sorted(name_utterances([root]))
-        ['2.flac', '2.wav', 'anna/1']
-    """
-    given = [Path(path) for path in paths]
-    check_exist(given)
-    choices: dict[Path, tuple[str, ...]] = {}
-    seen: set[str] = set()
-    for place in given:
-        folder, files = _files_of(place)
-        for path in files:
-            if full_name(path) not in seen:
-                seen.add(full_name(path))
-                choices[path] = _possible_names(folder, path)
-    levels = dict.fromkeys(choices, 0)
-    while True:
-        named: dict[str, list[Path]] = {}
-        for path, level in levels.items():
-            named.setdefault(choices[path][level], []).append(path)
-        shared = {name: files for name, files in named.items() if len(files) > 1}
-        if not shared:
-            return {name: files[0] for name, files in named.items()}
-        for name, files in shared.items():
-            if any(levels[path] + 1 == len(choices[path]) for path in files):
-                both = f"{printable(files[0])} and {printable(files[1])}"
-                raise ExtractionError(
-                    f"{both} would both be the utterance {printable(name)!r}.",
-                    fix="Pass the folder that holds both, or extract them into two folders.",
-                )
-            levels.update((path, levels[path] + 1) for path in files)
-
-
-def _files_of(given: Path) -> tuple[Path, list[Path]]:
-    """The audio files that a path means, and the folder that their names begin below."""
-    if given.suffix == ".tsv" and given.is_file():
-        manifest = read_manifest(given)
-        if not manifest.entries:
-            raise ExtractionError(f"{printable(given)} lists no file.", fix="Make it again with `hubcore manifest`.")
-        return manifest.root, [manifest.locate(entry) for entry in manifest]
-    found = find_audio([given])
-    if not given.is_dir():
-        return given.parent, found
-    return given, sorted(found, key=lambda path: path_text(path.relative_to(given).with_suffix("").as_posix()))
-
-
-def _possible_names(folder: Path, path: Path) -> tuple[str, ...]:
-    """Names of a file below `folder`, the shortest first."""
-    relative = path.relative_to(folder)
-    short, long = path_text(relative.with_suffix("").as_posix()), path_text(relative.as_posix())
-    above = path_text(os.path.basename(os.path.dirname(full_name(folder / "_")))) or "root"
-    return short, long, f"{above}/{short}", f"{above}/{long}"
-
-
-def make_batches(named: Mapping[str, Path], *, sample_rate: int, min_samples: int, batch_seconds: float) -> Batches:
-    """The batches for the files of `named`, made from their headers alone.
+def make_batches(utterances: Iterable[Utterance], *, sample_rate: int, min_samples: int, batch_seconds: float) -> Batches:
+    """The batches for `utterances`, made from their headers alone.
 
     Utterances are sorted by length, longest first, so that what does not fit into memory shows at once; a batch holds
     at most `batch_seconds` of audio, or a single longer utterance.
 
     Example:
         >>> import soundfile, tempfile, pathlib
+        >>> from hubcore.corpus import find_utterances
         >>> root = pathlib.Path(tempfile.mkdtemp())
         >>> for name, length in (("a", 8000), ("b", 16000), ("c", 12000)):
         ...     soundfile.write(root / f"{name}.wav", [0.0] * length, 16000)
-        >>> made = make_batches(name_utterances([root]), sample_rate=16000, min_samples=400, batch_seconds=1.5)
+        >>> made = make_batches(find_utterances([root]), sample_rate=16000, min_samples=400, batch_seconds=1.5)
         >>> [[item.name for item in batch] for batch in made.batches]
         [['b'], ['c', 'a']]
     """
-    utterances: list[Utterance] = []
+    measured: list[Measured] = []
     failures: list[Failure] = []
-    for name, path in named.items():
+    for utterance in utterances:
         try:
-            info = probe(path)
-            item = Utterance(name, path, info.samples_at(sample_rate), info.seconds)
-            check_length(path, item.samples, sample_rate=sample_rate, min_samples=min_samples)
+            info = utterance.probe()
+            item = Measured(utterance, info.samples_at(sample_rate), info.seconds)
+            check_length(utterance.source.given, item.samples, sample_rate=sample_rate, min_samples=min_samples)
         except AudioError as error:
-            failures.append(Failure(name, source_of(path), str(error)))
+            failures.append(failure_of(utterance, error))
         else:
-            utterances.append(item)
-    utterances.sort(key=lambda item: (-item.samples, item.name))
-    batches: list[list[Utterance]] = []
+            measured.append(item)
+    measured.sort(key=lambda item: (-item.samples, item.name))
+    batches: list[list[Measured]] = []
     room = 0.0
-    for item in utterances:
+    for item in measured:
         if not batches or item.samples > room:
             batches.append([])
             room = batch_seconds * sample_rate
@@ -260,14 +190,20 @@ def make_batches(named: Mapping[str, Path], *, sample_rate: int, min_samples: in
     return Batches(tuple(map(tuple, batches)), tuple(failures))
 
 
-def check_length(path: Path, samples: int, *, sample_rate: int, min_samples: int) -> None:
-    """Raises `AudioError`, naming the file, if it is too short for one frame."""
+def failure_of(utterance: Utterance, error: AudioError) -> Failure:
+    """The failure of an utterance whose audio cannot be used; the message names it.
+
+    Example:
+        >>> from hubcore.corpus import File
+        >>> failure_of(Utterance("a", File("x/a.wav")), AudioError("x/a.wav is empty."))
+        Failure(utterance='a', source='x/a.wav', error='x/a.wav is empty.')
+    """
+    return Failure(utterance.name, utterance.source.given, str(error))
+
+
+def check_length(name: str | os.PathLike[str], samples: int, *, sample_rate: int, min_samples: int) -> None:
+    """Raises `AudioError`, naming the audio, if it is too short for one frame."""
     if samples < min_samples:
         there, needed = (f"{plural(count, 'sample')} ({1000 * count / sample_rate:.1f} ms)" for count in (samples, min_samples))
-        what = f"{printable(path)} has {there} at {sample_rate} Hz, and one frame needs {needed}."
+        what = f"{printable(name)} has {there} at {sample_rate} Hz, and one frame needs {needed}."
         raise AudioError(what, fix="Leave it out, or pad it yourself.")
-
-
-def source_of(path: Path) -> str:
-    """A file as the manifest names it: its absolute path."""
-    return path_text(os.path.abspath(path))

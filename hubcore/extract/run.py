@@ -18,9 +18,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from hubcore.audio import load_audio
+from hubcore.corpus.find import find_utterances
+from hubcore.corpus.utterance import NO_STAMP, Utterance
 from hubcore.errors import AudioError, ExtractionError, HubcoreError, OptionError, PluginError
-from hubcore.extract.batches import Batches, Failure, Utterance, check_length, make_batches, name_utterances, source_of
+from hubcore.extract.batches import Batches, Failure, Measured, check_length, failure_of, make_batches
 from hubcore.extract.finished import ROW_KEYS, Finished, exclusive
 from hubcore.extract.settings import Settings, settings_for
 from hubcore.extract.writers import FeatureWriter, find_writer, open_writer
@@ -46,7 +47,7 @@ class BatchResult:
 class _Decoded(NamedTuple):
     """An utterance with its samples, and what its file was just before it was read."""
 
-    item: Utterance
+    item: Measured
     wav: Tensor
     source_bytes: int
     source_mtime_ns: int
@@ -143,7 +144,7 @@ def extract(
     make_writer = find_writer(format)
     if not batch_seconds > 0:
         raise OptionError(f"batch_seconds is {batch_seconds}. It must be above 0.", fix="60 suits a base model on a laptop.")
-    named = name_utterances(paths)
+    named = {utterance.name: utterance for utterance in find_utterances(paths)}
     folder = output_folder(out_dir)
     with exclusive(folder, force=force_unlock):
         finished = Finished(folder)
@@ -151,7 +152,7 @@ def extract(
         try:
             todo = _unfinished(named, finished, settings, writer)
             batches = make_batches(
-                todo, sample_rate=upstream.sample_rate, min_samples=upstream.min_samples, batch_seconds=batch_seconds
+                todo.values(), sample_rate=upstream.sample_rate, min_samples=upstream.min_samples, batch_seconds=batch_seconds
             )
             finished.append_failures(batches.failures)
             size = expected_bytes(batches, upstream, settings)
@@ -217,7 +218,7 @@ def _run_batches(
 
 
 def run_batch(
-    batch: Sequence[Utterance], upstream: Upstream, settings: Settings, writer: FeatureWriter, device: torch.device
+    batch: Sequence[Measured], upstream: Upstream, settings: Settings, writer: FeatureWriter, device: torch.device
 ) -> BatchResult:
     """Decodes, computes and writes one batch. It may be repeated: the same batch gives the same files and rows.
 
@@ -227,12 +228,13 @@ def run_batch(
     failures: list[Failure] = []
     for item in batch:
         # Taken before the samples are: a file replaced in between looks changed to the next run, and is done again.
-        before = _stat(item.path)
+        source = item.utterance.source
+        before = source.stamp()
         try:
-            wav = load_audio(item.path, upstream.sample_rate)
-            check_length(item.path, len(wav), sample_rate=upstream.sample_rate, min_samples=upstream.min_samples)
+            wav = item.utterance.read(upstream.sample_rate)
+            check_length(source.given, len(wav), sample_rate=upstream.sample_rate, min_samples=upstream.min_samples)
         except AudioError as error:
-            failures.append(Failure(item.name, source_of(item.path), str(error)))
+            failures.append(failure_of(item.utterance, error))
         else:
             items.append(_Decoded(item, wav, *before))
     rows: list[dict[str, Any]] = []
@@ -248,21 +250,12 @@ def run_batch(
             break
         except Exception as error:  # any failure of any model or writer must cost one utterance and not the run
             what = str(error) if isinstance(error, HubcoreError) else f"{type(error).__name__}: {error}"
-            path = decoded.item.path
-            failures.append(Failure(decoded.item.name, source_of(path), f"{printable(path)}: {what}"))
+            given = decoded.item.utterance.source.given
+            failures.append(Failure(decoded.item.name, given, f"{printable(given)}: {what}"))
     return BatchResult(tuple(rows), tuple(failures), stopped)
 
 
-def _stat(path: Path) -> tuple[int, int]:
-    """Size in bytes and time of modification in ns of a file; (-1, -1) if there is none."""
-    try:
-        status = path.stat()
-    except OSError:
-        return -1, -1
-    return status.st_size, status.st_mtime_ns
-
-
-def _write(writer: FeatureWriter, item: Utterance, array: NDArray[Any]) -> str:
+def _write(writer: FeatureWriter, item: Measured, array: NDArray[Any]) -> str:
     """The path of the file that was written."""
     with as_guest():
         file = writer.write(item.name, array)
@@ -328,7 +321,7 @@ def _row(decoded: _Decoded, array: NDArray[Any], file: str, settings: Settings) 
     values = {
         **settings.in_row(),
         "utterance": decoded.item.name,
-        "source": source_of(decoded.item.path),
+        "source": decoded.item.utterance.source.given,
         "seconds": round(len(decoded.wav) / settings.sample_rate, 6),
         "frames": array.shape[-2],
         "shape": list(array.shape),
@@ -358,7 +351,9 @@ def _times(output: UpstreamOutput, index: int, upstream: Upstream) -> dict[str, 
     return {**numbers, "frame_times": [[round(start, 5), round(end, 5)] for start, end in times.tolist()]}
 
 
-def _unfinished(named: dict[str, Path], finished: Finished, settings: Settings, writer: FeatureWriter) -> dict[str, Path]:
+def _unfinished(
+    named: dict[str, Utterance], finished: Finished, settings: Settings, writer: FeatureWriter
+) -> dict[str, Utterance]:
     """The utterances still to be computed; also brings the rows in line with the files that are there."""
     rows = finished.read()
     for row in rows.values():
@@ -368,23 +363,30 @@ def _unfinished(named: dict[str, Path], finished: Finished, settings: Settings, 
                 f"{printable(finished.path.parent)} holds features made with other settings: {'; '.join(differences)}.",
                 fix="Extract into another folder.",
             )
-    for name, path in named.items():
-        if name in rows and rows[name]["source"] != source_of(path):
-            raise ExtractionError(
-                f"the utterance {printable(name)!r} of {printable(finished.path)} was made from "
-                f"{printable(rows[name]['source'])}, but now means {printable(path)}.",
-                fix="Extract into another folder.",
-            )
-    kept = {name: row for name, row in rows.items() if not _replaced(named.get(name), row) and _is_held(writer, row)}
+    changed = {name for name in named.keys() & rows.keys() if _is_changed(named[name], rows[name], finished.path)}
+    kept = {name: row for name, row in rows.items() if name not in changed and _is_held(writer, row)}
     if len(kept) < len(rows):
         finished.replace(kept.values())
     finished.forget_failures()
-    return {name: path for name, path in named.items() if name not in kept}
+    return {name: utterance for name, utterance in named.items() if name not in kept}
 
 
-def _replaced(path: Path | None, row: Mapping[str, Any]) -> bool:
-    """True if the source of a row has changed since."""
-    return path is not None and _stat(path) != (row["source_bytes"], row["source_mtime_ns"])
+def _is_changed(utterance: Utterance, row: Mapping[str, Any], manifest: Path) -> bool:
+    """True if an utterance is no longer what it was when the row was made. Where its file lies is of no account.
+
+    Raises:
+        ExtractionError: it is another one of that name.
+    """
+    given, stamp, then = utterance.source.given, utterance.source.stamp(), (row["source_bytes"], row["source_mtime_ns"])
+    moved = given != row["source"]
+    if stamp == then and not (moved and stamp == NO_STAMP):
+        return False
+    if moved and stamp != NO_STAMP:
+        was, now = printable(row["source"]), printable(given)
+        what = f"the utterance {printable(utterance.name)!r} of {printable(manifest)} was made from {was}. It now means {now}"
+        fix = "Extract into another folder. If the corpus was copied, copy its times too: `cp -p`, `rsync -t`."
+        raise ExtractionError(f"{what}, whose size or time of change is another.", fix)
+    return True
 
 
 def _is_held(writer: FeatureWriter, row: Mapping[str, Any]) -> bool:

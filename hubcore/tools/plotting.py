@@ -117,7 +117,7 @@ def _last_state(upstream: Any, wav: torch.Tensor, options: Mapping[str, Any]) ->
 
 def _load(file: str | os.PathLike[str], upstream: Upstream) -> torch.Tensor:
     wav = load_audio(file, upstream.sample_rate)
-    check_length(Path(file), len(wav), sample_rate=upstream.sample_rate, min_samples=upstream.min_samples)
+    check_length(file, len(wav), sample_rate=upstream.sample_rate, min_samples=upstream.min_samples)
     return wav
 
 

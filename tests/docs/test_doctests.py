@@ -15,7 +15,7 @@ from tests.paths import PLUGINS
 pytestmark = pytest.mark.slow
 
 PACKAGES = ("hubcore", *PLUGINS)
-PUBLIC = (*PACKAGES, "hubcore.hub", "hubcore.checkpoints", "hubcore.extract", "hubcore.nn", "hubcore.testing")
+PUBLIC = (*PACKAGES, "hubcore.hub", "hubcore.checkpoints", "hubcore.corpus", "hubcore.extract", "hubcore.nn", "hubcore.testing")
 """Modules whose `__all__` is a promise."""
 FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 
@@ -31,7 +31,8 @@ WITHOUT_EXAMPLE = {
     "hubcore.extract.settings.Settings": _RECORD,
     "hubcore.extract.batches.Failure": _RECORD,
     "hubcore.extract.batches.Batches": _RECORD,
-    "hubcore.extract.batches.Utterance": _RECORD,
+    "hubcore.corpus.utterance.Source": "a protocol; File, which keeps it, has one",
+    "hubcore.extract.batches.Measured": _RECORD,
     "hubcore.extract.run.BatchResult": _RECORD,
     "hubcore.extract.run.Summary": _RECORD,
     "hubcore.extract.run.run_batch": "a step of extract, which has one",

@@ -1,4 +1,4 @@
-"""Names, layers and batches of a bulk extraction."""
+"""Layers and batches of a bulk extraction."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hubcore.errors import AudioError, ExtractionError, OptionError
-from hubcore.extract import LayerChoice, choose_layers, make_batches, name_utterances
+from hubcore.corpus import find_utterances
+from hubcore.errors import OptionError
+from hubcore.extract import LayerChoice, choose_layers, make_batches
 
 NAMES = tuple(f"layer{i}" for i in range(13))
 
@@ -86,68 +87,12 @@ def test_a_layer_that_does_not_exist_says_which_do() -> None:
         choose_layers("13", NAMES)
 
 
-def touch(root: Path, *names: str) -> None:
-    for name in names:
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).touch()
-
-
-def test_names_are_paths_below_the_folder_without_the_ending(tmp_path: Path) -> None:
-    touch(tmp_path, "a.wav", "x/b.flac", "x.y/c.d.mp3", "TIMIT/SA1.WAV", "TIMIT/SA1.WAV.wav")
-    assert list(name_utterances([tmp_path])) == ["TIMIT/SA1", "TIMIT/SA1.WAV", "a", "x.y/c.d", "x/b"]
-    assert list(name_utterances([tmp_path / "x", tmp_path / "x.y" / "c.d.mp3"])) == ["b", "c.d"]
-
-
-def test_a_file_named_twice_is_one_utterance(tmp_path: Path) -> None:
-    touch(tmp_path, "x/a.wav")
-    assert list(name_utterances([tmp_path, tmp_path / "x", tmp_path / "x" / "a.wav"])) == ["x/a"]
-
-
-def test_two_names_of_one_file_are_two_utterances(tmp_path: Path) -> None:
-    touch(tmp_path, "blobs/00", "snapshot/x/a.wav")
-    for name in ("one.wav", "two.wav"):
-        (tmp_path / "snapshot" / name).symlink_to("../blobs/00")
-    assert list(name_utterances([tmp_path / "snapshot"])) == ["one", "two", "x/a"]
-    assert list(name_utterances([tmp_path / "snapshot" / name for name in ("two.wav", "one.wav")])) == ["two", "one"]
-    (tmp_path / "linked").symlink_to("snapshot")
-    assert len(name_utterances([tmp_path / "snapshot", tmp_path / "linked"])) == 6, "below the name of each folder"
-
-
-def test_two_files_of_one_name_get_longer_names(tmp_path: Path) -> None:
-    touch(tmp_path, "one/a.wav", "one/a.flac", "one/b.wav", "two/b.wav", "two/c.wav", "two/d/a.wav")
-    both = name_utterances([tmp_path / "one", tmp_path / "two"])
-    assert {name: path.relative_to(tmp_path).as_posix() for name, path in both.items()} == {
-        "a.wav": "one/a.wav",
-        "a.flac": "one/a.flac",
-        "one/b": "one/b.wav",
-        "two/b": "two/b.wav",
-        "c": "two/c.wav",
-        "d/a": "two/d/a.wav",
-    }
-    assert name_utterances([tmp_path / "two", tmp_path / "one"]) == both, "whatever the order"
-    files = [tmp_path / "one" / "b.wav", tmp_path / "two" / "b.wav"]
-    assert list(name_utterances(files)) == ["one/b", "two/b"]
-
-
-def test_two_files_that_share_every_name_are_both_named(tmp_path: Path) -> None:
-    touch(tmp_path, "one/x/a.wav", "two/x/a.wav")
-    with pytest.raises(ExtractionError) as caught:
-        name_utterances([tmp_path / "one" / "x", tmp_path / "two" / "x"])
-    assert all(str(tmp_path / name) in str(caught.value) for name in ("one/x/a.wav", "two/x/a.wav"))
-    assert list(name_utterances([tmp_path])) == ["one/x/a", "two/x/a"]
-
-
-def test_a_path_that_is_missing_is_named(tmp_path: Path) -> None:
-    with pytest.raises(AudioError, match="nowhere does not exist"):
-        name_utterances([tmp_path / "nowhere"])
-
-
 def test_what_a_header_rules_out_fails_before_anything_is_computed(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "good.wav", np.zeros(800), 16000)
     soundfile.write(tmp_path / "short.wav", np.zeros(399), 16000)
     soundfile.write(tmp_path / "enough_at_8k.wav", np.zeros(200), 8000)
     (tmp_path / "empty.wav").touch()
-    made = make_batches(name_utterances([tmp_path]), sample_rate=16000, min_samples=400, batch_seconds=60)
+    made = make_batches(find_utterances([tmp_path]), sample_rate=16000, min_samples=400, batch_seconds=60)
     assert [item.name for item in made.batches[0]] == ["good", "enough_at_8k"]
     assert {failure.utterance for failure in made.failures} == {"short", "empty"}
     messages = {failure.utterance: failure.error for failure in made.failures}
@@ -164,7 +109,7 @@ def test_batches_hold_every_utterance_once_under_the_cap(
     root = tmp_path_factory.mktemp("audio")
     for index, length in enumerate(lengths):
         soundfile.write(root / f"{index:02}.wav", np.zeros(length), 16000)
-    made = make_batches(name_utterances([root]), sample_rate=16000, min_samples=400, batch_seconds=cap)
+    made = make_batches(find_utterances([root]), sample_rate=16000, min_samples=400, batch_seconds=cap)
     flat = [item for batch in made.batches for item in batch]
     assert sorted(item.name for item in flat) == [f"{index:02}" for index in range(len(lengths))]
     assert [item.samples for item in flat] == sorted(lengths, reverse=True)
