@@ -79,6 +79,8 @@ class EncoderUpstream(UpstreamBase):
 
     build_model: Callable[..., nn.Module]
     """Makes the model of a config, with fresh weights."""
+    reader: ClassVar[Reader[Any, Any]]
+    """Reads the family's checkpoints."""
 
     def __init__(self, config: EncoderConfig, model: nn.Module | None = None) -> None:
         """An upstream with fresh weights, or around a `model` that was built elsewhere from the same config."""
@@ -128,6 +130,39 @@ class EncoderUpstream(UpstreamBase):
     @hidden_sizes.setter
     def hidden_sizes(self, sizes: Sequence[int]) -> None:
         self._hidden_sizes = tuple(sizes)
+
+    # Loading --------------------------------------------------------------------------------------------------------
+
+    @classmethod
+    def read_file(
+        cls: type[AnyEncoder],
+        path: str | Path,
+        config: Any,
+        changes: Mapping[str, Any],
+        device: torch.device | str | None,
+        dtype: torch.dtype | None,
+        keep_layers: Sequence[int] | None = None,
+        *,
+        build: Callable[[Any, Any], AnyEncoder] | None = None,
+    ) -> AnyEncoder:
+        """Reads a file for the `from_file` of a family.
+
+        Args:
+            path: the file or folder.
+            config: a config or the name of one, for a file without.
+            changes: fields that replace those of the file's config, unless they are None.
+            device: where the weights go.
+            dtype: their type.
+            keep_layers: blocks above the highest of these are not read.
+            build: makes the upstream of a config and a model, where the constructor has options.
+        """
+        with open_checkpoint(path, cls.reader.layouts) as checkpoint:
+            plan = cls.reader.plan(checkpoint, named_config(cls, config), changes)
+            upstream = (build or cls)(plan.config, plan.model)
+            if keep_layers is not None:
+                upstream.leave_out_blocks(above=max(upstream.check_layers(keep_layers)))
+            upstream.load_report = plan.fill(checkpoint, device, dtype).report
+        return upstream.eval()
 
     # Blocks that were not read --------------------------------------------------------------------------------------
 
@@ -302,8 +337,6 @@ class SpeechEncoderUpstream(EncoderUpstream):
     """
 
     build_model: Callable[..., nn.Module] = staticmethod(build_speech_encoder)
-    reader: ClassVar[Reader[Any, Any]]
-    """Reads the family's checkpoints."""
 
     @classmethod
     def from_file(
@@ -324,25 +357,6 @@ class SpeechEncoderUpstream(EncoderUpstream):
         """
         changes = {"dropout": dropout, "attention_dropout": attention_dropout, "activation_dropout": activation_dropout}
         return cls.read_file(path, config, changes, device, dtype, keep_layers)
-
-    @classmethod
-    def read_file(
-        cls: type[AnySpeechEncoder],
-        path: str | Path,
-        config: Any,
-        changes: Mapping[str, Any],
-        device: torch.device | str | None,
-        dtype: torch.dtype | None,
-        keep_layers: Sequence[int] | None = None,
-    ) -> AnySpeechEncoder:
-        """Reads a file, as `from_file`; fields in `changes` replace those of the file's config unless they are None."""
-        with open_checkpoint(path, cls.reader.layouts) as checkpoint:
-            plan = cls.reader.plan(checkpoint, named_config(cls, config), changes)
-            upstream = cls(plan.config, plan.model)
-            if keep_layers is not None:
-                upstream.leave_out_blocks(above=max(upstream.check_layers(keep_layers)))
-            upstream.load_report = plan.fill(checkpoint, device, dtype).report
-        return upstream.eval()
 
 
 AnySpeechEncoder = TypeVar("AnySpeechEncoder", bound=SpeechEncoderUpstream)

@@ -11,7 +11,6 @@ from torch import nn
 
 from hubcore.checkpoints import Reader
 from hubcore.nn.encoder_upstream import EncoderUpstream
-from hubcore.upstream import named_config
 from hubcore_cpc.checkpoint import READER
 from hubcore_cpc.config import CONFIGS, CpcConfig
 from hubcore_cpc.model import CpcModel
@@ -58,9 +57,7 @@ class CpcUpstream(EncoderUpstream):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> AnyCpc:
-        """See `UpstreamBase.from_checkpoint`, for a local file."""
-        loaded = cls.reader.read(path, named_config(cls, config), device=device, dtype=dtype)
-        loaded.model.context.flatten_parameters()  # cuDNN wants them in one piece
-        upstream = cls(loaded.config, loaded.model)
-        upstream.load_report = loaded.report
-        return upstream.eval()
+        """See `UpstreamBase.from_checkpoint`, for a local file. It has no blocks to leave out: `layers=` is a default only."""
+        upstream = cls.read_file(path, config, {}, device, dtype)
+        upstream.model.context.flatten_parameters()  # cuDNN wants them in one piece
+        return upstream

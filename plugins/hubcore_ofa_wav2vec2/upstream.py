@@ -6,6 +6,7 @@ Shapes: `B` batch, `T` samples, `F` frames, `D` dim.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import numbers
 import sys
@@ -23,7 +24,6 @@ from hubcore.nn.encoder_upstream import EncoderUpstream
 from hubcore.panels import Panel
 from hubcore.protocol import UpstreamOutput
 from hubcore.ragged import frame_mask, pad_packed
-from hubcore.upstream import named_config
 from hubcore_ofa_wav2vec2.checkpoint import READER
 from hubcore_ofa_wav2vec2.config import CONFIGS, DEFAULT_LAMBD, OfaWav2Vec2Config
 from hubcore_ofa_wav2vec2.lambd import LOWEST, check_lambd, lambd_for_mass
@@ -163,19 +163,18 @@ class OfaWav2Vec2Upstream(EncoderUpstream):
         lambd: float | Sequence[float] | Tensor | None = None,
         frame_period_ms: float | None = None,
         tail: KeptTail = "drop",
+        keep_layers: Sequence[int] | None = None,
         dropout: float | None = None,
         attention_dropout: float | None = None,
         activation_dropout: float | None = None,
     ) -> AnyOfaWav2Vec2:
         """See `UpstreamBase.from_checkpoint`, for a local file.
 
-        Lambda, frame period and tail are the constructor's; the dropouts replace the file's.
+        Lambda, frame period and tail are the constructor's; the rest is as in `SpeechEncoderUpstream.from_file`.
         """
-        given = {"dropout": dropout, "attention_dropout": attention_dropout, "activation_dropout": activation_dropout}
-        config, model, report = READER.read(path, named_config(cls, config), changes=given, device=device, dtype=dtype)
-        upstream = cls(config, model, lambd=lambd, frame_period_ms=frame_period_ms, tail=tail)
-        upstream.load_report = report
-        return upstream.eval()
+        changes = {"dropout": dropout, "attention_dropout": attention_dropout, "activation_dropout": activation_dropout}
+        build = functools.partial(cls, lambd=lambd, frame_period_ms=frame_period_ms, tail=tail)
+        return cls.read_file(path, config, changes, device, dtype, keep_layers, build=build)
 
     def forward(
         self,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar, get_args
@@ -93,11 +94,9 @@ class WhisperUpstream(SpeechEncoderUpstream):
         keep_layers: Sequence[int] | None = None,
     ) -> AnyWhisper:
         """See `SpeechEncoderUpstream.from_file`; `long` and `pad` are the constructor's."""
-        long, pad = _checked(long, pad)
         changes = {"dropout": dropout, "attention_dropout": attention_dropout, "activation_dropout": activation_dropout}
-        upstream = cls.read_file(path, config, changes, device, dtype, keep_layers)
-        upstream.long, upstream.pad = long, pad
-        return upstream
+        build = functools.partial(cls, long=long, pad=pad)
+        return cls.read_file(path, config, changes, device, dtype, keep_layers, build=build)
 
     def forward(
         self,

@@ -64,6 +64,7 @@ def test_layers_at_load_read_the_blocks_below_and_no_others(layout: str, read: l
 OTHERS = {
     "data2vec2": "gold2/data2vec2_prenet_style.pt",
     "distilhubert": "gold/upstreams/distilhubert_tiny.ckpt",
+    "ofa_wav2vec2": "gold/ofa_tiny.pt",
     "w2v_bert": "gold2/w2v_bert_relative_key",
     "wavlm": "gold2/hf_wavlm_large",
 }
