@@ -13,7 +13,7 @@ from typing import Any
 
 from hubcore.card import Card, UpstreamShape
 from hubcore.guests import as_guest
-from hubcore.registry.names import Entry, Family
+from hubcore.registry.names import Entry, Family, current_registry
 from hubcore.sources.resolve import find_cached
 from hubcore.text import error_text, labelled, printable
 
@@ -58,6 +58,8 @@ class UpstreamInfo:
     """The local file of its checkpoint, if it is cached."""
     card: Card | None
     """The registry's record."""
+    names: tuple[str, ...] = ()
+    """Cards of a family that is no card itself."""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, for JSON."""
@@ -72,6 +74,7 @@ class UpstreamInfo:
         yield "class", self.class_path or "none installed"
         yield "file", f"{self.file}:{self.line}" if self.line else self.file
         yield "from", self.distribution
+        yield "names", ", ".join(self.names)
         yield "unavailable", self.unavailable
         name, problem = self.config_name or "the file's own", f" ({self.config_problem})" if self.config_problem else ""
         if self.config_name or self.config:
@@ -141,7 +144,13 @@ def describe(entry: Entry) -> UpstreamInfo:
         shape=shape,
         cached=str(cached) if cached else None,
         card=card,
+        names=() if card or not family else _cards_of(family),
     )
+
+
+def _cards_of(family: Family) -> tuple[str, ...]:
+    entries = current_registry().entries
+    return tuple(entry.name for entry in entries if entry.card and entry.card.sources and entry.family == family)
 
 
 def locate(family: Family) -> tuple[str | None, int | None]:

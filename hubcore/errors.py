@@ -180,13 +180,15 @@ def nearest_names(name: str, known: Iterable[str], count: int = 3) -> list[str]:
     return near or difflib.get_close_matches(name.lower(), known, n=count, cutoff=0.5)
 
 
-def nearest_hint(name: str, known: Iterable[str]) -> str:
-    """The sentence for a name that is none of `known`: the nearest ones, or all if none is near.
+def nearest_hint(name: str, known: Iterable[str], otherwise: str | None = None) -> str:
+    """The sentence for a name that is none of `known`: the nearest ones; if none is near, `otherwise`, or all.
 
     Example:
-        >>> nearest_hint("lr", ["seed", "lr_end"]), nearest_hint("x", ["seed"])
-        ('The nearest are lr_end.', 'There are seed.')
+        >>> nearest_hint("lr", ["seed", "lr_end"]), nearest_hint("x", ["seed"]), nearest_hint("x", ["seed"], "See above.")
+        ('The nearest are lr_end.', 'There are seed.', 'See above.')
     """
     known = sorted(set(known))
     near = nearest_names(name, known)
-    return f"The nearest are {', '.join(near)}." if near else f"There are {', '.join(known) or 'none'}."
+    if near:
+        return f"The nearest are {', '.join(near)}."
+    return f"There are {', '.join(known) or 'none'}." if otherwise is None else otherwise

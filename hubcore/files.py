@@ -42,12 +42,14 @@ SILENT = 300.0
 _SETTLE = 0.5
 
 
+_AGAIN = "Fetch it again; its address may ask for a login."
 _STAND_INS = (
-    (b"version https://git-lfs", "a git-lfs pointer: the file itself was not fetched", "Run `git lfs pull`."),
-    (b"/annex/objects/", "a git-annex pointer: the file itself was not fetched", "Run `git annex get` on it."),
-    (b"<!doctype", "a web page, not the file", "Fetch it again; its address may ask for a login."),
-    (b"<html", "a web page, not the file", "Fetch it again; its address may ask for a login."),
-    (b"<?xml", "a web page, not the file", "Fetch it again; its address may ask for a login."),
+    (b"version https://git-lfs", "a git-lfs pointer", "The file itself was not fetched: run `git lfs pull`."),
+    (b"/annex/objects/", "a git-annex pointer", "The file itself was not fetched: run `git annex get` on it."),
+    (b"<!doctype", "an HTML page", _AGAIN),
+    (b"<html", "an HTML page", _AGAIN),
+    (b"<head", "an HTML page", _AGAIN),
+    (b"<?xml", "an XML document", _AGAIN),
     (b"\x1f\x8b", "compressed with gzip", "Unpack it with `gunzip`."),
 )
 
@@ -375,7 +377,7 @@ def stand_in(head: bytes) -> tuple[str, str] | None:
 
     Example:
         >>> stand_in(b"version https://git-lfs.github.com/spec/v1")
-        ('a git-lfs pointer: the file itself was not fetched', 'Run `git lfs pull`.')
+        ('a git-lfs pointer', 'The file itself was not fetched: run `git lfs pull`.')
     """
     start = head[:64].lstrip().lower()
     return next((found[1:] for found in _STAND_INS if start.startswith(found[0])), None)

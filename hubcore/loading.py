@@ -15,7 +15,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from hubcore.card import Card, Source
+from hubcore.card import Card, Source, UpstreamShape
 from hubcore.errors import ChecksumError, HubcoreError, OptionError, PluginError, UnavailableUpstreamError
 from hubcore.guests import as_guest
 from hubcore.options import check_options, is_based, option_names, own_methods, pop_attributes, set_attributes
@@ -102,12 +102,24 @@ def load_checkpoint(
     with naming_the_card(card, options):
         check_options(cls, chosen, with_weights=True)
         _check_place(device, dtype)
+        _check_layers(cls, chosen)
         path = fetch(found)
         upstream = _from_file(cls, path, chosen, _place(device, dtype), options.get("layers"))
     upstream.card = found if isinstance(found, Card) else run_card(path)
     if isinstance(found, Card):
         _check_not_replaced(found, path)
     return upstream
+
+
+def _check_layers(cls: type[Any], options: Mapping[str, Any]) -> None:
+    """Raises `OptionError` for layers that the named config has not, before anything is fetched for them."""
+    from hubcore.ragged import layer_indices  # imports torch
+
+    configs = getattr(cls, "configs", None)
+    config = configs.get(options.get("config")) if isinstance(configs, Mapping) else None
+    shape = getattr(config, "upstream_shape", None)
+    if isinstance(shape, UpstreamShape) and options.get("layers") is not None:
+        layer_indices(options["layers"], shape.layer_names, cls.__name__)
 
 
 def _from_file(cls: type[Any], path: Path, options: Mapping[str, Any], place: dict[str, Any], keep_layers: Any) -> Any:
@@ -286,5 +298,6 @@ def _random_weights(cls: type[Any], card: Card | None, family: Family) -> Option
         way = f"use one of its names (`hubcore list --family {family.name}`)"
     return OptionError(
         f"{what}, so the weights would be random.",
-        f"Pass checkpoint=, {way}, or build {cls.__name__}(config) yourself for random weights.",
+        f"Pass a checkpoint (checkpoint=, or -c on the command line), {way}, or build {cls.__name__}(config) yourself for "
+        "random weights.",
     )

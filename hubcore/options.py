@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
-from hubcore.errors import OptionError, nearest_names
+from hubcore.errors import OptionError, nearest_hint
 from hubcore.fields import convert, in_words
 from hubcore.strict_yaml import StrictYamlError, parse_yaml
 
@@ -191,8 +191,7 @@ def unknown_option(cls: type[Any], name: str, known: Iterable[str], also: Iterab
         >>> print(unknown_option(FbankUpstream, "mel_bins", ["num_mel_bins", "cmvn"]))
         FbankUpstream has no option called 'mel_bins'. The nearest are num_mel_bins. `hubcore info` lists its options.
     """
-    near = nearest_names(name, {*known, *also})
-    hint = f"The nearest are {', '.join(near)}." if near else f"It takes {', '.join(sorted(known)) or 'none'}."
+    hint = nearest_hint(name, {*known, *also}, f"It takes {', '.join(sorted(known)) or 'none'}.")
     return OptionError(
         f"{cls.__name__} has no option called {name!r}. {hint}", "`hubcore info` lists its options.", option=name
     )

@@ -12,6 +12,7 @@ Only what a caller receives is padded, with exact zeros. Shapes: `B` batch, `T` 
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 
 import numpy as np
@@ -19,7 +20,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from hubcore.errors import AudioError
+from hubcore.errors import AudioError, OptionError
 from hubcore.text import plural
 
 
@@ -267,3 +268,24 @@ def regular_frame_times(lengths: Tensor, frames: int, *, stride: int, span: int,
     start = torch.arange(frames, device=lengths.device, dtype=torch.float64) * stride + offset
     times = torch.stack([start, start + span], dim=-1) / sample_rate
     return times * frame_mask(lengths, frames)[..., None]
+
+
+def layer_indices(layers: Sequence[int], names: Sequence[str], owner: str) -> tuple[int, ...]:
+    """`layers` as non-negative indices into the hidden states `names` of the class `owner`, in the order given.
+
+    Raises:
+        OptionError: empty, not integers, or out of range.
+
+    Example:
+        >>> layer_indices([2, -3], ["input", "block_1", "block_2"], "AcmeUpstream")
+        (2, 0)
+    """
+    if isinstance(layers, int | str) or not isinstance(layers, Sequence) or not len(layers):
+        raise OptionError(f"layers is {layers!r}. It must be a non-empty list of indices, such as [0, -1], or None.")
+    count, chosen = len(names), []
+    for layer in layers:
+        if isinstance(layer, bool) or not hasattr(layer, "__index__") or not -count <= operator.index(layer) < count:
+            states = f"{plural(count, 'hidden state')}, 0 ({names[0]}) to {count - 1} ({names[-1]})"
+            raise OptionError(f"layers has {layer!r}. {owner} has {states}. Choose from -{count} to {count - 1}.")
+        chosen.append(operator.index(layer) % count)
+    return tuple(chosen)

@@ -39,14 +39,32 @@ def parse_yaml(text: str, *, depth: int = 50, repeated: int = 0) -> Any:
         >>> parse_yaml("{lr: 1e-4, layers: [1, 2], start: 1:30, name: 010, yes: no}")
         {'lr': 0.0001, 'layers': [1, 2], 'start': '1:30', 'name': '010', 'yes': 'no'}
     """
-    check_events(text, depth, repeated)
+    _check_events(text, depth, repeated)
     try:
         return _Loader(text).get_single_data()
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise _not_yaml(error) from error
 
 
-def check_events(text: str, depth: int, repeated: int = 0) -> None:
+def compose_yaml(text: str, *, depth: int = 50) -> yaml.Node | None:
+    """The nodes of a YAML document, which know their lines, for a reader that builds the values of `parse_yaml` itself.
+
+    Raises:
+        StrictYamlError: see `parse_yaml`.
+
+    Example:
+        >>> compose_yaml("a: no").value[0][1].tag
+        'tag:yaml.org,2002:str'
+    """
+    _check_events(text, depth)
+    try:
+        node: yaml.Node | None = _Loader(text).get_single_node()
+    except (yaml.YAMLError, RecursionError) as error:
+        raise _not_yaml(error) from error
+    return node
+
+
+def _check_events(text: str, depth: int, repeated: int = 0) -> None:
     """Reads a YAML text without building anything from it.
 
     Raises:
@@ -115,5 +133,12 @@ _SCALARS = (
     ("float", r"[-+]?([0-9]{1,40}\.[0-9]*|\.[0-9]+|[0-9]{1,40}(?=[eE]))([eE][-+]?[0-9]{1,4})?", list("-+.0123456789")),
     ("float", r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)", list("-+.")),
 )
-for _name, _pattern, _first in _SCALARS:
-    _Loader.add_implicit_resolver(f"{_TAG}{_name}", re.compile(f"({_pattern})$"), _first)
+
+
+def know_scalars(cls: Any) -> None:
+    """Makes a loader or dumper of PyYAML tell numbers from text as `parse_yaml` does, beside what it knows already."""
+    for name, pattern, first in _SCALARS:
+        cls.add_implicit_resolver(f"{_TAG}{name}", re.compile(f"({pattern})$"), first)
+
+
+know_scalars(_Loader)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-import operator
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
@@ -21,7 +20,7 @@ from hubcore.errors import AudioError, CheckpointLayoutError, OptionError
 from hubcore.loading import load_checkpoint
 from hubcore.options import check_options, option_names, pop_attributes, set_attributes, unknown_option
 from hubcore.protocol import UpstreamOutput
-from hubcore.ragged import check_wavs
+from hubcore.ragged import check_wavs, layer_indices
 from hubcore.sources.resolve import find_checkpoint
 from hubcore.text import listed
 
@@ -268,21 +267,10 @@ class UpstreamBase(nn.Module):
         Raises:
             OptionError: empty, not integers, or out of range.
         """
-        count = len(self.layer_names)
         layers = self._default_layers if layers is None else layers
         if layers is None:
-            return tuple(range(count))
-        if isinstance(layers, int | str) or not isinstance(layers, Sequence) or not len(layers):
-            raise OptionError(f"layers is {layers!r}. It must be a non-empty list of indices, such as [0, -1], or None.")
-        chosen = []
-        for layer in layers:
-            if isinstance(layer, bool) or not hasattr(layer, "__index__") or not -count <= operator.index(layer) < count:
-                raise OptionError(
-                    f"layers has {layer!r}. {type(self).__name__} has {count} hidden states, "
-                    f"0 ({self.layer_names[0]}) to {count - 1} ({self.layer_names[-1]}). Choose from -{count} to {count - 1}."
-                )
-            chosen.append(operator.index(layer) % count)
-        return tuple(chosen)
+            return tuple(range(len(self.layer_names)))
+        return layer_indices(layers, self.layer_names, type(self).__name__)
 
     def make_output(
         self,

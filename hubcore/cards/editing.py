@@ -17,6 +17,7 @@ from hubcore.errors import RegistryError
 from hubcore.files import write_whole
 from hubcore.registry.names import build_registry, card_files, user_files
 from hubcore.registry.reading import parse_registry, read_registry
+from hubcore.strict_yaml import know_scalars
 
 HEADER = "# Written by `hubcore registry add`; `hubcore registry remove` deletes this file.\n"
 """The first line of a file that hubcore may replace and delete."""
@@ -36,6 +37,7 @@ class _Dumper(yaml.SafeDumper):
 
 
 _Dumper.add_representer(str, _Dumper.represent_text)
+know_scalars(_Dumper)
 
 
 def add_card(folder: Path, card: Card, *, replacing: bool = False) -> Path:
@@ -146,12 +148,13 @@ def write_cards(path: Path, cards: Sequence[Card], header: str = "", *, replacin
         RegistryError: a card is not valid, or the file cannot be written; what was there is still there.
     """
     path = path.resolve()  # a link stays a link
-    data = {"version": 1, "upstreams": {card.name: _record(card) for card in cards}}
     try:
-        text = header + yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=float("inf"))
-        _, broken = parse_registry(text.encode(), path)
+        text = header + _dump(cards)
+        read, broken = parse_registry(text.encode(), path)
         if broken:
             raise broken[0]
+        if _dump(read) != text.removeprefix(header):
+            raise RegistryError("its options have values that YAML cannot hold.", "Write dates and huge numbers as text.")
     except (RegistryError, UnicodeEncodeError, yaml.YAMLError) as error:
         what = f"{error.what} {error.fix}" if isinstance(error, RegistryError) else f"it cannot be written as YAML ({error})."
         raise RegistryError(what, "Nothing was written.", str(path)) from error
@@ -167,6 +170,12 @@ def write_cards(path: Path, cards: Sequence[Card], header: str = "", *, replacin
         if isinstance(error, FileExistsError) and path.is_file():
             what = "this card exists already. Use --replace, or another name."
         raise RegistryError(what, "Nothing was written.", str(path)) from error
+
+
+def _dump(cards: Sequence[Card]) -> str:
+    data = {"version": 1, "upstreams": {card.name: _record(card) for card in cards}}
+    text: str = yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=float("inf"))
+    return text
 
 
 def local_uri(file: Path, folder: Path) -> str:

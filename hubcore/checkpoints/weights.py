@@ -49,6 +49,14 @@ def encoder_values(checkpoint: Checkpoint, notes: list[str]) -> dict[str, Any]:
     return fairseq.encoder_values(checkpoint, notes)
 
 
+class ForeignCheckpointError(CheckpointLayoutError):
+    """A checkpoint has none of a family's names, or calls itself another's; `found` is what it has instead."""
+
+    def __init__(self, message: str, found: str) -> None:
+        self.found = found
+        super().__init__(message)
+
+
 @dataclass(frozen=True)
 class Plan(Generic[Config, Model]):
     """Plan of reading: which tensor of a checkpoint becomes which weight of a model. No tensor has been read yet."""
@@ -282,6 +290,23 @@ def check_names(
         )
 
 
+def why_refused(refusals: Mapping[str, Exception]) -> list[str]:
+    """A line for each family that nearly reads a file, and one for all the others.
+
+    Args:
+        refusals: family -> what its reader raised.
+
+    Example:
+        >>> foreign = ForeignCheckpointError("...", "has conv.weight")
+        >>> why_refused({"a": foreign, "b": ValueError("it is cut off."), "c": foreign})
+        ['b: it is cut off.', 'a, c: it is none of theirs, as it has conv.weight.']
+    """
+    others = {family: error for family, error in refusals.items() if isinstance(error, ForeignCheckpointError)}
+    lines = [f"{family}: {error}" for family, error in refusals.items() if family not in others]
+    found = next((error.found for error in others.values()), None)
+    return [*lines, f"{', '.join(others)}: it is none of theirs, as it {found}."] if found else lines
+
+
 def _differences(asked: Any, found: Any) -> list[str]:
     """Lists how a file's config differs from the one asked for; a config class may say itself which fields count."""
     if hasattr(asked, "differences"):
@@ -382,17 +407,19 @@ def _listed(names: Sequence[str]) -> str:
 
 def _no_encoder(reader: Reader[Any, Any], checkpoint: Checkpoint) -> CheckpointLayoutError:
     said = f", and calls itself {checkpoint.kind!r}" if checkpoint.kind else ""
-    return CheckpointLayoutError(
-        f"{checkpoint.path} ({checkpoint.layout}) is not a {reader.family} checkpoint: it has no "
-        f"{reader.names.first(reader.names.systems[0])} under any name known here. It has "
-        f"{_listed(list(checkpoint.tensors)) or 'no tensors at all'}{said}. {_advice(checkpoint)}"
+    found = f"has {_listed(list(checkpoint.tensors)) or 'no tensors at all'}{said}"
+    return ForeignCheckpointError(
+        f"{checkpoint.path} ({checkpoint.layout}) is no {reader.family} checkpoint: it has no "
+        f"{reader.names.first(reader.names.systems[0])} under any name known here. It {found}. {_advice(checkpoint)}",
+        found,
     )
 
 
 def _other_family(reader: Reader[Any, Any], checkpoint: Checkpoint, left: Sequence[str]) -> CheckpointLayoutError:
-    said = f"it calls itself {checkpoint.kind!r}" if checkpoint.kind else f"its layout ({checkpoint.layout}) is that of others"
+    said = f"calls itself {checkpoint.kind!r}" if checkpoint.kind else f"has a layout ({checkpoint.layout}) of others"
     more = f" It holds {_listed(left)}, which {reader.family} has not." if left else ""
-    return CheckpointLayoutError(f"{checkpoint.path} is not a {reader.family} checkpoint: {said}.{more} {_advice(checkpoint)}")
+    what = f"{checkpoint.path} is no {reader.family} checkpoint: it {said}.{more} {_advice(checkpoint)}"
+    return ForeignCheckpointError(what, said)
 
 
 def _no_place(reader: Reader[Any, Any], checkpoint: Checkpoint, left: Sequence[str]) -> CheckpointLayoutError:

@@ -17,7 +17,7 @@ from typing import Any
 import click
 
 from hubcore.cli.echo import echo, echo_error
-from hubcore.errors import HubcoreError, nearest_names
+from hubcore.errors import HubcoreError, nearest_hint
 from hubcore.text import LINES, printable
 from hubcore.version import VERSION
 
@@ -68,11 +68,10 @@ class LazyGroup(click.Group):
         try:
             return super().resolve_command(ctx, args)
         except click.UsageError as error:
-            near = nearest_names(args[0], self.list_commands(ctx))
-            if not near:
+            hint = nearest_hint(args[0], self.list_commands(ctx), "")
+            if not hint:
                 raise
-            what = f"No such command {args[0]!r}. The nearest are {', '.join(near)}."
-            raise click.UsageError(what, ctx) from error
+            raise click.UsageError(f"No such command {args[0]!r}. {hint}", ctx) from error
 
     def main(self, *arguments: Any, **options: Any) -> Any:
         """Runs the command line; standard streams that were closed before it started lead nowhere."""

@@ -15,7 +15,7 @@ from hubcore.card import Card
 from hubcore.cli.complete import families, languages, licenses, upstreams
 from hubcore.cli.echo import echo, echo_json, json_flag
 from hubcore.cli.table import format_table
-from hubcore.errors import OptionError, nearest_hint, nearest_names
+from hubcore.errors import OptionError, nearest_hint
 from hubcore.registry.names import Entry, Registry, current_registry
 from hubcore.sources.inventory import find_present
 from hubcore.text import format_bytes, format_count, parse_count, plural
@@ -103,8 +103,7 @@ def _matching(registry: Registry, patterns: Sequence[str], family: str | None) -
         entries = [entry for entry in entries if family == (entry.card.upstream if entry.card else entry.name)]
     for pattern in patterns:
         if not registry.matching(pattern):
-            near = nearest_names(pattern, registry.names())
-            hint = f"The nearest are {', '.join(near)}." if near else "`hubcore list` shows every name."
+            hint = nearest_hint(pattern, registry.names(), "`hubcore list` shows every name.")
             raise OptionError(f"no name matches {pattern!r}.", hint)
     if patterns:
         named = {name for pattern in patterns for name in registry.matching(pattern)}

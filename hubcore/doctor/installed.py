@@ -12,7 +12,7 @@ from importlib.metadata import Distribution, EntryPoint
 from pathlib import Path
 
 from hubcore.doctor.report import PluginReport
-from hubcore.errors import HubcoreError, OptionError, nearest_names
+from hubcore.errors import HubcoreError, OptionError, nearest_hint, nearest_names
 from hubcore.findings import Finding
 from hubcore.registry.names import (
     DISABLE,
@@ -125,8 +125,8 @@ def find_plugin(name: str) -> Plugin:
                 raise OptionError(f"{name} is turned off by {DISABLE}, so it cannot be checked.", "Unset the variable.")
             return Plugin(distribution)
         (plugins if is_plugin else others).add(known)
-    near = nearest_names(wanted, plugins) or nearest_names(wanted, others)
-    hint = f"The nearest are {', '.join(near)}." if near else f"The plugins here are {', '.join(sorted(plugins))}."
+    listed = f"The plugins here are {', '.join(sorted(plugins))}."
+    hint = nearest_hint(wanted, plugins, nearest_hint(wanted, others, listed))
     with contextlib.suppress(HubcoreError):
         hint = f"It is the name of an upstream, which {current_registry().find(name).owner} provides: check that."
     raise OptionError(f"no installed distribution is called {name!r}. {hint}", "`pip list` shows all names.")

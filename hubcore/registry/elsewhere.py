@@ -60,12 +60,15 @@ ABSENT: Mapping[str, str] = {
 }
 """Families of s3prl's hub that hubcore does not have -> their names there."""
 
+_OWN_FILE = re.compile("(.+)_(local|url|custom)")
+_PAGE = re.compile(r"https?://(?:www\.)?(?:huggingface\.co|hf\.co)/([\w.-]+/[\w.-]+?)(?:/(?:tree/[^/]+/?)?)?(?:[?#].*)?")
+
 
 def lead_from(name: str, cards: Iterable[Card]) -> str | None:
     """A sentence that leads from a name used elsewhere to what does the same here; None if nothing is known of it.
 
     Args:
-        name: a name of s3prl, `org/repo` of the Hugging Face Hub, its `hf://` address, or the repository's name alone.
+        name: a name of s3prl, `org/repo` of the Hugging Face Hub, its address, or the repository's name alone.
         cards: the cards known here.
 
     Example:
@@ -81,7 +84,10 @@ def lead_from(name: str, cards: Iterable[Card]) -> str | None:
                 f"s3prl has it; its family there, {family}, is not part of hubcore: use s3prl for it, or write a plugin "
                 "(`hubcore docs write_a_plugin`)."
             )
-    cards, name = [*cards], name.removeprefix("hf://")
+    cards, name = [*cards], repository_of(name) or name.removeprefix("hf://")
+    own = _OWN_FILE.fullmatch(name)
+    if own and own[1] in {card.upstream for card in cards}:
+        return f"It is s3prl's name for a file of your own: hub.load({own[1]!r}, checkpoint=...)."
     wanted = name.partition("@")[0].lower()
     for card in cards:
         for source in card.sources:
@@ -94,6 +100,17 @@ def lead_from(name: str, cards: Iterable[Card]) -> str | None:
     families = {label: card.upstream for card in cards for label in (card.name, *card.aliases) if _words(label)[0] in words}
     near = nearest_names("_".join(words), families, count=1)
     return f"Use hub.load({families[near[0]]!r}, checkpoint='hf://{name}')." if near else None
+
+
+def repository_of(url: str) -> str | None:
+    """`org/repo` of the web page of a model on the Hugging Face Hub; None for any other address.
+
+    Example:
+        >>> repository_of("https://huggingface.co/org/repo/tree/main"), repository_of("https://huggingface.co/a/b/resolve/c/d.pt")
+        ('org/repo', None)
+    """
+    page = _PAGE.fullmatch(url)
+    return page and page[1]
 
 
 def _words(name: str) -> list[str]:

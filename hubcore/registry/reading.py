@@ -16,7 +16,7 @@ import yaml
 
 from hubcore.card import Card, Source
 from hubcore.errors import RegistryError, nearest_names
-from hubcore.strict_yaml import StrictYamlError, check_events
+from hubcore.strict_yaml import StrictYamlError, compose_yaml
 
 SCHEMA = Path(__file__).with_name("schema.json")
 """The JSON Schema of registry files: what this module checks, and what editors complete cards with."""
@@ -39,9 +39,7 @@ _WORDS = {
     "array": "a list",
     "object": "a mapping of names to values",
 }
-_DECIMAL = re.compile(r"[-+]?(0|[1-9][0-9_]*)")
 _Pair = tuple[yaml.Node | None, yaml.Node | None]
-_Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _constructor: Any = yaml.constructor.SafeConstructor()
 
 
@@ -137,8 +135,7 @@ def _compose(data: bytes, file: str) -> yaml.Node:
         raise RegistryError(f"it has {len(data)} bytes. At most {_MAX_BYTES} are read.", "Split the file.", file)
     try:
         text = data.decode("utf-8-sig")
-        check_events(text, _MAX_DEPTH)
-        node = yaml.compose(text, Loader=_Loader)
+        node = compose_yaml(text, depth=_MAX_DEPTH)
     except UnicodeDecodeError as error:
         raise RegistryError(f"it cannot be read ({error}).", "It must be a UTF-8 text file.", file) from error
     except StrictYamlError as error:
@@ -179,8 +176,6 @@ def _value(file: str, node: yaml.Node, rule: Mapping[str, Any], label: str) -> A
         return {key: _value(file, item, known.get(key, other), f"{key!r} of {label}") for key, item in pairs.items()}
     if isinstance(node, yaml.SequenceNode):
         return [_value(file, item, rule["items"], f"an item of {label}") for item in node.value]
-    if kind == "integer" and not _DECIMAL.fullmatch(node.value):  # YAML reads 010 as 8 and 4:30 as 270
-        raise _error(file, node, f"{label} is {node.value!r}.", "Write a plain decimal number, or put it in quotes.")
     try:
         value = getattr(_constructor, f"construct_yaml_{node.tag.removeprefix(_TAG)}")(node)
     except (ValueError, OverflowError) as error:  # Python reads no number of thousands of digits

@@ -7,16 +7,10 @@ from pathlib import PurePosixPath
 from urllib.parse import urlsplit
 
 from hubcore.errors import DownloadError
+from hubcore.files import stand_in
 
 HEAD = 512
 """Bytes that are enough."""
-_KINDS = (
-    ("<!doctype", "an HTML page"),
-    ("<html", "an HTML page"),
-    ("<head", "an HTML page"),
-    ("<?xml", "an XML document"),
-    ("version https://git-lfs", "a git-lfs pointer"),
-)
 _IN_TEXT = (("<", "an HTML page or an XML document"), ("{", "a JSON document"), ("[", "a JSON document"), ("", "plain text"))
 _TEXTS = (".json", ".yaml", ".yml", ".txt", ".tsv", ".csv", ".md", ".ini", ".toml")
 """Endings of files that are text."""
@@ -50,7 +44,7 @@ def page_kind(uri: str, head: bytes, *, checked: bool = False) -> str | None:
     if encoding == "utf-8" and head[1:2] == head[3:4] == b"\0" != head[:1]:
         encoding = "utf-16-le"
     text = head.decode(encoding, "replace").lstrip("\ufeff \t\r\n").lower()
-    kind = next((kind for start, kind in _KINDS if text.startswith(start)), None)
+    kind, _ = stand_in(text.encode()) or (None, "")
     if kind is not None or checked or PurePosixPath(urlsplit(uri).path).suffix.lower() in _TEXTS:
         return kind
     whole = text[:-1] if len(head) >= HEAD else text  # the last character may be cut

@@ -15,6 +15,7 @@ from pathlib import Path
 from hubcore.card import Card, Source
 from hubcore.errors import CheckpointError, ChecksumError, DownloadError, OfflineError, UnknownUpstreamError
 from hubcore.hookspecs import Expectation
+from hubcore.registry.elsewhere import repository_of
 from hubcore.sources.folders import cache_dir, is_offline
 from hubcore.sources.locks import taking_turns
 from hubcore.sources.pages import HEAD, check_head
@@ -52,6 +53,7 @@ def find_checkpoint(source: str | os.PathLike[str]) -> Path | Source | Card:
     Raises:
         CheckpointError: a path that does not exist.
         UnknownUpstreamError: neither a path, nor an address, nor a registered name.
+        DownloadError: the address of a web page.
     """
     if not isinstance(source, str | os.PathLike):
         raise CheckpointError(f"the checkpoint is {source!r:.200}. It must be a path, an address or a registered name.")
@@ -59,6 +61,10 @@ def find_checkpoint(source: str | os.PathLike[str]) -> Path | Source | Card:
     if not text or "\0" in text:
         raise CheckpointError(f"the checkpoint is {text!r}. It must be a path, an address or a registered name.")
     if "://" in text:
+        repository = repository_of(text)
+        if repository:
+            what = f"{text} is the page of a model, not a file."
+            raise DownloadError(what, f"The model itself is written hf://{repository}.")
         return Source(text)
     path = Path(os.path.expanduser(text))
     if os.path.exists(path):

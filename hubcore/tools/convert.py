@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from hubcore.card import Card
 from hubcore.checkpoints.report import LoadReport
+from hubcore.checkpoints.weights import why_refused
 from hubcore.errors import (
     CheckpointError,
     CheckpointLayoutError,
@@ -150,19 +151,20 @@ def _read(family: Family, path: Path, config: str | None, options: Sequence[str]
 def read_with_any(path: Path, config: str | None, options: Sequence[str] = ()) -> tuple[Family, Any]:
     """The family that reads a file, and what it read; every other one refuses a file that is not its own."""
     found: list[tuple[Family, Any]] = []
-    reasons = []
+    refusals: dict[str, Exception] = {}
     for family in _readers():
         try:
             found.append(_read(family, path, config, options))
         except HubcoreError as error:
             if isinstance(error, CheckpointError) and not isinstance(error, CheckpointLayoutError | MissingWeightsError):
                 raise  # damaged or unsafe, whoever reads it
-            reasons.append(f"\n  {family.name}: {error}")
+            refusals[family.name] = error
         except Exception as error:  # a broken plugin must not keep the others from being tried
-            reasons.append(f"\n  {family.name}: {error_text(error)}")
+            refusals[family.name] = PluginError(error_text(error))
     if not found:
+        lines = "".join(f"\n  {line}" for line in why_refused(refusals))
         raise CheckpointLayoutError(
-            f"no installed family reads {path}:{''.join(reasons) or ' none is installed'}\n"
+            f"no installed family reads {path}:{lines or ' none is installed'}\n"
             "Name its family with --upstream; a file without a config needs --config too."
         )
     if len(found) > 1:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hubcore.checkpoints.layouts import open_checkpoint
+from hubcore.checkpoints.weights import why_refused
 from hubcore.errors import CheckpointError, OptionError, PluginError
 from hubcore.loading import import_class
 from hubcore.registry.names import current_registry
@@ -65,14 +66,14 @@ def describe_file(path: str | Path) -> FileInfo:
         CheckpointError: it is damaged or unsafe, or laid out like nothing that an installed family knows.
     """
     families = {entry.family for entry in current_registry().entries if entry.family and not entry.family.missing}
-    reasons: list[str] = []
+    refusals: dict[str, Exception] = {}
     info: FileInfo | None = None
     failure: CheckpointError | None = None
     for family in sorted(families, key=lambda family: family.name):
         try:
             reader = getattr(import_class(family), "reader", None)
         except PluginError as error:
-            reasons.append(f"{family.name}: {error}")
+            refusals[family.name] = error
             continue
         if reader is None:
             continue
@@ -94,7 +95,7 @@ def describe_file(path: str | Path) -> FileInfo:
                 )
         except (CheckpointError, OptionError) as error:
             failure = error if isinstance(error, CheckpointError) else failure
-            reasons.append(f"{family.name}: {error}")
+            refusals[family.name] = error
     if info is None:
         raise failure or CheckpointError(f"no installed family reads {path}.", "`hubcore list` shows what is installed.")
-    return dataclasses.replace(info, reasons=tuple(reasons))
+    return dataclasses.replace(info, reasons=tuple(why_refused(refusals)))

@@ -143,7 +143,8 @@ def verify_entry(entry: Entry, name: str | None = None) -> Verification:
         if card is not None and card.sources:
             _check_file(found, card)
         elif reads_files(import_class(family)):
-            found.end("unavailable", "its card names no weights; it is for your own: hub.load(name, checkpoint=...).")
+            what = "its card names no weights" if card else "it is a family, not a checkpoint"
+            found.end("unavailable", f"{what}. `hubcore list --family {family.name}` shows the names that can be verified.")
             return found
         with as_guest():
             _check_features(found, entry)

@@ -58,7 +58,7 @@ def case_billion_laughs_in_yaml(folder: Path, patch: pytest.MonkeyPatch) -> None
 bad_file("deep_yaml", "lists nested 5,000 deep", "deep")
 bad_file("digits_taken_for_numbers", "an unquoted revision or checksum of digits, which YAML takes for a number",
          "numeric revision", "numeric checksum", outcome=f"{ERROR}: put it in quotes")  # fmt: skip
-bad_file("no_and_on", "names such as `no:` and `on:`, which YAML takes for false and true", "boolean name",
+bad_file("no_and_on", "names such as `true:`, and `on:` for a field", "boolean name",
          "boolean field", outcome=f"{ERROR}: put it in quotes")  # fmt: skip
 
 
@@ -99,7 +99,6 @@ def case_odd_sources(folder: Path, _: pytest.MonkeyPatch) -> None:
     for wrong in (
         "sha256: abc",
         f"sha256: {'A' * 64}",
-        f"sha256: {'1' * 64}",
         "size: -1",
         "size: big",
         "size: 1.5",

@@ -248,7 +248,7 @@ DAMAGED: dict[str, tuple[Callable[[], bytes], str]] = {
     "one_byte.wav": (lambda: b"R", "cannot be opened as audio"),
     "zeros.wav": (lambda: bytes(4096), "cannot be opened as audio"),
     "text.wav": (lambda: b"404 Not Found\n" * 50, "cannot be opened as audio"),
-    "html.mp3": (lambda: b"<!DOCTYPE html><html><body>gone</body></html>" * 20, "is a web page"),
+    "html.mp3": (lambda: b"<!DOCTYPE html><html><body>gone</body></html>" * 20, "is an HTML page"),
     "json.flac": (lambda: b'{"error": "not found"}', "cannot be opened as audio"),
     "png.wav": (png, "cannot be opened as audio"),
     "pickle.wav": (lambda: b"\x80\x02}q\x00.", "cannot be opened as audio"),

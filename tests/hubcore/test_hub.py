@@ -120,6 +120,19 @@ def test_an_unknown_option_is_found_before_anything_is_fetched(monkeypatch: pyte
         hub.load("wav2vec2_base_960", device="nowhere")
 
 
+@pytest.mark.parametrize("layers", [[99], [-14], "block_1", []])
+def test_layers_are_checked_before_anything_is_fetched(layers: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hubcore.loading.fetch", lambda found: pytest.fail("it was fetched"))
+    with pytest.raises(OptionError, match="layers"):
+        hub.load("wav2vec2_base_960", layers=layers)
+
+
+def test_a_family_without_weights_says_which_names_there_are() -> None:
+    assert {"whisper_tiny", "whisper_large_v3"} < {*hub.info("whisper").names} and "names" in str(hub.info("whisper"))
+    with pytest.raises(OptionError, match=r"checkpoint=, or -c on the command line\), .*`hubcore list --family whisper`"):
+        hub.load("whisper")
+
+
 def test_a_train_that_is_no_truth_value_is_an_error() -> None:
     with pytest.raises(OptionError, match=r"train is 'no'\. It must be True or False"):
         hub.load("wav2vec2_tiny_prompts", train="no")  # type: ignore[arg-type]

@@ -89,6 +89,7 @@ def test_remove_says_where_a_name_stands(tmp_path: Path, monkeypatch: pytest.Mon
         {"name": "Big"},
         {"aliases": ("m",)},
         {"options": {"when": dt.date(2020, 1, 1)}},
+        {"options": {"count": 10**50}},
         {"options": {"what": object}},
         {"sources": (Source("http://h/x"),)},
         {"sources": (Source("https://h/x", sha256="abc"),)},
@@ -198,7 +199,13 @@ shared: list[int] = [1, 2]
 options = st.dictionaries(
     texts,
     st.one_of(
-        st.none(), st.booleans(), st.integers(), texts, st.just(shared), st.lists(st.integers()), st.floats(allow_nan=False)
+        st.none(),
+        st.booleans(),
+        st.integers(-(10**40), 10**40),
+        texts,
+        st.just(shared),
+        st.lists(st.integers()),
+        st.floats(allow_nan=False),
     ),
     max_size=3,
 )

@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import re
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -111,6 +112,7 @@ def test_bare_weights_need_a_config(out: Path, tmp_path: Path) -> None:
     result = call(bare, out)
     assert result.exit_code == 2 and left(out) == []
     assert f"no installed family reads {bare}:" in result.output and "  wav2vec2: " in result.output
+    assert re.search(r"^ +cpc, .*: it is none of theirs, as it has ", result.output, re.MULTILINE)
     assert "--upstream" in result.output and "--config" in result.output
     result = call(bare, out, "--config", "tiny")
     assert result.exit_code == 0 and "upstream  wav2vec2, " in result.stdout

@@ -6,8 +6,8 @@ import pytest
 
 from hubcore import hub
 from hubcore.card import Card, Source
-from hubcore.errors import OptionError, UnknownUpstreamError
-from hubcore.registry.elsewhere import ABSENT, lead_from
+from hubcore.errors import DownloadError, OptionError, UnknownUpstreamError
+from hubcore.registry.elsewhere import ABSENT, lead_from, repository_of
 from hubcore.registry.names import current_registry
 
 pytestmark = pytest.mark.slow
@@ -62,6 +62,23 @@ def test_a_name_in_capitals_is_near_to_the_name(name: str, near: str) -> None:
     with pytest.raises(UnknownUpstreamError) as caught:
         hub.load(name)
     assert caught.value.nearest[0] == near
+
+
+@pytest.mark.parametrize("name", ["wavlm_local", "hubert_url", "whisper_custom"])
+def test_s3prls_names_for_files_of_ones_own_lead_to_the_family(name: str) -> None:
+    family = name.partition("_")[0]
+    with pytest.raises(UnknownUpstreamError, match=f"file of your own: hub.load\\('{family}', checkpoint="):
+        hub.load(name)
+
+
+@pytest.mark.parametrize("rest", ["", "/", "/tree/main", "?library=transformers"])
+def test_the_page_of_a_model_is_no_checkpoint(rest: str) -> None:
+    page = f"https://huggingface.co/facebook/hubert-base-ls960{rest}"
+    with pytest.raises(DownloadError, match=r"is the page of a model, not a file\. .*hf://facebook/hubert-base-ls960\.$"):
+        hub.load("hubert", checkpoint=page)
+    with pytest.raises(UnknownUpstreamError, match=r"hub\.load\('hubert_base_hf'\) loads hf://facebook/hubert-base-ls960"):
+        hub.load(page)
+    assert repository_of("https://huggingface.co/a/b/resolve/main/c.pt") is repository_of("https://h.org/a/b") is None
 
 
 def test_other_names_lead_nowhere() -> None:

@@ -19,6 +19,7 @@ from hubcore.errors import (
 )
 from hubcore.registry.names import build_registry, current_registry, own_registry_file, user_files
 from hubcore.registry.reading import read_registry
+from hubcore.strict_yaml import parse_yaml
 from tests.conftest import CardWriter, Installer
 from tests.hubcore.compat.s3prl_names import NAMES
 from tests.running import command
@@ -211,8 +212,8 @@ BAD_FILES = {
     "anchor": "version: 1\nupstreams:\n  x: &a {upstream: a, license: b}\n  y: *a\n",
     "merge key": "version: 1\nupstreams:\n  x: {<<: {upstream: a}, license: b}\n",
     "deep": "version: 1\nupstreams: " + "[" * 5000,
-    "numeric revision": "version: 1\nupstreams:\n  x: {upstream: a, license: b, config: 0123456}\n",
-    "boolean name": "version: 1\nupstreams:\n  no: {upstream: a, license: b}\n",
+    "numeric revision": "version: 1\nupstreams:\n  x: {upstream: a, license: b, config: 123456}\n",
+    "boolean name": "version: 1\nupstreams:\n  true: {upstream: a, license: b}\n",
     "boolean field": "version: 1\nupstreams:\n  x: {upstream: a, license: b, on: c}\n",
     "duplicate field": "version: 1\nupstreams:\n  x: {upstream: a, license: b, license: c}\n",
     "not utf-8": b"version: 1\nupstreams:\n  x: {upstream: \xff, license: b}\n",
@@ -228,7 +229,6 @@ BAD_FILES = {
     "empty": "",
     "no yaml": "a: [1, 2",
     "import path": "version: 1\nupstreams:\n  x: {upstream: a, license: b, class: os:system}\n",
-    "date": "version: 1\nupstreams:\n  x: {upstream: a, license: b, options: {when: 2020-01-01}}\n",
 }
 
 
@@ -250,6 +250,16 @@ def test_a_wrong_file_is_an_error_with_file_and_line_and_harms_nothing(
     monkeypatch.setenv("HUBCORE_REGISTRY", str(path))
     assert "fbank" in hub.list()
     assert any("bad.yaml" in str(problem) for problem in current_registry().problems)
+
+
+def test_a_registry_reads_words_as_recipes_do(tmp_path: Path) -> None:
+    path = tmp_path / "words.yaml"
+    words = {"when": "2020-01-01", "day": "2020-13-45", "time": "4:30", "code": "0123456", "switch": "off", "huge": "9" * 5000}
+    inline = ", ".join(f"{name}: {word}" for name, word in words.items())
+    path.write_text(f"version: 1\nupstreams:\n  no: {{upstream: y, license: on, languages: [no], options: {{{inline}}}}}\n")
+    ((card,), errors) = read_registry(path)
+    assert not errors and (card.name, card.upstream, card.license, card.languages) == ("no", "y", "on", ("no",))
+    assert dict(card.options) == words == parse_yaml(f"{{{inline}}}")
 
 
 def test_one_wrong_record_leaves_the_others(tmp_path: Path) -> None:

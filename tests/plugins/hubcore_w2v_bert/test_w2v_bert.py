@@ -125,7 +125,7 @@ def test_another_family_says_whose_file_it_is(family: str) -> None:
 
 @pytest.mark.parametrize("file", ["gold2/hf_wav2vec2_conformer_rotary", "gold2/hf_hubert_base"])
 def test_another_familys_folder_is_refused(file: str) -> None:
-    with pytest.raises(CheckpointLayoutError, match=r"is not a w2v-BERT 2\.0 checkpoint"):
+    with pytest.raises(CheckpointLayoutError, match=r"is no w2v-BERT 2\.0 checkpoint"):
         hub.load("w2v_bert", checkpoint=DATA / file)
 
 

@@ -127,7 +127,7 @@ def test_values_of_an_old_namespace_may_be_strings(tmp_path: Path) -> None:
 
 def test_another_family_is_refused_by_name(tmp_path: Path) -> None:
     torch.save({"model": {"x": torch.zeros(1)}, "cfg": {"model": {}, "task": {}}}, tmp_path / "hubert.pt")
-    with pytest.raises(CheckpointLayoutError, match=r"not a wav2vec 2\.0 checkpoint"):
+    with pytest.raises(CheckpointLayoutError, match=r"is no wav2vec 2\.0 checkpoint"):
         Wav2Vec2Upstream.from_checkpoint(tmp_path / "hubert.pt")
     torch.save([1, 2], tmp_path / "list.pt")
     with pytest.raises(CheckpointLayoutError, match="holds a list"):

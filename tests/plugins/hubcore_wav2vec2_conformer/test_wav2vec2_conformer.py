@@ -123,7 +123,7 @@ def test_another_family_says_whose_file_it_is(family: str, file: str) -> None:
 
 def test_a_transformer_is_not_taken_for_a_conformer() -> None:
     for file in ("gold2/hf_hubert_base", "gold/fairseq_tiny_w2v2_layernorm.pt", "gold2/w2v_bert_rotary"):
-        with pytest.raises(CheckpointLayoutError, match=r"is not a wav2vec 2\.0 conformer checkpoint"):
+        with pytest.raises(CheckpointLayoutError, match=r"is no wav2vec 2\.0 conformer checkpoint"):
             hub.load("wav2vec2_conformer", checkpoint=DATA / file)
 
 

@@ -168,7 +168,7 @@ def test_bad_headers_are_refused(tmp_path: Path, label: str) -> None:
 def test_a_git_lfs_pointer_is_named_with_the_command_that_fetches_the_file(tmp_path: Path) -> None:
     for name in ("model.safetensors", "model.bin", "config.json"):
         (tmp_path / name).write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 3\n")
-        with pytest.raises(CheckpointError, match=rf"{name}.* is a git-lfs pointer: .*Run `git lfs pull`\.$"):
+        with pytest.raises(CheckpointError, match=rf"{name}.* is a git-lfs pointer\. .*run `git lfs pull`\.$"):
             open_checkpoint(tmp_path / name if name != "config.json" else tmp_path)
         (tmp_path / "model.bin").write_bytes(b"")
         (tmp_path / "model.safetensors").write_bytes(safetensors_bytes(GOOD))

@@ -292,8 +292,8 @@ def test_the_gold_files_are_here() -> None:
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        (b"<html>Sign in</html>", "web page.*Fetch it again"),
-        (b"version https://git-lfs.github.com/spec/v1\n", r"git-lfs pointer.*Run `git lfs pull`\."),
+        (b"<html>Sign in</html>", "HTML page.*Fetch it again"),
+        (b"version https://git-lfs.github.com/spec/v1\n", r"git-lfs pointer.*run `git lfs pull`\."),
         (b"/annex/objects/SHA256E-s3--00.pt\n", "git-annex pointer.*git annex get"),
         (b"", "empty.*Fetch it again"),
         (b"\x1f\x8b\x08\x00", "gzip.*gunzip"),
