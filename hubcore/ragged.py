@@ -12,8 +12,10 @@ Only what a caller receives is padded, with exact zeros. Shapes: `B` batch, `T` 
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Sequence
+from itertools import accumulate
 
 import numpy as np
 import torch
@@ -21,6 +23,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from hubcore.errors import AudioError, OptionError
+from hubcore.strategy import Counts, few_calls, upload
 from hubcore.text import plural
 
 
@@ -80,8 +83,12 @@ def check_wavs(
             )
     if torch.compiler.is_compiling():  # a traced part cannot stop at a value
         return rows
-    extremes = torch.stack([value for row in rows for value in row.detach().aminmax()])  # one pass; NaN passes through
-    if not bool(extremes.isfinite().all()):
+    if few_calls(rows[0].device):  # the one wait for the device; it is not needed where waveforms come from the host
+        finite = math.isfinite(torch.linalg.vector_norm(torch.cat(rows).detach(), math.inf).item())
+    else:
+        extremes = torch.stack([value for row in rows for value in row.detach().aminmax()])  # one pass; NaN passes through
+        finite = bool(extremes.isfinite().all())
+    if not finite:
         index = next(i for i, row in enumerate(rows) if not bool(row.isfinite().all()))
         at = int((~rows[index].isfinite()).nonzero()[0])
         raise AudioError(
@@ -151,6 +158,11 @@ def pack_on_grid(wavs: Sequence[Tensor], stride: int) -> tuple[Tensor, list[int]
         >>> signal.tolist(), starts
         ([1.0, 1.0, 1.0, 1.0, 1.0, 0.0, 0.0, 0.0, 1.0, 1.0, 1.0, 1.0], [0, 2])
     """
+    if few_calls(wavs[0].device):
+        gaps = [-len(wav) % stride for wav in wavs]
+        zeros = wavs[0].new_zeros(sum(gaps)).split(gaps)
+        ends = accumulate((len(wav) + gap for wav, gap in zip(wavs, gaps, strict=True)), initial=0)
+        return torch.cat([piece for pair in zip(wavs, zeros, strict=True) for piece in pair]), [e // stride for e in ends][:-1]
     pieces: list[Tensor] = []
     starts: list[int] = []
     at = 0
@@ -162,6 +174,37 @@ def pack_on_grid(wavs: Sequence[Tensor], stride: int) -> tuple[Tensor, list[int]
             pieces.append(wav.new_zeros(gap))
         at += len(wav) + gap
     return (pieces[0] if len(pieces) == 1 else torch.cat(pieces)), starts
+
+
+def grid_owners(starts: Sequence[int], cells: int, device: torch.device, extra: int = 0) -> Tensor:
+    """`(cells + extra,)` the utterance in each grid cell; cells behind the last count as its own.
+
+    Example:
+        >>> import torch
+        >>> grid_owners([0, 2], cells=3, device=torch.device("cpu")).tolist()
+        [0, 0, 1]
+    """
+    cells_of_each = np.diff([*starts, cells + extra])
+    return upload(np.repeat(np.arange(len(starts)), cells_of_each), device)
+
+
+def normalize_on_grid(signal: Tensor, starts: Sequence[int], lengths: Sequence[int], stride: int, eps: float) -> Tensor:
+    """A signal on a grid, each utterance normalised over its own samples; what lies between utterances is left undefined.
+
+    Example:
+        >>> import torch
+        >>> normalize_on_grid(torch.tensor([1.0, 3.0, 5.0, 5.0]), [0, 1], [2, 2], stride=2, eps=0.0)[:2].tolist()
+        [-1.0, 1.0]
+    """
+    cells = signal.unflatten(0, (-1, stride)).to(wide_dtype(signal.device))  # (cells, stride)
+    owners = grid_owners(starts, len(cells), signal.device)
+    number = upload(np.array(lengths), signal.device)
+    sums = torch.stack([cells.sum(1), cells.square().sum(1)], dim=1)  # (cells, 2), gaps being zeros
+    mean, square = (cells.new_zeros(len(lengths), 2).index_add(0, owners, sums) / number[:, None]).unbind(1)
+    scale = (square - mean.square() + eps).rsqrt()
+    shift = torch.stack([mean, scale], dim=1).index_select(0, owners)
+    normalized: Tensor = (cells - shift[:, :1]) * shift[:, 1:]
+    return normalized.flatten().to(signal.dtype)
 
 
 def wide_dtype(device: torch.device) -> torch.dtype:
@@ -209,6 +252,10 @@ def pad_packed(packed: Tensor, lengths: Sequence[int]) -> Tensor:
     """
     if min(lengths) == max(lengths):
         return packed.reshape(len(lengths), lengths[0], packed.shape[-1])
+    if few_calls(packed.device):
+        longest = max(lengths)
+        padded = packed.new_zeros(len(lengths), longest, packed.shape[-1])
+        return padded.index_put(Counts.of(lengths).places(packed.device), packed)
     return pad_sequence(packed.split(list(lengths)), batch_first=True)
 
 
@@ -216,12 +263,16 @@ def with_gaps(packed: Tensor, lengths: Sequence[int], gap: int) -> Tensor:
     """Packed frames `(sum of F_i, D)` with `gap` rows of zeros before, between and behind utterances.
 
     A convolution over the result, with a kernel of at most `2 * gap + 1` frames, reaches from no utterance into another.
+    On a GPU there are more zeros at the end, so that few sizes come up.
 
     Example:
         >>> import torch
         >>> with_gaps(torch.ones(3, 1), [1, 2], gap=1)[:, 0].tolist()
         [0.0, 1.0, 0.0, 1.0, 1.0, 0.0]
     """
+    if few_calls(packed.device):
+        total = gap + sum(lengths) + gap * len(lengths)
+        return _placed(packed, lengths, _begins(lengths, gap, first=gap), -(-total // _SIZES) * _SIZES)
     zeros = packed.new_zeros(gap, packed.shape[1])
     pieces = [zeros]
     for frames in torch.split(packed, list(lengths)):
@@ -237,11 +288,39 @@ def without_gaps(rows: Tensor, lengths: Sequence[int], gap: int) -> Tensor:
         >>> without_gaps(torch.arange(6.0)[:, None], [1, 2], gap=1)[:, 0].tolist()
         [0.0, 2.0, 3.0]
     """
+    if few_calls(rows.device):
+        return taken(rows, lengths, _begins(lengths, gap))
     kept, at = [], 0
     for length in lengths:
         kept.append(rows[at : at + length])
         at += length + gap
     return kept[0] if len(kept) == 1 else torch.cat(kept)
+
+
+_SIZES = 1024
+"""On a GPU the rows of `with_gaps` are a multiple of this: cuDNN plans anew for every size of a convolution that it meets."""
+
+
+def _begins(lengths: Sequence[int], gap: int, first: int = 0) -> list[int]:
+    """The first row of each utterance where `gap` rows lie between them."""
+    return list(accumulate((length + gap for length in lengths[:-1]), initial=first))
+
+
+def _placed(packed: Tensor, lengths: Sequence[int], begins: Sequence[int], total: int) -> Tensor:
+    """`(total, D)` zeros but for packed frames `(sum of F_i, D)`, those of utterance i from row `begins[i]` on."""
+    rows = Counts.of(lengths).rows(begins, packed.device)
+    return packed.new_zeros(total, packed.shape[1]).index_copy(0, rows, packed)
+
+
+def taken(rows: Tensor, lengths: Sequence[int], begins: Sequence[int]) -> Tensor:
+    """Packed frames `(sum of F_i, D)`, those of utterance i being rows from `begins[i]` on, in one call.
+
+    Example:
+        >>> import torch
+        >>> taken(torch.arange(6.0)[:, None], [1, 2], begins=[0, 3])[:, 0].tolist()
+        [0.0, 3.0, 4.0]
+    """
+    return rows.index_select(0, Counts.of(lengths).rows(begins, rows.device))
 
 
 def frame_mask(lengths: Tensor, frames: int) -> Tensor:

@@ -259,7 +259,8 @@ class UpstreamBase(nn.Module):
                 f"item 0 is on {rows[0].device}, but the weights are on {weight.device}. Both must be on one device: "
                 f"use wav.to({str(weight.device)!r}) or model.to({str(rows[0].device)!r})."
             )
-        return [row.to(torch.promote_types(weight.dtype, torch.float32)) for row in rows]
+        dtype = torch.promote_types(weight.dtype, torch.float32)
+        return [row.to(dtype) for row in rows]
 
     def check_layers(self, layers: Sequence[int] | None) -> tuple[int, ...]:
         """`layers` as non-negative indices into `layer_names`, in the order given; `default_layers`, else all, if None.

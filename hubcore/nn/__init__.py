@@ -8,6 +8,7 @@ from hubcore.lazy import lazy_exports
 
 if TYPE_CHECKING:
     from hubcore.nn.alibi import Alibi as Alibi
+    from hubcore.nn.attention import FrameBias as FrameBias
     from hubcore.nn.attention import GatedSelfAttention as GatedSelfAttention
     from hubcore.nn.attention import MultiHeadAttention as MultiHeadAttention
     from hubcore.nn.attention import RelativePositionBias as RelativePositionBias

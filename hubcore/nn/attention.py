@@ -6,11 +6,37 @@ Shapes: `F` frames of one utterance, `N` packed frames of all, `D` dim, `H` head
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from itertools import accumulate
+from typing import NamedTuple, TypeAlias, cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
+from torch.nn.attention.varlen import varlen_attn
 from torch.nn.functional import scaled_dot_product_attention
+
+from hubcore.strategy import Counts, few_calls, upload
+
+
+class FrameBias(NamedTuple):
+    """A bias of attention that depends on the frames: `make` gives it for several utterances padded to `F` frames.
+
+    Example:
+        >>> bias = FrameBias(torch.zeros(5, 4), lambda rows: rows.transpose(1, 2)[:, :, None] + rows.transpose(1, 2)[..., None])
+        >>> attend(torch.zeros(5, 8), torch.zeros(5, 8), torch.zeros(5, 8), [2, 3], num_heads=4, bias=bias).shape
+        torch.Size([5, 8])
+    """
+
+    rows: Tensor
+    """`(N, ...)`, what `make` needs of every frame."""
+    make: Callable[[Tensor], Tensor]
+    """Gives `(B, H, F, F)` for rows `(B, F, ...)`; what it gives for frames beyond an utterance's own is not used."""
+
+
+Bias: TypeAlias = Tensor | Iterable[Tensor] | FrameBias
+"""See `attend`."""
 
 
 def attend(
@@ -19,7 +45,7 @@ def attend(
     v: Tensor,
     counts: Sequence[int],
     num_heads: int,
-    bias: Tensor | Iterable[Tensor] | None = None,
+    bias: Bias | None = None,
     gate: Tensor | None = None,
     dropout: float = 0.0,
 ) -> Tensor:
@@ -32,7 +58,8 @@ def attend(
         counts: frames of each utterance.
         num_heads: heads `H`.
         bias: added to the scaled scores: one `(H, F, F)` for each utterance, or one for the longest, of which each takes
-            the corner (a bias that depends on the distance of two frames only). A generator makes them one at a time.
+            the corner (a bias that depends on the distance of two frames only). A generator makes them one at a time;
+            `FrameBias` makes those of several at a time, which is what a GPU wants.
         gate: `(N, H)`, what a frame's bias is multiplied by.
         dropout: of the attention weights.
 
@@ -42,6 +69,11 @@ def attend(
         >>> torch.allclose(mixed[:2], attend(x[:2], x[:2], x[:2], counts=[2], num_heads=4))
         True
     """
+    if few_calls(q.device) and (bias is None or isinstance(bias, Tensor | FrameBias)):
+        return _attend_at_once(torch.cat([q, k, v], dim=1), Counts.of(counts), num_heads, bias, gate, dropout)
+    if isinstance(bias, FrameBias):
+        make = bias.make
+        bias = (make(rows[None])[0] for rows in bias.rows.split(list(counts)))
     mixed = []
     gates = [None] * len(counts) if gate is None else gate.split(list(counts))
     biases = iter(() if bias is None or isinstance(bias, Tensor) else bias)
@@ -77,6 +109,98 @@ def _attend_with_bias(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, gate: Tenso
     return torch.cat(mixed, 1)
 
 
+def _attend_at_once(
+    qkv: Tensor, counts: Counts, num_heads: int, bias: Tensor | FrameBias | None, gate: Tensor | None, dropout: float
+) -> Tensor:
+    """`attend` in few calls; `qkv` `(N, 3 D)` holds queries, keys and values side by side."""
+    shape = (3, num_heads, qkv.shape[1] // (3 * num_heads))
+    if bias is None and not dropout and _flash_takes(qkv, shape[2]):  # no padding at all
+        ends = counts.keep("ends", lambda: _ends(counts, qkv.device))
+        q, k, v = qkv.unflatten(1, shape).unbind(1)  # (N, H, D / H)
+        return cast(Tensor, varlen_attn(q, k, v, ends, ends, max(counts), max(counts))).flatten(1)
+    limit = None if bias is None else _SCORES_AT_ONCE // num_heads
+    buckets, order = counts.keep((limit, qkv.device), lambda: _buckets(counts, limit, qkv.device))
+    mixed = []
+    for size, rows, mask in buckets:
+
+        def padded(x: Tensor, rows: Tensor | None = rows, size: tuple[int, int] = size) -> Tensor:
+            return (x if rows is None else x.index_select(0, rows)).view(*size, *x.shape[1:])  # (B, F, ...)
+
+        q, k, v = padded(qkv).view(*size, *shape).permute(2, 0, 3, 1, 4)  # (B, H, F, D / H) each
+        scores = mask
+        if bias is not None:
+            scores = bias.make(padded(bias.rows)) if isinstance(bias, FrameBias) else bias[:, : size[1], : size[1]]
+            if gate is not None:
+                scores = scores * padded(gate).transpose(1, 2)[..., None]
+            scores = (scores if mask is None else scores + mask).to(qkv.dtype).expand(size[0], -1, -1, -1)
+        out = scaled_dot_product_attention(q, k, v, attn_mask=scores, dropout_p=dropout)
+        mixed.append(out.transpose(1, 2).reshape(size[0] * size[1], -1))
+    places = mixed[0] if len(mixed) == 1 else torch.cat(mixed)
+    return places if order is None else places.index_select(0, order)
+
+
+def _flash_takes(qkv: Tensor, width: int) -> bool:
+    """True if torch has a kernel for utterances of different lengths, for heads of this width."""
+    fits = qkv.is_cuda and qkv.dtype in (torch.float16, torch.bfloat16) and width % 8 == 0 and width <= 256
+    return (
+        fits and torch.backends.cuda.is_flash_attention_available() and torch.cuda.get_device_capability(qkv.device) >= (8, 0)
+    )
+
+
+def _ends(counts: Sequence[int], device: torch.device) -> Tensor:
+    """`(B + 1,)` int32, where each utterance ends, after a 0."""
+    return upload(np.array([0, *accumulate(counts)], np.int32), device)
+
+
+_SCORES_AT_ONCE = 1 << 29
+"""Numbers of a bias in memory at once on a GPU: 2 GB in float32."""
+_PAIRS_WORTH_SORTING = 1 << 26
+"""Pairs of frames, of 64 utterances of 20 s, from which padding to the longest costs more than more calls do."""
+
+
+class _Bucket(NamedTuple):
+    """Utterances that are padded to one length, and what they are computed together with."""
+
+    size: tuple[int, int]
+    """Utterances `B` and padded frames `F`."""
+    rows: Tensor | None
+    """`(B F,)` the packed row of each place, beyond the end of an utterance its last; None if places are rows."""
+    mask: Tensor | None
+    """`(B, 1, 1, F)` 0 for frames, minus infinity beyond the end; None if all utterances fill it."""
+
+
+def _buckets(counts: Counts, limit: int | None, device: torch.device) -> tuple[list[_Bucket], Tensor | None]:
+    """Utterances in buckets of at most `limit` pairs of frames, and the place of each packed frame, all buckets end to end.
+
+    Where it pays, no utterance is shorter than a quarter of the longest in its bucket. The place is None if it is the row.
+    """
+    longest, begins = max(counts), list(accumulate(counts[:-1], initial=0))
+    sort = len(counts) * longest**2 > _PAIRS_WORTH_SORTING
+    if min(counts) == longest and not (limit and sort):
+        return [_Bucket((len(counts), longest), None, None)], None
+    buckets: list[_Bucket] = []
+    places, at = [0] * len(counts), 0
+    left = sorted(range(len(counts)), key=lambda i: -counts[i])
+    while left:
+        frames = min(-(-counts[left[0]] // 8) * 8, longest)  # a kernel copies a mask whose rows are not aligned
+        size = 1
+        while size < len(left) and not (
+            (sort and 4 * counts[left[size]] < counts[left[0]]) or (limit and (size + 1) * frames**2 > limit)
+        ):
+            size += 1
+        own, left = left[:size], left[size:]
+        places_of_own = range(at, at + size * frames, frames)
+        for i, place in zip(own, places_of_own, strict=True):
+            places[i] = place
+        at += size * frames
+        lengths = np.array([counts[i] for i in own])[:, None]
+        rows = np.array([begins[i] for i in own])[:, None] + np.minimum(np.arange(frames), lengths - 1)
+        mask = np.where(np.arange(frames) < lengths, np.float32(0), np.float32(-np.inf))[:, None, None]
+        sent = None if lengths.min() == frames else upload(mask, device)
+        buckets.append(_Bucket((size, frames), upload(rows.flatten(), device), sent))
+    return buckets, counts.rows(places, device)
+
+
 class MultiHeadAttention(nn.Module):
     """The weights of multi-head attention, `(N, D)` to `(N, D)`; a subclass says in `forward` from what queries and keys are.
 
@@ -102,13 +226,31 @@ class MultiHeadAttention(nn.Module):
         k: Tensor,
         v: Tensor,
         counts: Sequence[int],
-        bias: Tensor | Iterable[Tensor] | None = None,
+        bias: Bias | None = None,
         gate: Tensor | None = None,
     ) -> Tensor:
         """`attend` with this module's heads and dropout, then the output projection; all `(N, D)`."""
         dropout = self.dropout if self.training else 0.0
         out: Tensor = self.out_proj(attend(q, k, v, counts, self.num_heads, bias, gate, dropout))
         return out
+
+    def mix_own(self, x: Tensor, counts: Sequence[int], bias: Bias | None = None, gate: Tensor | None = None) -> Tensor:
+        """`mix` of queries, keys and values from the same frames `(N, D)`; on a GPU one product makes the three."""
+        parts = (self.q_proj, self.k_proj, self.v_proj)
+        at_once = few_calls(x.device) and all(_is_plain(part) for part in parts)
+        if not at_once or not (bias is None or isinstance(bias, Tensor | FrameBias)):
+            return self.mix(self.q_proj(x), self.k_proj(x), self.v_proj(x), counts, bias, gate)
+        weight = torch.cat([*(part.weight for part in parts)])
+        biases: list[Tensor] = [part.weight.new_zeros(len(part.weight)) if part.bias is None else part.bias for part in parts]
+        qkv = functional.linear(x, weight, torch.cat(biases))  # (N, 3 D)
+        dropout = self.dropout if self.training else 0.0
+        out: Tensor = self.out_proj(_attend_at_once(qkv, Counts.of(counts), self.num_heads, bias, gate, dropout))
+        return out
+
+
+def _is_plain(part: nn.Module) -> bool:
+    """True if calling a part is no more than its product: no adapter, no quantised weights, no hooks."""
+    return type(part) is nn.Linear and not part._forward_hooks and not part._forward_pre_hooks
 
 
 class SelfAttention(MultiHeadAttention):
@@ -119,9 +261,9 @@ class SelfAttention(MultiHeadAttention):
         torch.Size([5, 8])
     """
 
-    def forward(self, x: Tensor, counts: Sequence[int], bias: Tensor | Iterable[Tensor] | None = None) -> Tensor:
+    def forward(self, x: Tensor, counts: Sequence[int], bias: Bias | None = None) -> Tensor:
         """Packed frames `(N, D)` in and out; `counts` are the frames of each utterance, `bias` as in `attend`."""
-        return self.mix(self.q_proj(x), self.k_proj(x), self.v_proj(x), counts, bias)
+        return self.mix_own(x, counts, bias)
 
 
 class GatedSelfAttention(MultiHeadAttention):
@@ -149,9 +291,9 @@ class GatedSelfAttention(MultiHeadAttention):
         gates: Tensor = update * (reset * self.gate_scale.flatten() - 1) + 2
         return gates
 
-    def forward(self, x: Tensor, counts: Sequence[int], bias: Tensor | Iterable[Tensor]) -> Tensor:
+    def forward(self, x: Tensor, counts: Sequence[int], bias: Bias) -> Tensor:
         """Packed frames `(N, D)` in and out; `counts` are the frames of each utterance, `bias` as in `attend`."""
-        return self.mix(self.q_proj(x), self.k_proj(x), self.v_proj(x), counts, bias, self.gate(x))
+        return self.mix_own(x, counts, bias, self.gate(x))
 
 
 class RelativePositionBias(nn.Module):

@@ -11,11 +11,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from hubcore.ragged import conv_length, receptive_field, wide_dtype
+from hubcore.ragged import conv_length, grid_owners, receptive_field, taken, wide_dtype
+from hubcore.strategy import few_calls, upload
+
+_BYTES_AT_ONCE = 4 << 30
+"""Memory of the widest convolution's output on a GPU: five minutes of audio at base size."""
 
 
 def plain_features(extractor: ConvExtractor, wav: Tensor) -> Tensor:
@@ -68,14 +73,16 @@ class FrameConv(nn.Module):
 
     def forward(self, rows: Tensor) -> Tensor:
         """`(T, C_in)` to `(F, C_out)` with `F = (T - kernel) // stride + 1`."""
-        out_channels, kernel, in_channels = self.weight.shape
+        _, kernel, in_channels = self.weight.shape
         frames = (rows.shape[0] - kernel) // self.stride + 1
         samples = rows.contiguous().flatten()
         out: Tensor | None = None
-        for tap in range(0, kernel, self.stride):
-            taps = min(self.stride, kernel - tap)
-            window = samples[tap * in_channels :].unfold(0, taps * in_channels, self.stride * in_channels)[:frames]
-            weight = self.weight[:, tap : tap + taps].reshape(out_channels, taps * in_channels)
+        first = 0
+        for weight in self.weight.flatten(1).split(self.stride * in_channels, 1):  # (C_out, taps * C_in) each
+            width = weight.shape[1]
+            reached = samples[first : first + (frames - 1) * self.stride * in_channels + width]
+            window = reached.unfold(0, width, self.stride * in_channels)  # (F, taps * C_in)
+            first += width
             if out is None:
                 out = functional.linear(window, weight, self.bias)
             else:  # under autocast the first product is narrower than the weights; an in-place sum must be told so
@@ -127,6 +134,8 @@ class ConvExtractor(nn.Module):
         Returns:
             `(N, C)`.
         """
+        if few_calls(signal.device):
+            return self._at_once(signal, starts, lengths)
         folded = self._fold_group_norm(signal, starts, lengths) if self.conv_norm == "group" else []
         total = conv_length(signal.shape[0], self.geometry)
         chunk = total if torch.compiler.is_compiling() else self.chunk  # a traced loop is written out, round by round
@@ -147,7 +156,10 @@ class ConvExtractor(nn.Module):
 
     def _chunk(self, samples: Tensor, starts: Sequence[int], folded: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
         """The frames of some samples, `(chunk, C)`; `starts` are the grid cells, counted from there, of its utterances."""
-        x = self._first(samples, starts, folded)
+        return self._rest(self._first(samples, starts, folded))
+
+    def _rest(self, x: Tensor) -> Tensor:
+        """The convolutions behind the first, `(rows, C)` to `(frames, C)`."""
         for index, conv in enumerate(self.convs):
             if index:
                 x = conv(x)
@@ -162,12 +174,10 @@ class ConvExtractor(nn.Module):
         """
         conv = self.convs[0]
         kernel, stride = self.geometry[0]
+        windows = samples.unfold(0, kernel, stride)  # (rows of the first convolution, kernel)
+        if self.conv_norm == "layer":
+            return self._first_of_layer_norm(windows)
         with torch.autocast(samples.device.type, enabled=False):
-            windows = samples.unfold(0, kernel, stride)  # (rows of the first convolution, kernel)
-            if self.conv_norm == "layer":
-                bias = None if conv.bias is None else conv.bias.to(windows.dtype)
-                rows = functional.linear(windows, conv.weight.flatten(1).to(windows.dtype), bias)
-                return functional.gelu(cast(Tensor, self.norms[0](rows.to(conv.weight.dtype))))
             bounds = [max(0, start * (self.stride // stride)) for start in starts] + [windows.shape[0]]
             pieces = [
                 functional.linear(windows[low : min(high, windows.shape[0])], weight, shift)
@@ -176,24 +186,86 @@ class ConvExtractor(nn.Module):
             ]
             return functional.gelu(pieces[0] if len(pieces) == 1 else torch.cat(pieces)).to(conv.weight.dtype)
 
+    def _first_of_layer_norm(self, windows: Tensor) -> Tensor:
+        """`_first` of windows `(rows, kernel)` where each row is normalised by itself."""
+        conv = self.convs[0]
+        with torch.autocast(windows.device.type, enabled=False):
+            bias = None if conv.bias is None else conv.bias.to(windows.dtype)
+            rows = functional.linear(windows, conv.weight.flatten(1).to(windows.dtype), bias)
+            return functional.gelu(cast(Tensor, self.norms[0](rows.to(conv.weight.dtype))))
+
+    def _at_once(self, signal: Tensor, starts: Sequence[int], lengths: Sequence[int]) -> Tensor:
+        """`forward` in as many calls as for one utterance, except that memory bounds how many frames are computed at a time."""
+        kernel, stride = self.geometry[0]
+        cells, per_cell = signal.shape[0] // self.stride, self.stride // stride  # rows of the first convolution in a grid cell
+        reach = (self.receptive_field - kernel) // stride + 1  # rows that one frame sees, more than a cell has
+        extra = -(-(reach - per_cell) // per_cell)  # cells behind the last frame's own
+        signal = functional.pad(signal, (0, extra * self.stride + max(0, kernel - stride)))
+        owners = grid_owners(starts, cells, signal.device, extra)
+        folded = self._fold_at_once(signal, owners, per_cell, starts, lengths) if self.conv_norm == "group" else None
+        row_bytes = 2 * self.convs[0].weight.shape[0] * 4  # the first convolution's output, before and after GELU
+        chunk = max(1, _BYTES_AT_ONCE // (per_cell * row_bytes))
+        chunks = []
+        for first in range(0, cells, chunk):
+            last = min(first + chunk, cells)
+            samples = signal[first * self.stride : (last + extra) * self.stride + max(0, kernel - stride)]
+            windows = samples.unfold(0, kernel, stride).unflatten(0, (-1, per_cell))  # (cells, rows, kernel)
+            own = owners[first : last + extra]
+            x = self._first_at_once(windows, folded and (folded[0].index_select(0, own), folded[1].index_select(0, own)))
+            chunks.append(self._rest(x[: (last - first - 1) * per_cell + reach]))
+        frames = chunks[0] if len(chunks) == 1 else torch.cat(chunks)  # (grid cells, C)
+        return taken(frames, [conv_length(n, self.geometry) for n in lengths], starts)
+
+    def _first_at_once(self, windows: Tensor, folded: tuple[Tensor, Tensor] | None) -> Tensor:
+        """`_first` for windows `(cells, rows, kernel)` and the folded weight and shift of each cell."""
+        if folded is None:
+            return self._first_of_layer_norm(windows.flatten(0, 1))
+        weight, shift = folded  # (cells, C, kernel) and (cells, C)
+        with torch.autocast(windows.device.type, enabled=False):
+            rows = torch.baddbmm(shift[:, None], windows, weight.transpose(1, 2))  # (cells, rows, C)
+            return functional.gelu(rows).flatten(0, 1).to(self.convs[0].weight.dtype)
+
+    def _fold_at_once(
+        self, signal: Tensor, owners: Tensor, per_cell: int, starts: Sequence[int], lengths: Sequence[int]
+    ) -> tuple[Tensor, Tensor]:
+        """`_fold_group_norm` of all utterances: weights `(B, C, kernel)` and shifts `(B, C)`.
+
+        Moments of each grid cell's windows are added up for its utterance; float64 needs no mean taken off before.
+        """
+        conv, wide = self.convs[0], wide_dtype(signal.device)
+        counts = [conv_length(length, self.geometry[:1]) for length in lengths]  # windows of each utterance
+        ends = np.repeat(np.multiply(starts, per_cell) + counts, np.diff([*starts, len(owners)]))
+        valid = upload((ends - np.arange(len(owners)) * per_cell)[:, None, None], signal.device)  # windows of each cell
+        windows = signal.unfold(0, conv.kernel, conv.stride)[: len(owners) * per_cell].unflatten(0, (-1, per_cell)).to(wide)
+        masked = windows * (torch.arange(per_cell, device=signal.device)[:, None] < valid)  # (cells, rows, kernel)
+        number = upload(np.array(counts)[:, None, None], signal.device)  # (B, 1, 1)
+        mean = masked.new_zeros(len(counts), 1, conv.kernel).index_add(0, owners, masked.sum(1, keepdim=True)) / number
+        square = masked.new_zeros(len(counts), conv.kernel, conv.kernel)
+        square = square.index_add(0, owners, torch.bmm(masked.transpose(1, 2), windows)) / number
+        return self._folded(mean[:, 0], square - mean.transpose(1, 2) * mean, signal.dtype)
+
     def _fold_group_norm(self, signal: Tensor, starts: Sequence[int], lengths: Sequence[int]) -> list[tuple[Tensor, Tensor]]:
         """First convolution and group norm of each utterance as one `(C, kernel)` weight and one `(C,)` shift."""
-        conv, norm = self.convs[0], cast(nn.GroupNorm, self.norms[0])
-        wide = wide_dtype(signal.device)  # float64 costs nothing on a (kernel, kernel) matrix
-        weight = conv.weight.flatten(1).to(wide)  # (C, kernel)
+        conv = self.convs[0]
         folded = []
         for start, length in zip(starts, lengths, strict=True):
-            wav = signal[start * self.stride : start * self.stride + length].to(wide)
+            wav = signal[start * self.stride : start * self.stride + length].to(wide_dtype(signal.device))
             windows = wav.unfold(0, conv.kernel, conv.stride)  # (F of the first convolution, kernel)
             mean = windows.mean(0)  # (kernel,)
-            covariance = weight.new_zeros(conv.kernel, conv.kernel)
+            covariance = mean.new_zeros(conv.kernel, conv.kernel)
             for some in windows.split(1 << 16):  # an hour of audio must not become kernel times an hour
                 centred = some - mean
                 covariance = covariance + centred.t() @ centred / windows.shape[0]
-            variance = ((weight @ covariance) * weight).sum(1)  # (C,)
-            scale = norm.weight.to(wide) * (variance + norm.eps).rsqrt()  # (C,)
-            shift = norm.bias.to(wide) - weight @ mean * scale
-            if conv.bias is not None:  # it cancels out, but a parameter without any gradient stops distributed training
-                shift = shift + 0 * conv.bias.to(wide)
-            folded.append(((weight * scale[:, None]).to(signal.dtype), shift.to(signal.dtype)))
+            folded.append(self._folded(mean, covariance, signal.dtype))
         return folded
+
+    def _folded(self, mean: Tensor, covariance: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """`(..., C, kernel)` weight and `(..., C)` shift, from the wide mean `(..., kernel)` and covariance of windows."""
+        conv, norm = self.convs[0], cast(nn.GroupNorm, self.norms[0])
+        weight = conv.weight.flatten(1).to(mean.dtype)  # (C, kernel); 64 bits cost nothing on a (kernel, kernel) matrix
+        variance = ((weight @ covariance) * weight).sum(-1)  # (..., C)
+        scale = norm.weight.to(mean.dtype) * (variance + norm.eps).rsqrt()  # (..., C)
+        shift = norm.bias.to(mean.dtype) - mean @ weight.t() * scale
+        if conv.bias is not None:  # it cancels out, but a parameter without any gradient stops distributed training
+            shift = shift + 0 * conv.bias.to(mean.dtype)
+        return (weight * scale[..., None]).to(dtype), shift.to(dtype)

@@ -19,6 +19,7 @@ from hubcore.nn.speech_encoder import build_speech_encoder
 from hubcore.nn.transformer import Blocks, Encoder
 from hubcore.protocol import UpstreamOutput
 from hubcore.ragged import pad_packed, regular_frame_times
+from hubcore.strategy import numbers_on
 from hubcore.upstream import UpstreamBase, check_config, named_config
 
 
@@ -308,7 +309,7 @@ class EncoderUpstream(UpstreamBase):
         """
         if self.frame_stride is None:
             raise OptionError(f"{type(self).__name__} has no constant frame stride. Its forward must say when each frame was.")
-        frames = torch.tensor(counts, dtype=torch.int64, device=states[0].device)
+        frames = numbers_on(states[0].device, counts)
         times = regular_frame_times(
             frames,
             states[0].shape[1],
@@ -318,7 +319,7 @@ class EncoderUpstream(UpstreamBase):
             offset=self.config.first_sample,
         )
         if samples is not None:
-            ends = torch.tensor(samples, dtype=times.dtype, device=times.device) / self.sample_rate
+            ends = numbers_on(times.device, samples).to(times.dtype) / self.sample_rate
             times = times.clamp(min=0).minimum(ends[:, None, None])
         return self.make_output(states, frames, layers, times)
 

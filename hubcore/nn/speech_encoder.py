@@ -15,7 +15,8 @@ from hubcore.nn.conv import ConvExtractor, FrameConv
 from hubcore.nn.positions import BatchNormPositionalConv, PositionalConv
 from hubcore.nn.speech_encoder_config import SpeechEncoderConfig, WaveformEncoderConfig
 from hubcore.nn.transformer import Block, Encoder, FeedForward, init_linears
-from hubcore.ragged import conv_length, pack_on_grid
+from hubcore.ragged import conv_length, normalize_on_grid, pack_on_grid
+from hubcore.strategy import counted, few_calls
 
 
 class SpeechEncoder(nn.Module):
@@ -61,11 +62,14 @@ class SpeechEncoder(nn.Module):
 
     def convolve(self, wavs: Sequence[Tensor]) -> tuple[Tensor, list[int]]:
         """Convolutional features `(N, C)` of 1-D waveforms before their layer norm, and the frames of each."""
-        if self.normalize:
+        samples, stride, at_once = [wav.shape[0] for wav in wavs], self.extractor.stride, few_calls(wavs[0].device)
+        if self.normalize and not at_once:
             wavs = [functional.layer_norm(wav, wav.shape, eps=self.normalize_eps) for wav in wavs]
-        samples = [wav.shape[0] for wav in wavs]
-        signal, starts = pack_on_grid(wavs, self.extractor.stride)
-        return self.extractor(signal, starts, samples), [conv_length(n, self.extractor.geometry) for n in samples]
+        signal, starts = pack_on_grid(wavs, stride)
+        if self.normalize and at_once:
+            signal = normalize_on_grid(signal, starts, samples, stride, self.normalize_eps)
+        counts = [conv_length(n, self.extractor.geometry) for n in samples]
+        return self.extractor(signal, starts, samples), counted(counts, signal.device)
 
     def extract(self, wavs: Sequence[Tensor]) -> tuple[Tensor, list[int]]:
         """Normalised convolutional features `(N, C)` of 1-D waveforms, and the frames of each."""

@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
+from hubcore.strategy import counted
+
 
 class FeedForward(nn.Module):
     """Linear, GELU or another activation, linear: `(N, D)` to `(N, D)`. fairseq: `fc1`, `fc2`.
@@ -159,6 +161,7 @@ class Encoder(nn.Module):
         models includes the final layer norm. `layerdrop` is the probability that a block gives back its input, for
         pre-training only. fairseq: `encoder_layerdrop`.
         """
+        counts = counted(list(counts), x.device)
         if self.pos_conv is not None:
             x = x + self.pos_conv(x, counts)
         if not self.pre_norm:
