@@ -29,6 +29,16 @@ if TYPE_CHECKING:
 
 BUILT_IN = ("hubcore.sources.schemes",)
 """The modules of hubcore's own that implement hooks; the last ones called."""
+FORMATS = {
+    "npy": "hubcore.extract.writers:NpyWriter",
+    "safetensors": "hubcore.extract.formats.safetensors:SafetensorsWriter",
+    "hdf5": "hubcore.extract.formats.hdf5:Hdf5Writer",
+    "ark": "hubcore.extract.formats.ark:ArkWriter",
+    "parquet": "hubcore.extract.formats.parquet:ParquetWriter",
+    "webdataset": "hubcore.extract.formats.webdataset:WebDatasetWriter",
+    "lhotse": "hubcore.extract.formats.lhotse:LhotseWriter",
+}
+"""The formats of `hubcore extract` that are hubcore's own, and the classes that write them."""
 _log = logger("hooks")
 
 
@@ -113,7 +123,7 @@ class Hooks:
                 if not isinstance(formats, Mapping):
                     raise TypeError(f"it gave {formats!r:.80}, not a dictionary")
                 offers += [(plugin, name, writer) for name, writer in formats.items()]
-        return self._settled("format", "--format ", offers, _why_no_writer, {"npy"})
+        return self._settled("format", "--format ", offers, _why_no_writer, FORMATS)
 
     def commands(self, reserved: Collection[str] = ()) -> dict[str, Any]:
         """Command name -> click command, of every plugin; a name of two plugins is there as `distribution:name`.

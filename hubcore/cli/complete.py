@@ -7,6 +7,7 @@ from collections.abc import Iterable
 import click
 from click.shell_completion import CompletionItem
 
+from hubcore.hooks import FORMATS
 from hubcore.registry.names import current_registry
 
 
@@ -41,6 +42,11 @@ def languages(ctx: click.Context, parameter: click.Parameter, incomplete: str) -
     return beginning(
         sorted({code for entry in current_registry().entries if entry.card for code in entry.card.languages}), incomplete
     )
+
+
+def formats(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:  # noqa: ARG001
+    """Formats of feature files that are hubcore's own."""
+    return beginning(FORMATS, incomplete)
 
 
 def files(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:  # noqa: ARG001

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from hubcore.cli.complete import files, folders, upstreams
+from hubcore.cli.complete import files, folders, formats, upstreams
 from hubcore.cli.echo import echo, echo_json, json_flag
 from hubcore.cli.options import option_flag, typed_options
 from hubcore.cli.table import format_table
@@ -24,7 +24,8 @@ _EXAMPLE = """\b
 Example:
   hubcore extract recordings/ --upstream fbank --out features/
   hubcore extract a.wav b.flac -u wav2vec2_base_960 --layers 9 --dtype float16 -o layer9/
-  hubcore extract lists/valid.tsv -u hubert_base --layers 1-3 -o features/
+  hubcore extract lists/valid.tsv -u hubert_base --layers 1-3 -o features/ --format hdf5
+  hubcore extract recordings/ -u hubert_base --mix 9,11 --pool mean -o vectors/
   hubcore extract recordings/ -u ofa_wav2vec2 -O lambd=0.7 -o compressed/"""
 
 
@@ -40,10 +41,19 @@ Example:
 @click.option(
     "--layers", metavar="LAYERS", help="all, last, 9, block_9, 0,6,12 or 1-3; the card's default, which is mostly all."
 )
-@click.option("--dtype", type=click.Choice(["float32", "float16"]), default="float32", show_default=True, help="Stored type.")
 @click.option(
-    "--format", default="npy", show_default=True, metavar="NAME", help="Kind of feature file: npy, or one that a plugin brings."
+    "--dtype", type=click.Choice(["float32", "float16", "bfloat16"]), default="float32", show_default=True, help="Stored type."
 )
+@click.option(
+    "--format",
+    metavar="NAME",
+    shell_complete=formats,
+    help="npy (default), safetensors (default from 50,000 files on), hdf5, ark, parquet, webdataset, lhotse, or a plugin's.",
+)
+@click.option(
+    "--mix", metavar="LAYERS", shell_complete=files, help="Write a sum of layers: 9,11, or 9:0.2,11:0.8, or W.safetensors."
+)
+@click.option("--pool", type=click.Choice(["mean", "mean+std", "max"]), help="Write one vector per file, in one table.")
 @click.option(
     "--batch-seconds",
     type=click.FloatRange(min=0, min_open=True),
@@ -63,14 +73,16 @@ def command(
     checkpoint: str | None,
     layers: str | None,
     dtype: str,
-    format: str,
+    format: str | None,
+    mix: str | None,
+    pool: str | None,
     batch_seconds: float,
     device: str,
     force_unlock: bool,
     pairs: tuple[str, ...],
     as_json: bool,
 ) -> None:
-    """Write the features of audio files, of folders of them, and of lists of `hubcore manifest` (PATH...) to one file each.
+    """Write the features of audio files, of folders of them, and of lists of `hubcore manifest` (PATH...) to a folder.
 
     all gives arrays of (layers, frames, width), one layer (last, 9) gives (frames, width), several (0,6,12) are stacked.
     manifest.jsonl in the output folder has one row for each finished file. The same command resumes after an
@@ -96,6 +108,8 @@ def command(
                 device=device,
                 name=upstream.card.name if upstream.card else name,
                 format=format,
+                mix=mix,
+                pool=pool,
                 call_options=once(calls),
                 report=progress,
                 force_unlock=force_unlock,

@@ -179,15 +179,27 @@ def make_batches(utterances: Iterable[Utterance], *, sample_rate: int, min_sampl
         else:
             measured.append(item)
     measured.sort(key=lambda item: (-item.samples, item.name))
+    return Batches(cut_batches(measured, batch_seconds * sample_rate), tuple(failures))
+
+
+def cut_batches(measured: Iterable[Measured], most: float) -> tuple[tuple[Measured, ...], ...]:
+    """Utterances in their order, cut into batches of at most `most` samples, or of a single longer utterance.
+
+    Example:
+        >>> from hubcore.corpus import File
+        >>> items = [Measured(Utterance("a", File("a.wav")), samples, 0.0) for samples in (9, 4, 3, 2)]
+        >>> [[item.samples for item in batch] for batch in cut_batches(items, 8)]
+        [[9], [4, 3], [2]]
+    """
     batches: list[list[Measured]] = []
     room = 0.0
     for item in measured:
         if not batches or item.samples > room:
             batches.append([])
-            room = batch_seconds * sample_rate
+            room = most
         batches[-1].append(item)
         room -= item.samples
-    return Batches(tuple(map(tuple, batches)), tuple(failures))
+    return tuple(map(tuple, batches))
 
 
 def failure_of(utterance: Utterance, error: AudioError) -> Failure:

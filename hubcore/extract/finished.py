@@ -39,6 +39,8 @@ ROW_KEYS = (
     "source_bytes",
     "source_mtime_ns",
     "format",
+    "mix",
+    "pool",
 )
 """The keys of every row, in this order. Frame f covers `receptive_field` samples, at `sample_rate`, from
 `first_sample + f * frame_stride` on, as far as the utterance has them. Upstreams whose frame rate depends on the input add
@@ -49,7 +51,7 @@ _TYPES = {
     "shape": list,
 }
 """Types of the values that a resumed run uses."""
-_NEWER = ("first_sample", "receptive_field")
+_NEWER = ("first_sample", "receptive_field", "mix", "pool")
 """Keys that rows of the first version lack."""
 
 
@@ -76,6 +78,17 @@ class Finished:
         Raises:
             ExtractionError: the file is not a manifest.
         """
+        rows, clean = self.look()
+        if not clean:
+            self.replace(rows.values())
+        return rows
+
+    def look(self) -> tuple[dict[str, dict[str, Any]], bool]:
+        """The rows by utterance, the last one of each, and whether there was nothing else; changes nothing.
+
+        Raises:
+            ExtractionError: the file is not a manifest.
+        """
         with _usable(self.path):
             whole, _, torn = read_regular(self.path).rpartition(b"\n") if self.path.exists() else (b"", b"", b"")
         rows: dict[str, dict[str, Any]] = {}
@@ -86,9 +99,7 @@ class Finished:
                 rows[row["utterance"]] = {**{key: row.get(key) if key in _NEWER else row[key] for key in ROW_KEYS}, **row}
             except (ValueError, KeyError, TypeError) as error:
                 raise _malformed(self.path, number, error) from error
-        if torn or len(rows) < whole.count(b"\n") + bool(whole):  # or two runs wrote at once
-            self.replace(rows.values())
-        return rows
+        return rows, not torn and len(rows) == whole.count(b"\n") + bool(whole)  # two runs may have written at once
 
     def append(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Adds rows and returns when they are on the disk.

@@ -5,13 +5,15 @@ Shapes: `B` batch, `T` samples, `L` layers, `F` frames, `D` dim.
 
 from __future__ import annotations
 
+import dataclasses
+import math
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NamedTuple, SupportsIndex
+from typing import Any, NamedTuple, SupportsIndex, cast
 
 import numpy as np
 import torch
@@ -21,10 +23,13 @@ from torch import Tensor, nn
 from hubcore.corpus.find import find_utterances
 from hubcore.corpus.utterance import NO_STAMP, Utterance
 from hubcore.errors import AudioError, ExtractionError, HubcoreError, OptionError, PluginError
-from hubcore.extract.batches import Batches, Failure, Measured, check_length, failure_of, make_batches
+from hubcore.extract.batches import Failure, Measured, check_length, cut_batches, failure_of, make_batches
 from hubcore.extract.finished import ROW_KEYS, Finished, exclusive
+from hubcore.extract.plan import Block, Plan
+from hubcore.extract.record import usual_format, write_record
+from hubcore.extract.reduce import mixed, pooled
 from hubcore.extract.settings import Settings, settings_for
-from hubcore.extract.writers import FeatureWriter, find_writer, open_writer
+from hubcore.extract.writers import BlockWriter, FeatureWriter, Indexed, check_holds, find_writer, open_writer
 from hubcore.files import output_folder
 from hubcore.guests import as_guest
 from hubcore.protocol import Upstream, UpstreamOutput
@@ -95,7 +100,9 @@ def extract(
     batch_seconds: float = 60.0,
     device: str | torch.device | None = None,
     name: str | None = None,
-    format: str = "npy",
+    format: str | None = None,
+    mix: str | os.PathLike[str] | None = None,
+    pool: str | None = None,
     call_options: Mapping[str, Any] = MappingProxyType({}),
     report: Report | None = None,
     force_unlock: bool = False,
@@ -112,18 +119,22 @@ def extract(
         out_dir: created if need be.
         layers: see `choose_layers`; one layer is written as `(F, D)`, several and `"all"` as `(L, F, D)`. If None, the
             upstream's `default_layers`, else all.
-        dtype: `float32`, or `float16` at half the size.
+        dtype: `float32`, or `float16` at half the size; `bfloat16` for the format `safetensors`.
         batch_seconds: at most so much audio is computed at once, or one longer utterance.
         device: where the waveforms go, which must be where the weights are; there if None.
         name: recorded in the manifest as the upstream's; its card's name, or its class's, if None.
-        format: `npy`, or one that a plugin brings; see `FeatureWriter`.
+        format: `npy`, `safetensors`, `hdf5`, `ark`, `parquet`, `webdataset`, `lhotse`, or one that a plugin brings; see
+            `FeatureWriter`. If None, that of the folder, and of a new one `npy`, but `safetensors` from 50,000 utterances on.
+        mix: layers whose weighted sum is written instead of them; see `choose_mix`.
+        pool: `mean`, `mean+std` or `max` over the frames: one vector per utterance, and in the formats `npy` and `parquet` one
+            table.
         call_options: keywords of each call of the upstream.
         report: called before the first batch and after each one; see `Report`.
         force_unlock: take no notice of the lock file of another run.
 
     Raises:
         AudioError: a path does not exist or cannot be reached; a folder holds no audio file or cannot be listed.
-        OptionError: a layer, a type, a format or a batch size is impossible.
+        OptionError: a layer, a type, a format or a batch size is impossible, or a format cannot hold such features.
         PluginError: the format's writer is broken.
         ExtractionError: `out_dir` has features made otherwise, cannot be written, or is in use; two files share a name;
             the layers differ in width.
@@ -138,36 +149,44 @@ def extract(
         [('a', [98, 240])]
     """
     began = time.perf_counter()
+    if mix is not None and layers is not None and not os.fspath(mix).endswith(".safetensors"):
+        raise OptionError(f"layers is {layers!r} and mix is {os.fspath(mix)!r}. Both name layers.", fix="Leave layers out.")
     if layers is None:
         layers = getattr(upstream, "default_layers", None) or "all"
-    settings = settings_for(upstream, layers, dtype, name, format, call_options)
-    make_writer = find_writer(format)
     if not batch_seconds > 0:
         raise OptionError(f"batch_seconds is {batch_seconds}. It must be above 0.", fix="60 suits a base model on a laptop.")
-    named = {utterance.name: utterance for utterance in find_utterances(paths)}
     folder = output_folder(out_dir)
+    settings = settings_for(upstream, layers, dtype, name, format or "npy", call_options, mix, pool)
+    named = {utterance.name: utterance for utterance in find_utterances(paths)}
+    format = format or usual_format(folder, len(named))
+    settings = dataclasses.replace(settings, format=format)
+    make_writer = find_writer(format, pooled=pool is not None)
+    check_holds(make_writer, settings)
     with exclusive(folder, force=force_unlock):
         finished = Finished(folder)
         writer = open_writer(make_writer, folder, format)
         try:
-            todo = _unfinished(named, finished, settings, writer)
-            batches = make_batches(
-                todo.values(), sample_rate=upstream.sample_rate, min_samples=upstream.min_samples, batch_seconds=batch_seconds
-            )
-            finished.append_failures(batches.failures)
-            size = expected_bytes(batches, upstream, settings)
-            about = "" if size is None else f", about {format_bytes(size)} to write"
-            _log.info("%s, %s%s", plural(len(todo), "utterance"), format_duration(batches.seconds), about)
+            kept = _kept(named, finished, settings, writer)
+            write_record(folder, upstream, settings)
+            blocks, failures = _planned(folder, named, upstream, settings)
+            finished.append_failures(failures)
             target = device_of(upstream) if device is None else torch.device(device)
-            rows, failures, speeds = _run_batches(batches, upstream, settings, writer, finished, target, report)
-            rows = in_order(rows, named)
-            if rows:
-                finished.replace(in_order(finished.read().values(), named))
+            run = _Run(named, kept, upstream, settings, writer, finished, target, batch_seconds, report, failures)
+            run.blocks(blocks)
+            rows = in_order(run.rows, named)
+            there = finished.read()
+            ordered = in_order(there.values(), named)
+            if rows or [name for name in there if name in named] != [name for name in named if name in there]:
+                finished.replace(ordered)
+            if isinstance(writer, Indexed):
+                with as_guest(lambda error: _writer_fault(writer, "index", error)):
+                    writer.index(ordered)
         finally:
             with as_guest(lambda error: _writer_fault(writer, "close", error)):
                 writer.close()
     wall = time.perf_counter() - began
-    return Summary(folder, tuple(rows), len(named) - len(todo), tuple(failures), wall, speeds)
+    skipped = sum(name in kept for name in named)
+    return Summary(folder, tuple(rows), skipped, tuple(run.failures), wall, run.speeds)
 
 
 def in_order(rows: Iterable[dict[str, Any]], named: Iterable[str]) -> list[dict[str, Any]]:
@@ -181,52 +200,146 @@ def in_order(rows: Iterable[dict[str, Any]], named: Iterable[str]) -> list[dict[
     return sorted(rows, key=lambda row: place.get(row["utterance"], len(place)))
 
 
-def _run_batches(
-    batches: Batches,
-    upstream: Upstream,
-    settings: Settings,
-    writer: FeatureWriter,
-    finished: Finished,
-    device: torch.device,
-    report: Report | None,
-) -> tuple[list[dict[str, Any]], list[Failure], dict[str, float]]:
-    """The rows, the failures, and the speed at which each utterance was computed."""
-    rows: list[dict[str, Any]] = []
-    speeds: dict[str, float] = {}
-    failures = list(batches.failures)
-    total = len(failures) + len(batches.utterances)
+def _planned(
+    folder: Path, named: Mapping[str, Utterance], upstream: Upstream, settings: Settings
+) -> tuple[Sequence[Block], list[Failure]]:
+    """The blocks of a folder, with new ones for utterances that have none, and the files whose headers rule them out."""
+    plan = Plan(folder)
+    known = plan.planned
+    new = [utterance for name, utterance in named.items() if name not in known]
+    made = make_batches(new, sample_rate=upstream.sample_rate, min_samples=upstream.min_samples, batch_seconds=math.inf)
+    size = 0.0 if settings.pool else _frame_bytes(settings) / (upstream.frame_stride or upstream.sample_rate / 50)
+    plan.add({item.name: item.samples for item in made.utterances}, bytes_per_sample=size)
+    return plan.blocks, [*made.failures]
 
-    def tell() -> None:
-        if report:
-            report(len(rows) + len(failures), total, f"{len(failures)} failed")
 
-    tell()
-    for batch in batches.batches:
+@dataclass
+class _Run:
+    """One run over the blocks of a folder, and what became of them."""
+
+    named: Mapping[str, Utterance]
+    kept: Mapping[str, dict[str, Any]]
+    upstream: Upstream
+    settings: Settings
+    writer: FeatureWriter
+    finished: Finished
+    device: torch.device
+    batch_seconds: float
+    report: Report | None
+    failures: list[Failure]
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    speeds: dict[str, float] = field(default_factory=dict)
+    """The speed at which each utterance was computed."""
+
+    def blocks(self, blocks: Iterable[Block]) -> None:
+        """Computes and writes what is not done yet."""
+        rate = self.settings.sample_rate
+        todo: list[tuple[Block, list[Measured], set[str]]] = []
+        for block in blocks:
+            items = [Measured(self.named[name], n, n / rate) for name, n in block.samples.items() if name in self.named]
+            pending = {item.name for item in items} - self.kept.keys()
+            if pending:
+                todo.append((block, items, pending))
+        waiting = [item for _, items, pending in todo for item in items if item.name in pending]
+        self._total = len(self.failures) + len(waiting)
+        size = expected_bytes(waiting, self.upstream, self.settings)
+        about = "" if size is None else f", about {format_bytes(size)} to write"
+        duration = format_duration(sum(item.seconds for item in waiting))
+        _log.info("%s, %s%s", plural(self._total, "utterance"), duration, about)
+        self._tell()
+        for block, items, pending in todo:
+            batches = cut_batches(items, self.batch_seconds * rate)
+            if isinstance(self.writer, BlockWriter):
+                self._shard(block, batches, pending, self.writer)
+            else:
+                for batch in batches:
+                    self._keep([self._batch(batch, pending, self.writer)])
+
+    def _shard(
+        self, block: Block, batches: Sequence[Sequence[Measured]], pending: Collection[str], writer: BlockWriter
+    ) -> None:
+        """Writes the shard of a block; one that was whole is only made again if what failed then succeeds now."""
+        there = [name for name in block.samples if name in self.kept]
+        if there:
+            tried = [self._batch(batch, pending, None) for batch in batches]
+            if not any(result.rows for result in tried):
+                self._keep(tried)
+                return
+            gone = next((name for name in there if name not in self.named), None)
+            if gone is not None:
+                shard = printable(self.kept[gone]["file"])
+                what = f"{shard} must be made again, and the utterance {printable(gone)!r} in it is not among the paths."
+                raise ExtractionError(what, fix="Pass the paths of the earlier run too.")
+        with as_guest(lambda error: _writer_fault(self.writer, "begin_block", error)):
+            writer.begin_block(block.number)
+        results: list[BatchResult] = []
+        for batch in batches:
+            results.append(self._batch(batch, None, self.writer))
+            if results[-1].stopped:
+                raise results[-1].stopped
+            self._tell(results)
+        with as_guest(lambda error: _writer_fault(self.writer, "end_block", error)):
+            writer.end_block()
+        self._keep(results)
+
+    def _batch(self, batch: Sequence[Measured], only: Collection[str] | None, writer: FeatureWriter | None) -> BatchResult:
         began = time.perf_counter()
-        result = run_batch(batch, upstream, settings, writer, device)
+        result = run_batch(batch, self.upstream, self.settings, writer, self.device, only)
         speed = sum(row["seconds"] for row in result.rows) / max(time.perf_counter() - began, 1e-9)
-        speeds.update((row["utterance"], speed) for row in result.rows)
-        finished.append_failures(result.failures)
-        if result.rows:
-            finished.append(result.rows)
-        if result.stopped:
-            raise result.stopped
-        rows += result.rows
-        failures += result.failures
-        tell()
-    return rows, failures, speeds
+        self.speeds.update((row["utterance"], speed) for row in result.rows)
+        return result
+
+    def _keep(self, results: Sequence[BatchResult]) -> None:
+        """Records what is finished, then raises what stopped a batch."""
+        for result in results:
+            self.finished.append_failures(result.failures)
+            self.failures += result.failures
+        rows = [row for result in results for row in result.rows]
+        if rows:
+            self.finished.append(rows)
+        for result in results:
+            if result.stopped:
+                raise result.stopped
+        if any(result.rows or result.failures for result in results):
+            self.rows += rows
+            self._tell()
+
+    def _tell(self, more: Sequence[BatchResult] = ()) -> None:
+        """Reports how many are done, those of a shard that is not yet whole among them."""
+        if self.report:
+            rows = [*self.rows, *(row for result in more for row in result.rows)]
+            failed = len(self.failures) + sum(len(result.failures) for result in more)
+            done = sum(row["utterance"] not in self.kept for row in rows) + failed
+            self.report(done, self._total, f"{failed} failed")
 
 
 def run_batch(
-    batch: Sequence[Measured], upstream: Upstream, settings: Settings, writer: FeatureWriter, device: torch.device
+    batch: Sequence[Measured],
+    upstream: Upstream,
+    settings: Settings,
+    writer: FeatureWriter | None,
+    device: torch.device,
+    only: Collection[str] | None = None,
 ) -> BatchResult:
     """Decodes, computes and writes one batch. It may be repeated: the same batch gives the same files and rows.
 
     Nothing raises. What costs one utterance is a failure of that one; a file system that takes nothing more is `stopped`.
+
+    Args:
+        batch: utterances to compute together.
+        upstream: the model.
+        settings: those of the folder.
+        writer: of the folder's format; None to find out whether they can be computed, without writing them.
+        device: where the waveforms go.
+        only: names of those to write; the others, which an earlier run wrote, are computed with them so that the numbers are
+            the same to the last bit. All if None.
     """
-    items: list[_Decoded] = []
+    asked = {item.name for item in batch if only is None or item.name in only}
+    decoded: dict[str, _Decoded] = {}
     failures: list[Failure] = []
-    for item in batch:
+    for item in sorted(batch, key=lambda item: item.name not in asked):
+        if item.name not in asked and not decoded:
+            break  # nothing to write
         # Taken before the samples are: a file replaced in between looks changed to the next run, and is done again.
         source = item.utterance.source
         before = source.stamp()
@@ -234,24 +347,28 @@ def run_batch(
             wav = item.utterance.read(upstream.sample_rate)
             check_length(source.given, len(wav), sample_rate=upstream.sample_rate, min_samples=upstream.min_samples)
         except AudioError as error:
-            failures.append(failure_of(item.utterance, error))
+            if item.name in asked:
+                failures.append(failure_of(item.utterance, error))
         else:
-            items.append(_Decoded(item, wav, *before))
+            decoded[item.name] = _Decoded(item, wav, *before)
     rows: list[dict[str, Any]] = []
     stopped: ExtractionError | None = None
-    for decoded, computed in _compute(items, upstream, settings, device):
+    items = [decoded[item.name] for item in batch if item.name in decoded]
+    for one, computed in _compute(items, upstream, settings, device):
+        if one.item.name not in asked:
+            continue
         try:
             if isinstance(computed, Exception):
                 raise computed
-            array, more = computed
-            rows.append({**_row(decoded, array, _write(writer, decoded.item, array), settings), **more})
+            array, frames, more = computed
+            rows.append({**_row(one, array, frames, _write(writer, one.item, array) if writer else "", settings), **more})
         except ExtractionError as error:
             stopped = error
             break
         except Exception as error:  # any failure of any model or writer must cost one utterance and not the run
             what = str(error) if isinstance(error, HubcoreError) else f"{type(error).__name__}: {error}"
-            given = decoded.item.utterance.source.given
-            failures.append(Failure(decoded.item.name, given, f"{printable(given)}: {what}"))
+            given = one.item.utterance.source.given
+            failures.append(Failure(one.item.name, given, f"{printable(given)}: {what}"))
     return BatchResult(tuple(rows), tuple(failures), stopped)
 
 
@@ -273,8 +390,8 @@ def _writer_fault(writer: FeatureWriter, method: str, error: BaseException) -> B
 
 def _compute(
     items: Sequence[_Decoded], upstream: Upstream, settings: Settings, device: torch.device
-) -> Iterator[tuple[_Decoded, tuple[NDArray[Any], dict[str, Any]] | Exception]]:
-    """Each utterance with its array and what more its row says, or with why there is none.
+) -> Iterator[tuple[_Decoded, tuple[NDArray[Any], int, dict[str, Any]] | Exception]]:
+    """Each utterance with its array, its number of frames and what more its row says, or with why there is none.
 
     They are computed together or, where that fails, one by one.
     """
@@ -287,12 +404,13 @@ def _compute(
             call: Any = upstream
             output = call(wavs, layers=list(settings.layers), **settings.call_options)
             arrays = [_features(output, index, settings) for index in range(len(items))]
+            frames = output.lengths.tolist()
             more = [_times(output, index, upstream) for index in range(len(items))]
     except Exception as error:  # any failure of any model
         if len(items) == 1:
             failure = error
     else:
-        yield from zip(items, zip(arrays, more, strict=True), strict=True)
+        yield from zip(items, zip(arrays, frames, more, strict=True), strict=True)
         return
     # Out of the except block, whose exception would keep the tensors of a batch that was too large.
     if failure is not None:
@@ -303,27 +421,35 @@ def _compute(
 
 
 def _features(output: UpstreamOutput, index: int, settings: Settings) -> NDArray[Any]:
-    """`(F, D)` or `(L, F, D)` of one utterance of a batch, in the type asked for."""
+    """`(F, D)` or `(L, F, D)` of one utterance of a batch, pooled without `F`, in the type asked for."""
     frames = int(output.lengths[index])
     if frames < 1:
         raise AudioError("it gives no frame.", fix="Leave the file out.")
     states = [state[index, :frames] for state in output.hidden_states]  # L of (F, D)
-    array = (torch.stack(states) if settings.stacked else states[0]).float().cpu().numpy()
-    largest, limit = float(np.abs(array).max()), float(np.finfo(settings.dtype).max)
-    if not np.isfinite(array).all():
+    if settings.mix is not None:
+        states = [mixed(states, settings.mix)]
+    if settings.pool is not None:
+        states = [pooled(state, settings.pool) for state in states]  # L of (D,)
+    features = (torch.stack(states) if settings.stacked else states[0]).float().cpu()
+    dtype: torch.dtype = getattr(torch, settings.dtype)
+    largest, limit = float(features.abs().max()), torch.finfo(dtype).max
+    if not features.isfinite().all():
         raise AudioError("its features are not finite.", fix="Check the audio and the checkpoint.")
     if largest > limit:
         raise AudioError(f"its features reach {largest:g}, beyond the {limit:g} of {settings.dtype}.", fix="Use float32.")
-    return array.astype(settings.dtype)
+    features = features.to(dtype)
+    if dtype == torch.bfloat16:
+        return cast("NDArray[Any]", features.view(torch.int16).numpy().view(np.uint16))
+    return features.numpy()
 
 
-def _row(decoded: _Decoded, array: NDArray[Any], file: str, settings: Settings) -> dict[str, Any]:
+def _row(decoded: _Decoded, array: NDArray[Any], frames: int, file: str, settings: Settings) -> dict[str, Any]:
     values = {
         **settings.in_row(),
         "utterance": decoded.item.name,
         "source": decoded.item.utterance.source.given,
         "seconds": round(len(decoded.wav) / settings.sample_rate, 6),
-        "frames": array.shape[-2],
+        "frames": frames,
         "shape": list(array.shape),
         "first_sample": None,
         "receptive_field": None,
@@ -351,10 +477,10 @@ def _times(output: UpstreamOutput, index: int, upstream: Upstream) -> dict[str, 
     return {**numbers, "frame_times": [[round(start, 5), round(end, 5)] for start, end in times.tolist()]}
 
 
-def _unfinished(
+def _kept(
     named: dict[str, Utterance], finished: Finished, settings: Settings, writer: FeatureWriter
-) -> dict[str, Utterance]:
-    """The utterances still to be computed; also brings the rows in line with the files that are there."""
+) -> dict[str, dict[str, Any]]:
+    """The rows of what need not be computed again; also brings the manifest in line with the files that are there."""
     rows = finished.read()
     for row in rows.values():
         differences = settings.differences(row)
@@ -368,7 +494,7 @@ def _unfinished(
     if len(kept) < len(rows):
         finished.replace(kept.values())
     finished.forget_failures()
-    return {name: utterance for name, utterance in named.items() if name not in kept}
+    return kept
 
 
 def _is_changed(utterance: Utterance, row: Mapping[str, Any], manifest: Path) -> bool:
@@ -394,13 +520,19 @@ def _is_held(writer: FeatureWriter, row: Mapping[str, Any]) -> bool:
         return writer.holds(row["file"], tuple(row["shape"]), row["dtype"])
 
 
-def expected_bytes(batches: Batches, upstream: Upstream, settings: Settings) -> int | None:
+def expected_bytes(utterances: Sequence[Measured], upstream: Upstream, settings: Settings) -> int | None:
     """About how many bytes are written, from the frame rate; None where that depends on the input."""
+    if settings.pool:
+        return len(utterances) * _frame_bytes(settings)
     if upstream.frame_stride is None:
         return None
-    frames = sum((item.samples - upstream.min_samples) // upstream.frame_stride + 1 for item in batches.utterances)
-    width = sum(upstream.hidden_sizes[index] for index in settings.layers)
-    return frames * width * np.dtype(settings.dtype).itemsize + 128 * len(batches.utterances)
+    frames = sum((item.samples - upstream.min_samples) // upstream.frame_stride + 1 for item in utterances)
+    return frames * _frame_bytes(settings) + 128 * len(utterances)
+
+
+def _frame_bytes(settings: Settings) -> int:
+    """Bytes of one frame, or of a pooled utterance."""
+    return settings.itemsize * settings.width * (len(settings.layers) if settings.stacked else 1)
 
 
 def device_of(upstream: Upstream) -> torch.device:

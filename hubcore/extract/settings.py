@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,11 +19,12 @@ from torch import nn
 
 from hubcore.errors import ExtractionError, OptionError
 from hubcore.extract.batches import choose_layers
+from hubcore.extract.reduce import POOLS, choose_mix
 from hubcore.protocol import Upstream
 from hubcore.sources.stamps import file_sha256
 
-DTYPES = ("float32", "float16")
-"""The types features can be stored in."""
+DTYPES = ("float32", "float16", "bfloat16")
+"""The types features can be stored in; bfloat16 only by formats that have it."""
 _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".index.json")
 _CONFIGS = ("config.json", "preprocessor_config.json", "processor_config.json")
 
@@ -37,6 +39,8 @@ _IN_ROWS = (
     "frame_stride",
     "sample_rate",
     "format",
+    "mix",
+    "pool",
 )
 """The settings that every row of a manifest has."""
 
@@ -52,9 +56,9 @@ class Settings:
     layers: tuple[int, ...]
     """Indices into the upstream's `layer_names`, in the order they are stacked."""
     stacked: bool
-    """True for `(L, F, D)`, False for `(F, D)`."""
+    """True for `(L, F, D)`, False for `(F, D)`; with `pool` `(L, D)` and `(D,)`."""
     dtype: str
-    """`float32` or `float16`."""
+    """`float32`, `float16` or `bfloat16`."""
     options: Mapping[str, Any]
     """The upstream's own options, and those of each call."""
     call_options: Mapping[str, Any]
@@ -69,16 +73,27 @@ class Settings:
     """Samples per second that the upstream is given, in Hz."""
     format: str
     """The name of the file format, such as `npy`."""
+    mix: tuple[float, ...] | None = None
+    """Weights of the layers, whose sum is written; None where the layers themselves are."""
+    pool: str | None = None
+    """`mean`, `mean+std` or `max` over the frames of an utterance; None for the frames themselves."""
+
+    @property
+    def itemsize(self) -> int:
+        """Bytes of a number."""
+        return 4 if self.dtype == "float32" else 2
 
     def in_row(self) -> dict[str, Any]:
         """The settings as plain data, for a manifest row."""
-        return {key: getattr(self, key) for key in _IN_ROWS} | {"layers": list(self.layers), "options": dict(self.options)}
+        values = {key: getattr(self, key) for key in _IN_ROWS} | {"layers": list(self.layers), "options": dict(self.options)}
+        return values | {"mix": None if self.mix is None else list(self.mix)}
 
     def differences(self, row: Mapping[str, Any]) -> list[str]:
         """Lists how the settings of a manifest row differ, each as a phrase; empty if they do not."""
         here, there = self.in_row(), dict(row)
         here |= {"layers": _layers(self.layers, self.stacked), "width": self.width}
-        there |= {"layers": _layers(row["layers"], len(row["shape"]) == 3), "width": row["shape"][-1]}
+        stacked = len(row["shape"]) == (2 if row["pool"] else 3)
+        there |= {"layers": _layers(row["layers"], stacked), "width": row["shape"][-1]}
         shown = {"layers": str}
         return [
             f"{key} is {shown.get(key, repr)(there[key])} there and {shown.get(key, repr)(here[key])} here"
@@ -98,8 +113,10 @@ def settings_for(
     name: str | None,
     format: str,
     call_options: Mapping[str, Any] = MappingProxyType({}),
+    mix: str | os.PathLike[str] | None = None,
+    pool: str | None = None,
 ) -> Settings:
-    """Settings that the rows of an extraction share.
+    """Settings that the rows of an extraction share; see `extract`.
 
     Raises:
         OptionError: no such type or layer.
@@ -116,7 +133,11 @@ def settings_for(
     if isinstance(upstream, nn.Module) and upstream.training and next(upstream.parameters(), None) is not None:
         what = "the upstream is in train mode. Its dropout would make every run's features different."
         raise ExtractionError(what, fix="Call upstream.eval() first.")
-    choice = choose_layers(layers, upstream.layer_names)
+    choice, weights = choose_layers(layers, upstream.layer_names), None
+    if mix is not None:
+        choice, weights = choose_mix(mix, choice, upstream.layer_names)
+    if pool is not None and pool not in POOLS:
+        raise OptionError(f"pool is {pool!r}.", fix=f"It must be {', '.join(POOLS)}, or None.")
     widths = [upstream.hidden_sizes[index] for index in choice.indices]
     if len(set(widths)) > 1:
         what = f"the layers {','.join(map(str, choice.indices))} have the widths {', '.join(map(str, widths))}."
@@ -132,10 +153,12 @@ def settings_for(
         options=options | {key: list(value) if isinstance(value, tuple) else value for key, value in call_options.items()},
         call_options=call_options,
         config_sha256=config_sha256(upstream),
-        width=widths[0],
+        width=2 * widths[0] if pool == "mean+std" else widths[0],
         frame_stride=upstream.frame_stride,
         sample_rate=upstream.sample_rate,
         format=format,
+        mix=weights,
+        pool=pool,
     )
 
 

@@ -15,7 +15,16 @@ from tests.paths import PLUGINS
 pytestmark = pytest.mark.slow
 
 PACKAGES = ("hubcore", *PLUGINS)
-PUBLIC = (*PACKAGES, "hubcore.hub", "hubcore.checkpoints", "hubcore.corpus", "hubcore.extract", "hubcore.nn", "hubcore.testing")
+PUBLIC = (
+    *PACKAGES,
+    "hubcore.hub",
+    "hubcore.checkpoints",
+    "hubcore.corpus",
+    "hubcore.extract",
+    "hubcore.features",
+    "hubcore.nn",
+    "hubcore.testing",
+)
 """Modules whose `__all__` is a promise."""
 FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 
@@ -37,6 +46,8 @@ WITHOUT_EXAMPLE = {
     "hubcore.extract.run.Summary": _RECORD,
     "hubcore.extract.run.run_batch": "a step of extract, which has one",
     "hubcore.extract.writers.FeatureWriter": "a protocol; NpyWriter, which keeps it, has one",
+    "hubcore.features.folder.FeatureFolder": "open, which makes it, has one",
+    "hubcore.features.folder.Features": _RECORD,
     "hubcore.hub.fetch": _NETWORK,
     "hubcore.testing.report.CheckResult": _RECORD,
     "hubcore_ofa_wav2vec2.cif.CifOutput": _RECORD,

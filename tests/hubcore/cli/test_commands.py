@@ -458,7 +458,13 @@ def test_extract_lists_bad_files_and_computes_the_others(corpus: Path, tmp_path:
     assert written == sorted(path.with_suffix(".npy").name for path in (DATA / "speech").glob("*.flac"))
     for name in written:
         assert (out / "features" / name).read_bytes() == (clean / "features" / name).read_bytes()
-    assert sorted(path.name for path in out.iterdir()) == ["failures.jsonl", "features", "manifest.jsonl"]
+    assert sorted(path.name for path in out.iterdir()) == [
+        "failures.jsonl",
+        "features",
+        "manifest.jsonl",
+        "plan.jsonl",
+        "run.json",
+    ]
 
 
 @pytest.mark.slow
@@ -490,7 +496,7 @@ def test_extract_goes_on_where_it_stopped(corpus: Path, tmp_path: Path) -> None:
     [
         (["gone.wav", "-u", "fbank"], "gone.wav does not exist"),
         (["n" * 5000, "-u", "fbank"], "cannot be reached: File name too long"),
-        (["-u", "fbank", "--format", "hdf5"], "Formats known here are npy."),
+        (["-u", "fbank", "--format", "h5"], "Formats known here are ark, hdf5, lhotse, npy, parquet, safetensors, webdataset."),
         (["-u", "fbnk"], "no upstream is called 'fbnk'"),
         (["-u", "fbank", "--layers", "7"], "layer 7"),
         (["-u", "wav2vec2_base_960", "-c", "gone.pt"], "gone.pt"),
@@ -515,14 +521,15 @@ def test_a_plugin_brings_a_format(tmp_path: Path) -> None:
     assert (row["format"], row["file"]) == ("txt", "u0.txt")
     assert len(json.loads((out / "u0.txt").read_text())) == row["frames"] and (out / "closed").exists()
     assert "1 done before" in call(*arguments, "--format", "txt").output
-    assert "format is 'txt' there and 'npy' here" in call(*arguments).output
+    assert "1 done before" in call(*arguments).output, "a folder keeps its format"
+    assert "format is 'txt' there and 'npy' here" in call(*arguments, "--format", "npy").output
 
 
 @pytest.mark.usefixtures("plugin")
 @pytest.mark.parametrize(
     ("name", "code", "said"),
     [
-        ("tzt", 2, "there is no format called 'tzt'. Formats known here are broken, mute, npy, txt."),
+        ("tzt", 2, "there is no format called 'tzt'. Formats known here are ark, broken, hdf5, lhotse, mute, npy,"),
         (
             "broken",
             2,

@@ -34,6 +34,8 @@ def completions(line: str) -> set[str]:
         ("extract a.wav -u fbank_", {"fbank_no_cmvn"}),
         ("extract a.wav -u fbank --out f", {"<dir>"}),
         ("extract a.wav --dtype float1", {"float16"}),
+        ("extract a.wav --format h", {"hdf5"}),
+        ("extract a.wav --pool me", {"mean", "mean+std"}),
         ("plot a.wav -u mf", {"mfcc"}),
         ("convert ch", {"<file>"}),
         ("convert a.pt b --upstream ofa", {"ofa_wav2vec2"}),
