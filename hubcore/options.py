@@ -191,6 +191,8 @@ def unknown_option(cls: type[Any], name: str, known: Iterable[str], also: Iterab
         >>> print(unknown_option(FbankUpstream, "mel_bins", ["num_mel_bins", "cmvn"]))
         FbankUpstream has no option called 'mel_bins'. The nearest are num_mel_bins. `hubcore info` lists its options.
     """
+    if name == "gradient_checkpointing":
+        return OptionError(f"{cls.__name__} has no blocks that gradient checkpointing works on.", "Leave it out.", option=name)
     hint = nearest_hint(name, {*known, *also}, f"It takes {', '.join(sorted(known)) or 'none'}.")
     return OptionError(
         f"{cls.__name__} has no option called {name!r}. {hint}", "`hubcore info` lists its options.", option=name

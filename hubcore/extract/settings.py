@@ -141,7 +141,9 @@ def settings_for(
     widths = [upstream.hidden_sizes[index] for index in choice.indices]
     if len(set(widths)) > 1:
         what = f"the layers {','.join(map(str, choice.indices))} have the widths {', '.join(map(str, widths))}."
-        raise ExtractionError(what, fix="Extract them one by one, each into its own folder: layers=0, ...")
+        same = {width: [i for i, other in zip(choice.indices, widths, strict=True) if other == width] for width in widths}
+        calls = ", then ".join(f"layers={','.join(map(str, indices))}" for indices in same.values())
+        raise ExtractionError(what, fix=f"Extract layers of one width at a time, each time into a new folder: {calls}.")
     options = dict(getattr(upstream, "options", {}))
     options.pop("layers", None)  # a default that the layers named here replace
     return Settings(

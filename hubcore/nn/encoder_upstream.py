@@ -17,6 +17,7 @@ from hubcore.checkpoints import Reader, open_checkpoint
 from hubcore.errors import OptionError
 from hubcore.nn.speech_encoder import build_speech_encoder
 from hubcore.nn.transformer import Blocks, Encoder
+from hubcore.options import unknown_option
 from hubcore.protocol import UpstreamOutput
 from hubcore.ragged import pad_packed, regular_frame_times
 from hubcore.strategy import numbers_on
@@ -277,7 +278,7 @@ class EncoderUpstream(UpstreamBase):
         if not isinstance(value, bool):
             raise OptionError(f"gradient_checkpointing is {value!r}. It must be True or False.")
         if not isinstance(self.blocks, Blocks) or not len(self.blocks):
-            raise OptionError(f"{type(self).__name__} has no blocks that gradient checkpointing works on. Leave it out.")
+            raise unknown_option(type(self), "gradient_checkpointing", ())
         self.blocks.gradient_checkpointing = value
 
     # Running --------------------------------------------------------------------------------------------------------

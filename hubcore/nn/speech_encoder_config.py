@@ -105,6 +105,9 @@ class WaveformEncoderConfig(BlocksConfig):
         super().__post_init__()
         same = f"True, the extractor being {self.conv_dim} and dim {self.dim} wide"
         require(self.input_projection or self.conv_dim == self.dim, "input_projection", same, self.input_projection)
+        most = 60 * self.sample_rate
+        sane = max(self.receptive_field, self.frame_stride) <= most
+        require(sane, "conv_layers", f"with frames of at most {most} samples (60 s)", self.conv_layers)
 
     @property
     def conv_dim(self) -> int:

@@ -107,8 +107,10 @@ class Blocks(nn.ModuleList):
     """True if each block in train mode keeps only its input, and runs a second time in the backward pass. fairseq:
     `checkpoint_activations`."""
 
-    def run(self, index: int, x: Tensor, *args: Any) -> Tensor:
-        """The output `(N, D)` of block `index`, called as `block(x, *args)`."""
+    def run(self, index: int, x: Tensor, *args: Any, layerdrop: float = 0.0) -> Tensor:
+        """The output `(N, D)` of block `index`, called as `block(x, *args)`; with probability `layerdrop` its input."""
+        if layerdrop and torch.rand(()).item() < layerdrop:
+            return x
         block = self[index]
         if self.gradient_checkpointing and self.training:
             x = checkpoint(block, x, *args, use_reentrant=False)
@@ -135,6 +137,9 @@ class Encoder(nn.Module):
         >>> [tuple(state.shape) for state in encoder(torch.zeros(5, 8), [2, 3], layers=[0, 3])]
         [(5, 8), (5, 8)]
     """
+
+    final_norm = True
+    """True if the last hidden state of a pre-norm model includes the final norm."""
 
     def __init__(
         self,
@@ -168,11 +173,22 @@ class Encoder(nn.Module):
             x = self.norm(x)
         x = self.dropout(x)
         context = () if self.context is None else (self.context(x, counts),)
+        return self.run_blocks(x, counts, layers, lambda _: context, layerdrop)
+
+    def run_blocks(
+        self,
+        x: Tensor,
+        counts: Sequence[int],
+        layers: Sequence[int],
+        context: Callable[[int], tuple[Any, ...]],
+        layerdrop: float = 0.0,
+    ) -> list[Tensor]:
+        """The hidden states `layers`, each `(N, D)`, from the input `x` of block 0; block k is also given `context(k)`."""
         states = {0: x} if 0 in layers else {}
         blocks = self.blocks if isinstance(self.blocks, Blocks) else Blocks(self.blocks)  # recipes put plain lists there
         for index in range(max(layers)):
-            if not layerdrop or torch.rand(()).item() >= layerdrop:
-                x = blocks.run(index, x, counts, *context)
+            x = blocks.run(index, x, counts, *context(index), layerdrop=layerdrop)
             if index + 1 in layers:
-                states[index + 1] = self.norm(x) if self.pre_norm and index + 1 == len(self.blocks) else x
+                last = self.pre_norm and self.final_norm and index + 1 == len(self.blocks)
+                states[index + 1] = self.norm(x) if last else x
         return [states[layer] for layer in layers]

@@ -70,6 +70,8 @@ class Data2Vec2Encoder(Encoder):
         [(5, 96), (5, 96)]
     """
 
+    final_norm = False
+
     def __init__(
         self,
         pos_conv: nn.Module,
@@ -100,19 +102,17 @@ class Data2Vec2Encoder(Encoder):
             x = torch.cat([rows for own in x.split(list(counts)) for rows in (self.extra_tokens, own)])
             counts = [count + extra for count in counts]
         x = self.dropout(x if self.pre_norm else self.norm(x))
-        self.prenet.gradient_checkpointing = self.blocks.gradient_checkpointing
-        order = [(self.prenet, k) for k in range(len(self.prenet))] + [(self.blocks, k) for k in range(max(layers))]
         distances = None if self.alibi is None else self.alibi.distances(frames, extra, x.device)
-        bias: tuple[Tensor, ...] = ()
-        states = {} if self.prenet else {0: x}
-        for layer, (blocks, index) in enumerate(order):
-            if self.alibi is not None and distances is not None and (layer == 0 or len(self.alibi.scale) > 1):
-                bias = (self.alibi(distances, layer),)
-            if not layerdrop or torch.rand(()).item() >= layerdrop:
-                x = blocks.run(index, x, counts, *bias)
-            if layer + 1 - len(self.prenet) in layers:
-                states[layer + 1 - len(self.prenet)] = x
-        return [_without_first(states[layer], counts, extra) for layer in layers]
+        one = self.alibi(distances, 0) if self.alibi is not None and len(self.alibi.scale) == 1 else None
+
+        def bias(layer: int) -> tuple[Tensor, ...]:
+            return () if self.alibi is None else (self.alibi(distances, layer) if one is None else one,)
+
+        self.prenet.gradient_checkpointing = self.blocks.gradient_checkpointing
+        for index in range(len(self.prenet)):
+            x = self.prenet.run(index, x, counts, *bias(index), layerdrop=layerdrop)
+        states = self.run_blocks(x, counts, layers, lambda index: bias(len(self.prenet) + index), layerdrop)
+        return [_without_first(state, counts, extra) for state in states]
 
 
 def _without_first(x: Tensor, counts: Sequence[int], extra: int) -> Tensor:

@@ -6,12 +6,12 @@ Shapes: `B` batch, `T` samples, `F` frames, `D` dim.
 from __future__ import annotations
 
 import dataclasses
-import functools
 import math
 import numbers
 import sys
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar, get_args
 
@@ -173,7 +173,7 @@ class OfaWav2Vec2Upstream(EncoderUpstream):
         Lambda, frame period and tail are the constructor's; the rest is as in `SpeechEncoderUpstream.from_file`.
         """
         changes = {"dropout": dropout, "attention_dropout": attention_dropout, "activation_dropout": activation_dropout}
-        build = functools.partial(cls, lambd=lambd, frame_period_ms=frame_period_ms, tail=tail)
+        build = partial(cls, lambd=lambd, frame_period_ms=frame_period_ms, tail=tail)
         return cls.read_file(path, config, changes, device, dtype, keep_layers, build=build)
 
     def forward(

@@ -6,10 +6,13 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from hubcore.checkpoints import CONFORMER_NAMES, FRONT_NAMES, Checkpoint, Name, Names, Reader, encoder_values
+import torch
+
+from hubcore.checkpoints import CONFORMER_NAMES, FRONT_NAMES, Checkpoint, Name, Names, Reader, Turn, encoder_values
 from hubcore.checkpoints.foreign_options import demand, to_int
 from hubcore.checkpoints.layouts import HUGGING_FACE
 from hubcore.checkpoints.transformers import conformer_values
+from hubcore.errors import CheckpointLayoutError
 from hubcore.nn import SpeechEncoder
 from hubcore_wav2vec2_conformer.config import Wav2Vec2ConformerConfig
 from hubcore_wav2vec2_conformer.model import build_model
@@ -33,7 +36,7 @@ NAMES = Names(
     ],
     heads={
         # Both systems build the position convolution of wav2vec 2.0 and never run it. Each block of fairseq has a copy of the
-        # rates of rotary positions; the first one's is read.
+        # rates of rotary positions; the first one's is read, see `_Reader`.
         "fairseq": [
             *("mask_emb", "quantizer.**", "project_q.*", "final_proj.*"),
             *("encoder.pos_conv.**", "encoder.layers.#.self_attn.rotary_emb.inv_freq"),
@@ -72,7 +75,23 @@ def parse(checkpoint: Checkpoint, notes: list[str]) -> Mapping[str, Any]:
     return {name: value for name, value in values.items() if not name.startswith("pos_conv")}
 
 
-READER: Reader[Wav2Vec2ConformerConfig, SpeechEncoder] = Reader(
+class _Reader(Reader[Wav2Vec2ConformerConfig, SpeechEncoder]):
+    """Refuses a file whose blocks turn frames by different rates, since one set of them is read for all."""
+
+    def find_weights(self, checkpoint: Checkpoint) -> dict[str, tuple[str, Turn | None]]:
+        known = super().find_weights(checkpoint)
+        copies = [name for name in checkpoint.tensors if name.endswith(".rotary_emb.inv_freq")]
+        rates = checkpoint.read(copies, torch.float32)
+        other = next((name for name in copies if not torch.equal(rates[name], rates[copies[0]])), None)
+        if other is not None:
+            raise CheckpointLayoutError(
+                f"{checkpoint.path} cannot be loaded: {other} differs from {copies[0]}. Here all blocks share the "
+                "rates of their rotary positions. The file may be damaged."
+            )
+        return known
+
+
+READER: Reader[Wav2Vec2ConformerConfig, SpeechEncoder] = _Reader(
     family="wav2vec 2.0 conformer",
     config_class=Wav2Vec2ConformerConfig,
     build=build_model,

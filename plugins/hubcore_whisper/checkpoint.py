@@ -71,12 +71,13 @@ def parse(checkpoint: Checkpoint, notes: list[str]) -> dict[str, Any]:
         absent = [theirs for theirs in _OPENAI_OPTIONS.values() if theirs not in model]
         if absent:
             raise ValueError(f"its dims lack {', '.join(absent)}")
-        values = {ours: model[theirs] for ours, theirs in _OPENAI_OPTIONS.items()}
-        return {**values, "ffn_dim": 4 * values["dim"]}
+        return {ours: model[theirs] for ours, theirs in _OPENAI_OPTIONS.items()} | {"ffn_dim": 4 * model["n_audio_state"]}
     demand(model, {"activation_function": ["gelu"], "scale_embedding": [False]})
-    demand(checkpoint.task, {"n_fft": [400], "hop_length": [160], "sampling_rate": [16000], "dither": [0.0]})
     note_defaults(model, ("encoder_attention_heads",), "transformers", notes)
-    return read_options(model, _TRANSFORMERS_OPTIONS)
+    values = read_options(model, _TRANSFORMERS_OPTIONS)
+    fixed = {"n_fft": 400, "hop_length": 160, "sampling_rate": 16000, "dither": 0.0, "feature_size": values["num_mel_bins"]}
+    demand(checkpoint.task, {option: [value] for option, value in fixed.items()})
+    return values
 
 
 READER: Reader[WhisperConfig, WhisperEncoder] = Reader(

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar, get_args
 
@@ -95,8 +95,7 @@ class WhisperUpstream(SpeechEncoderUpstream):
     ) -> AnyWhisper:
         """See `SpeechEncoderUpstream.from_file`; `long` and `pad` are the constructor's."""
         changes = {"dropout": dropout, "attention_dropout": attention_dropout, "activation_dropout": activation_dropout}
-        build = functools.partial(cls, long=long, pad=pad)
-        return cls.read_file(path, config, changes, device, dtype, keep_layers, build=build)
+        return cls.read_file(path, config, changes, device, dtype, keep_layers, build=partial(cls, long=long, pad=pad))
 
     def forward(
         self,
@@ -130,9 +129,8 @@ class WhisperUpstream(SpeechEncoderUpstream):
                 what = f"item {index} has {lasts}. Whisper hears {hears} at most."
                 raise AudioError(what, "Cut it, or pass long='chunk' to encode windows of that length one by one.")
         states, counts = self.model(rows, chosen, pad=pad)
-        samples = [len(row) for row in rows]
-        out = self.timed_output([pad_packed(state, counts) for state in states], counts, chosen, samples)
-        windows = torch.tensor([-(-count // window) for count in samples], device=out.lengths.device)
+        out = self.timed_output([pad_packed(state, counts) for state in states], counts, chosen, [len(row) for row in rows])
+        windows = torch.tensor([-(-len(row) // window) for row in rows], device=out.lengths.device)
         return dataclasses.replace(out, extras={"windows": windows, "pad": pad})
 
 

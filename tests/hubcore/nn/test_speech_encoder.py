@@ -44,6 +44,12 @@ def test_a_model_of_another_size_is_refused() -> None:
         ToyUpstream(CONFIG, build_speech_encoder(other))
 
 
+@pytest.mark.parametrize("strides", [(65536, 65536, 65536), (5, 8, 65536)])  # of frames that are long; that are far apart
+def test_convolutions_of_which_no_recording_is_long_enough_are_refused(strides: tuple[int, ...]) -> None:
+    with pytest.raises(OptionError, match=r"conv_layers must be with frames of at most 960000 samples \(60 s\)"):
+        replace(CONFIG, conv_layers=tuple((8, 8, stride) for stride in strides))
+
+
 @dataclass(frozen=True)
 class PaddedConfig:
     """A model whose frames are centred, so that the first reaches before the utterance and the last beyond it."""

@@ -98,6 +98,14 @@ def test_fairseqs_other_attention_and_positions_are_refused_by_name(option: str,
         Wav2Vec2ConformerUpstream.from_checkpoint(tmp_path / "changed.pt")
 
 
+def test_blocks_that_differ_in_the_rates_of_their_rotary_positions_are_refused(tmp_path: Path) -> None:
+    converted = torch.load(S3PRL, weights_only=True)
+    converted["model_weight"]["encoder.layers.1.self_attn.rotary_emb.inv_freq"][1] *= 1.5
+    torch.save(converted, tmp_path / "changed.pt")
+    with pytest.raises(CheckpointLayoutError, match=r"layers\.1\.self_attn.*inv_freq differs from encoder\.layers\.0"):
+        Wav2Vec2ConformerUpstream.from_checkpoint(tmp_path / "changed.pt")
+
+
 def test_blocks_without_positions_are_read_and_a_config_that_lies_is_not(tmp_path: Path) -> None:
     weights = load_file(HUGGING_FACE / "model.safetensors")
     with pytest.raises(CheckpointLayoutError, match="inv_freq"):

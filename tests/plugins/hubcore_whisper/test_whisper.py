@@ -175,6 +175,7 @@ def changed(tmp_path: Path, file: str, **options: Any) -> Path:
         ("preprocessor_config.json", "n_fft", 512),
         ("preprocessor_config.json", "sampling_rate", 8000),
         ("preprocessor_config.json", "dither", 1.0),
+        ("preprocessor_config.json", "feature_size", 128),
     ],
 )
 def test_an_option_that_would_change_the_numbers_is_refused_by_name(file: str, option: str, value: Any, tmp_path: Path) -> None:
