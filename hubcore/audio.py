@@ -138,7 +138,7 @@ def load_audio(path: str | os.PathLike[str], sample_rate: int = 16000) -> Tensor
     bad = np.flatnonzero(~np.isfinite(samples))
     if len(bad):
         raise AudioError(
-            f"{info.path} has {len(bad)} samples that are not finite; the first is sample {bad[0]}, {samples[bad[0]]}.",
+            f"{info.path} is not finite in {plural(len(bad), 'sample')}; the first is sample {bad[0]}, {samples[bad[0]]}.",
             fix="Repair the audio, or leave the file out.",
         )
     if info.channels > 1:
@@ -375,7 +375,7 @@ def _opened(path: str | os.PathLike[str], *, whole: bool = False) -> Iterator[tu
         frames = stated_frames(data, sound.frames) if counted is None else counted
         _check_header(name, sound, frames)
         if streamed:
-            _say_once(f"{name} does not state its length, as a stream; it is read to its end, {frames} samples", name)
+            _say_once(f"{name} does not state its length, as a stream; it is read to its end, {plural(frames, 'sample')}", name)
         seconds = frames / sound.samplerate
         info = AudioInfo(name, seconds, sound.samplerate, sound.channels, frames, sound.format)
         yield sound, info, counted is None
@@ -451,12 +451,12 @@ def _decode(sound: soundfile.SoundFile, info: AudioInfo, exact: bool) -> NDArray
                 before += float(np.vdot(block, block))
                 after += float(np.vdot(blocks[-1], blocks[-1]))
     except (soundfile.SoundFileError, RuntimeError, ValueError, OSError) as error:
-        what = f"{info.path} is damaged: its {info.frames} samples could not all be decoded. {_reason(error)}"
+        what = f"{info.path} is damaged: not all of its {plural(info.frames, 'sample')} could be decoded. {_reason(error)}"
         raise AudioError(what, fix="Fetch or make it again.") from error
     count = sum(map(len, blocks))
     # A count of MPEG frames may differ from what is decoded by a first frame that refers to audio before the file.
     if count < info.frames - (0 if exact else 2 * _MP3_FRAME):
-        raise _cut_off(info.path, f"{info.frames} samples are promised, {count} could be decoded")
+        raise _cut_off(info.path, f"it promises {plural(info.frames, 'sample')}, but {count} could be decoded")
     if after < _CANCELLED * before / info.channels**2:
         _say_once(f"{info.path} has channels that cancel each other when averaged; use one of them alone", info.path, "phase")
     samples = np.concatenate(blocks)

@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from hubcore.errors import OptionError
 from hubcore.protocol import Upstream, UpstreamOutput
+from hubcore.text import plural
 
 
 class Featurizer(nn.Module):
@@ -106,8 +107,8 @@ class Featurizer(nn.Module):
         for one in out if isinstance(out, Sequence) else (out,):
             if len(wavs) != len(one.lengths):
                 raise OptionError(
-                    f"there are {len(wavs)} waveforms, but the output holds {len(one.lengths)} utterances. Both must be of one "
-                    "call: featurizer(wavs, upstream(wavs))."
+                    f"{plural(len(wavs), 'waveform')} given, but the output is of {plural(len(one.lengths), 'utterance')}. "
+                    "Both must be of one call: featurizer(wavs, upstream(wavs))."
                 )
         features, lengths = self.padded(out)
         return [row[:length] for row, length in zip(features, lengths.tolist(), strict=True)]
@@ -135,7 +136,7 @@ class Featurizer(nn.Module):
         """`((B, F, D), lengths (B,))`, exactly zero beyond each length."""
         parts, outs = self.parts or (self,), [*out] if isinstance(out, Sequence) else [out]
         if len(outs) != len(parts):
-            raise OptionError(f"there are {len(outs)} outputs for {len(parts)} upstreams. Pass one of each.")
+            raise OptionError(f"{plural(len(outs), 'output')} given for {len(parts)} upstreams. Pass one of each.")
         if self.parts:
             return _side_by_side([part.padded(one)[0] for part, one in zip(parts, outs, strict=True)], outs)
         (out,) = outs
@@ -186,7 +187,9 @@ def _side_by_side(features: Sequence[Tensor], outs: Sequence[UpstreamOutput]) ->
     joined = [features[0]]
     for rows, out, own in zip(features[1:], others, centres[1:], strict=True):
         if len(out.lengths) != len(counts):
-            raise OptionError(f"the outputs hold {len(counts)} and {len(out.lengths)} utterances. All must be of one batch.")
+            raise OptionError(
+                f"the outputs hold {len(counts)} and {plural(len(out.lengths), 'utterance')}. All must be of one batch."
+            )
         lined_up = rows.new_zeros(*features[0].shape[:2], rows.shape[-1])
         for item, (here, there) in enumerate(zip(counts, out.lengths.tolist(), strict=True)):
             between = (own[item, 1:there] + own[item, : there - 1]) / 2
@@ -222,7 +225,8 @@ def _select(
     for layer in chosen:
         if not isinstance(layer, int) or isinstance(layer, bool) or not -count <= layer < count:
             raise OptionError(
-                f"layer_selection has {layer!r}. There are {count} hidden states, 0 ({names[0]}) to {count - 1} ({names[-1]}). "
+                f"layer_selection has {layer!r}. The upstream has {plural(count, 'hidden state')}, "
+                f"0 ({names[0]}) to {count - 1} ({names[-1]}). "
                 f"Choose from -{count} to {count - 1}."
             )
     if not chosen or len({layer % count for layer in chosen}) < len(chosen):

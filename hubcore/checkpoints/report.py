@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from hubcore.text import printable
+from hubcore.text import plural, printable
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class LoadReport:
         return cls(**plain)
 
     def __str__(self) -> str:
-        rows = [("loaded", self.source), ("layout", self.layout), ("used", f"{len(self.used)} tensors")]
+        rows = [("loaded", self.source), ("layout", self.layout), ("used", f"{plural(len(self.used), 'tensor')}")]
         rows += [("ignored", ", ".join(self.ignored) or "nothing"), ("converted", "; ".join(self.converted) or "nothing")]
         rows += [("note", note) for note in self.notes]
         return "\n".join(f"{label:<10}{printable(value)}" for label, value in rows)

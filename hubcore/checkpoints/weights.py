@@ -25,6 +25,7 @@ from hubcore.checkpoints.names import OURS, Names, Turn
 from hubcore.checkpoints.report import LoadReport
 from hubcore.errors import CheckpointLayoutError, MissingWeightsError, nearest_names
 from hubcore.sources.stamps import read_stamp
+from hubcore.text import plural
 
 Config = TypeVar("Config", bound=Any)
 Model = TypeVar("Model", bound=nn.Module)
@@ -84,7 +85,7 @@ class Plan(Generic[Config, Model]):
         self.model.load_state_dict(state, strict=True, assign=True)
         report = self.report
         if len(rows) < len(self.rows):
-            note = f"{len(self.rows) - len(rows)} weights of blocks above those that layers= needs were not read"
+            note = f"blocks above those that layers= needs were not read: {plural(len(self.rows) - len(rows), 'weight')}"
             report = replace(report, used=tuple(sorted({theirs for theirs, _ in rows.values()})), notes=(*report.notes, note))
         return Loaded(self.config, self.model, report)
 
@@ -291,7 +292,7 @@ def check_names(
 
 
 def why_refused(refusals: Mapping[str, Exception]) -> list[str]:
-    """A line for each family that nearly reads a file, and one for all the others.
+    """A line for each reason, with the families that gave it; the last for all that know nothing of the file.
 
     Args:
         refusals: family -> what its reader raised.
@@ -302,7 +303,11 @@ def why_refused(refusals: Mapping[str, Exception]) -> list[str]:
         ['b: it is cut off.', 'a, c: it is none of theirs, as it has conv.weight.']
     """
     others = {family: error for family, error in refusals.items() if isinstance(error, ForeignCheckpointError)}
-    lines = [f"{family}: {error}" for family, error in refusals.items() if family not in others]
+    reasons: dict[str, list[str]] = {}
+    for family, error in refusals.items():
+        if family not in others:
+            reasons.setdefault(str(error.__cause__ or error), []).append(family)
+    lines = [f"{', '.join(families)}: {reason}" for reason, families in reasons.items()]
     found = next((error.found for error in others.values()), None)
     return [*lines, f"{', '.join(others)}: it is none of theirs, as it {found}."] if found else lines
 

@@ -9,7 +9,7 @@ import click
 from hubcore.cli.complete import families, files
 from hubcore.cli.echo import echo, echo_json, json_flag
 from hubcore.cli.options import option_flag
-from hubcore.text import format_bytes, printable
+from hubcore.text import format_bytes, plural, printable
 
 _EXAMPLE = """\b
 Example:
@@ -48,6 +48,6 @@ def command(
     if made.report is not None:
         echo(made.report)
     echo(f"upstream  {made.upstream}, {made.class_path}")
-    echo(f"equal     {made.weights} weights and {made.layers} hidden states of a clip, every bit of them")
+    echo(f"equal     {plural(made.weights, 'weight')} and {plural(made.layers, 'hidden state')} of a clip, every bit of them")
     echo(f"written   {printable(made.path)}, {format_bytes(made.bytes)}")
     echo(f"sha256    {made.sha256}")

@@ -65,7 +65,7 @@ def command(as_json: bool, weights: bool, timeout: float) -> None:
         findings += odd_checkpoints(registry)
     unavailable = [_unavailable_row(entry, registry) for entry in registry.entries if entry.unavailable]
     plugins = [_plugin_row(report, findings) for report in diagnosis.plugins]
-    rows.append(("upstreams", f"{len(registry.entries)} names, {len(unavailable)} unavailable"))
+    rows.append(("upstreams", f"{plural(len(registry.entries), 'name')}, {len(unavailable)} unavailable"))
     if as_json:
         found = [_finding_row(finding) for finding in findings]
         data = {"environment": dict(rows), "plugins": plugins, "unavailable": unavailable, "findings": found}

@@ -9,7 +9,7 @@ import click
 
 from hubcore.cli.complete import files, folders
 from hubcore.cli.echo import echo, echo_json, json_flag
-from hubcore.text import printable
+from hubcore.text import plural, printable
 
 _EXAMPLE = """\b
 Example:
@@ -38,5 +38,5 @@ def command(run: str, out: str, format: Any, force: bool, as_json: bool) -> None
         echo_json({**dataclasses.asdict(made), "path": str(made.path)})
         return
     echo(f"upstream  {made.upstream}{', with heads of pre-training' if made.heads else ''}")
-    echo(f"equal     {made.weights} weights and {made.layers} hidden states of a clip")
+    echo(f"equal     {plural(made.weights, 'weight')} and {plural(made.layers, 'hidden state')} of a clip")
     echo(f"written   {printable(made.path)}")

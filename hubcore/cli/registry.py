@@ -196,7 +196,7 @@ def pin(file: Path, names: tuple[str, ...], fetch: bool, out: Path | None) -> No
     facts, missing, failed = _facts([card for card in cards if not names or card.name in names], fetch)
     written = pin_cards(file, facts, out)
     hint = ", see --fetch" if missing else ""
-    echo(f"{written} values written into {out or file}; {missing} sources are not here{hint}")
+    echo(f"{plural(written, 'value')} written into {out or file}; {plural(missing, 'source')} not here{hint}")
     if failed:
         click.get_current_context().exit(1)
 

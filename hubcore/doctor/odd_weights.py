@@ -10,7 +10,7 @@ from hubcore.findings import Finding
 from hubcore.loading import build_upstream
 from hubcore.registry.names import Registry
 from hubcore.sources.resolve import find_cached
-from hubcore.text import listed
+from hubcore.text import listed, plural
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -45,7 +45,7 @@ def odd_weights(weights: Mapping[str, Tensor]) -> tuple[str, ...]:
     Example:
         >>> import torch
         >>> odd_weights({"a": torch.tensor([1.0, float("nan")]), "b": torch.zeros(2, 2)})
-        ('1 tensors hold NaN or infinity: a. Every feature will be affected', '1 matrices hold only zeros: b')
+        ('NaN or infinity in 1 tensor: a. Every feature will be affected', 'only zeros in 1 matrix: b')
     """
     infinite, empty = [], []
     for name, tensor in weights.items():
@@ -60,7 +60,7 @@ def odd_weights(weights: Mapping[str, Tensor]) -> tuple[str, ...]:
             empty.append(name)
     said = []
     if infinite:
-        said.append(f"{len(infinite)} tensors hold NaN or infinity: {listed(infinite)}. Every feature will be affected")
+        said.append(f"NaN or infinity in {plural(len(infinite), 'tensor')}: {listed(infinite)}. Every feature will be affected")
     if empty:
-        said.append(f"{len(empty)} matrices hold only zeros: {listed(empty)}")
+        said.append(f"only zeros in {'1 matrix' if len(empty) == 1 else f'{len(empty)} matrices'}: {listed(empty)}")
     return tuple(said)

@@ -107,7 +107,7 @@ def choose_layers(choice: str | SupportsIndex | Sequence[str | SupportsIndex], l
         raise OptionError(f"layers is {choice!r}. It must be {usual}.")
     for index in given:
         if not -count <= index < count:
-            states = f"{count} hidden states, 0 ({layer_names[0]}) to {count - 1} ({layer_names[-1]})"
+            states = f"{plural(count, 'hidden state')}, 0 ({layer_names[0]}) to {count - 1} ({layer_names[-1]})"
             raise OptionError(f"there is no layer {index}. This upstream has {states}.", fix="Choose one of these.")
     indices = tuple(index % count for index in given)
     if len(set(indices)) < len(indices):

@@ -156,7 +156,7 @@ def newest_checkpoint(run: Path) -> Found | None:
         return Found(path, update, state)
     if found:
         raise CheckpointError(
-            f"all {len(found)} checkpoints of {printable(run)} are damaged. There is nothing to resume from. Choose another "
+            f"no checkpoint of {printable(run)} is whole; it has {len(found)}. There is nothing to resume from. Choose another "
             "folder to start again, or restore a copy."
         )
     return None

@@ -23,7 +23,7 @@ from hubcore.corpus.manifest import read_manifest
 from hubcore.errors import AudioError, HubcoreError, OptionError, nearest_hint
 from hubcore.pretrain.objective import Batch
 from hubcore.pretrain.seeds import derive_seed
-from hubcore.text import listed, printable
+from hubcore.text import listed, plural, printable
 
 _BUCKET_RATIO = 1.1
 """Utterances of one bucket differ in length by a tenth at most."""
@@ -93,7 +93,7 @@ def read_corpus(manifests: Sequence[str], min_samples: int, max_samples: int | N
     names = ", ".join(map(printable, manifests))
     if not items:
         raise OptionError(
-            f"{names}: none of the {len(short)} utterances has {min_samples} samples (data.min_samples).",
+            f"{names}: of {plural(len(short), 'utterance')} none has {min_samples} samples (data.min_samples).",
             fix="Lower it, or use longer recordings.",
         )
     longest = max(items, key=lambda item: item.samples)
@@ -277,7 +277,7 @@ class BatchReader:
             samples = min(item.samples, self.cropping.max_samples or item.samples)
             return item, torch.randn(samples, generator=generator) * 1e-3, guide
         raise OptionError(
-            f"none of the segments of {count} utterances can be used, the first because: {reason}",
+            f"segments were found of {plural(count, 'utterance')}, and none can be used, the first because: {reason}",
             fix="data.segments must be of this corpus; two roots are given alphas first.",
         )
 
@@ -335,7 +335,8 @@ def check_guidance(utterances: Sequence[Utterance], guidance: Mapping[str, Any] 
     missing = [item.key for item in utterances if item.key not in guidance]
     if missing:
         raise OptionError(
-            f"{len(missing)} of {len(utterances)} utterances have no segments: {listed(map(printable, missing))}.",
+            f"there are no segments of {len(missing)} of {plural(len(utterances), 'utterance')}: "
+            f"{listed(map(printable, missing))}.",
             fix="Run `hubcore segment` on the manifest, or correct data.segments; what it reports as failed must leave the "
             "manifest.",
         )

@@ -20,7 +20,7 @@ from hubcore.errors import OptionError
 from hubcore.files import write_whole
 from hubcore.pretrain.prepare import Prepared, resolve
 from hubcore.pretrain.recipe import Recipe, read_recipe
-from hubcore.text import printable
+from hubcore.text import plural, printable
 from hubcore.version import VERSION
 
 RECIPE = "recipe.yaml"
@@ -137,8 +137,8 @@ def write_card(run: Path, prepared: Prepared, checkpoint: Path, state: Mapping[s
         "license": recipe.run.license,
         "training_data": f"{names}, {prepared.train.corpus.samples / hour:.2f} h",
         "note": (
-            f"{state['update']} updates ({state['samples'] / hour:.2f} h of audio seen) of the recipe {recipe.name}, seed "
-            f"{recipe.run.seed}, from {f'the weights of {init}' if init else 'fresh weights'}; hubcore "
+            f"{plural(state['update'], 'update')} ({state['samples'] / hour:.2f} h of audio seen) of the recipe {recipe.name}, "
+            f"seed {recipe.run.seed}, from {f'the weights of {init}' if init else 'fresh weights'}; hubcore "
             f"{made['hubcore']}{revision}{data}, torch {made['torch']}"
         ),
     }

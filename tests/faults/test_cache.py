@@ -317,7 +317,7 @@ def test_registry_pin_writes_what_is_missing(tmp_path: Path) -> None:
     (tmp_path / "other.pt").write_bytes(b"abc")
     abc = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
     output = run(registry_command, "pin", path).output
-    assert "7 values written" in output and "1 sources are not here, see --fetch" in output
+    assert "7 values written" in output and "1 source not here, see --fetch" in output
     flow, block = [card.sources for card in read_registry(path)[0]]
     assert block == (Source("model.pt", SHA256, 300000), Source("other.pt", abc, 3))
     assert flow == (*block, Source("absent.pt"))

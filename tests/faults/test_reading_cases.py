@@ -215,8 +215,8 @@ def case_odd_weights(folder: Path, _: pytest.MonkeyPatch) -> None:
     tree["model"]["post_extract_proj.weight"].zero_()
     torch.save(tree, folder / "bad.pt")
     first, second = odd_weights(weights_of(folder / "bad.pt"))
-    assert "2 tensors hold NaN or infinity: model.feature_norm.weight, model.feature_norm.bias" in first
-    assert "1 matrices hold only zeros: model.projection.weight" in second
+    assert "NaN or infinity in 2 tensors: model.feature_norm.weight, model.feature_norm.bias" in first
+    assert "only zeros in 1 matrix: model.projection.weight" in second
     large = torch.full((4, 4), 3e38)
     assert odd_weights({"sum overflows": large, "cancels": torch.tensor([[1.0, -1.0]]), "count": torch.zeros(2, 2).int()}) == ()
 

@@ -180,10 +180,10 @@ def test_outputs_that_do_not_belong_to_the_upstreams_are_refused() -> None:
     fbank, wav2vec2 = (model(wavs) for model in models)
     featurizer = Featurizer(models)
     for outs, said in (
-        (fbank, "1 outputs for 2 upstreams"),
-        ([fbank], "1 outputs for 2 upstreams"),
+        (fbank, "1 output given for 2 upstreams"),
+        ([fbank], "1 output given for 2 upstreams"),
         ([wav2vec2, fbank], "must belong to one upstream"),
-        ([fbank, models[1](wavs * 2)], "there are 1 waveform|holds 2 utterances"),
+        ([fbank, models[1](wavs * 2)], "1 waveform given, but the output is of 2 utterances"),
     ):
         with pytest.raises(OptionError, match=said):
             featurizer(wavs, outs)

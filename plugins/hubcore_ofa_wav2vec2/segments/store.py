@@ -20,7 +20,7 @@ from hubcore.checkpoints.formats.tensor_ref import TensorRef
 from hubcore.checkpoints.formats.torch_file import TorchFile
 from hubcore.corpus.manifest import why_not_below
 from hubcore.errors import CheckpointError, ExtractionError
-from hubcore.text import printable
+from hubcore.text import plural, printable
 from hubcore_ofa_wav2vec2.segments.grid import count_frames
 
 SETTINGS = "segments.json"
@@ -191,7 +191,7 @@ def what_is_wrong(alpha: Tensor, boundaries: Tensor, samples: int | None = None,
         return "alpha has values that are negative or not finite"
     total = float(alpha.sum(dtype=torch.float64))
     if strict and abs(total - len(ends)) > 1e-3 * len(ends):
-        return f"alpha adds up to {total:.4f}, but there are {len(ends)} segments"
+        return f"alpha adds up to {total:.4f}, but the boundaries make {plural(len(ends), 'segment')}"
     return None
 
 

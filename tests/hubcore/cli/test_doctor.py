@@ -120,7 +120,7 @@ def test_weights_that_are_odd_are_warnings(tmp_path: Path, monkeypatch: pytest.M
     assert result.exit_code == 0
     told = {row["file"].rpartition("/")[2]: row["what"] for row in data("--weights")["findings"]}
     assert set(told) == {"odd.safetensors", "cut.safetensors"}
-    assert "the weights of odd_card: 1 tensors hold NaN or infinity" in told["odd.safetensors"]
+    assert "the weights of odd_card: NaN or infinity in 1 tensor" in told["odd.safetensors"]
     assert "cut_card cannot be loaded, so its weights were not looked at" in told["cut.safetensors"]
 
 

@@ -131,7 +131,7 @@ def test_mistakes_are_named(lab: Lab, overrides: list[str], said: str) -> None:
         (["model.dimm=3"], r"model.dimm is unknown.*nearest are dim"),
         (["upstream=toyy"], r"no objective is called 'toyy'. The nearest are toy"),
         (["data.train=[]"], r"data.train is empty"),
-        (["data.min_samples=1000000"], r"none of the 20 utterances has 1000000 samples"),
+        (["data.min_samples=1000000"], r"of 20 utterances none has 1000000 samples"),
         (["data.max_samples_per_batch=100"], r"A batch holds 100 \(data.max_samples_per_batch\)"),
         (["data.min_samples=1"], r"data.min_samples is 1. The first frame of this model needs \d+ samples"),
     ],
