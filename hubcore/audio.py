@@ -3,7 +3,7 @@
 Nothing is passed over in silence: a file that is cut off, joined to another, empty, or not finite is an `AudioError` that
 names it, and a resampling or an averaging of channels is logged once. libsndfile reads a WAV file that was cut in half as a
 shorter WAV file, and of joined files the first; `shortage` and `unread` compare what a header says with what is there.
-Shapes: `T` samples, `C` channels.
+Parts of a file are read without the rest where libsndfile can seek. Shapes: `T` samples, `C` channels.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ import os
 import stat
 import threading
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO, overload
 
@@ -65,13 +66,20 @@ _LONGEST_NAME = 300
 _ABSURD_FRAMES = 1 << 40
 """libsndfile's way to say that a FLAC stream does not state its length is a number far above this."""
 
+_OVERSHOOT = 0.5
+"""Seconds that the end of a part may lie beyond the file, as times in lists are rounded. Kaldi: `--max-overshoot`."""
 _MP3_FRAME = 1152
+_LEAD = dict.fromkeys(("MPEG_LAYER_III", "OPUS"), 32 * _MP3_FRAME)
+"""Samples before a part that are decoded too, for codecs whose frames refer to earlier ones: up to 511 bytes back in MP3.
+Every read of soundfile ends with a seek, so that what follows in the same file is such a part."""
 _CANCELLED = 0.01
 """Share of the energy of channels that averaging leaves at least, compared with unrelated ones; less is opposite phase."""
 
 _log = logger("audio")
 _said: set[tuple[object, ...]] = set()
 _said_lock = threading.Lock()
+_searched: set[tuple[str, int, int]] = set()
+"""Name, size and time of change of files of which parts are read, and that were searched to their end."""
 
 
 @dataclass(frozen=True)
@@ -103,45 +111,101 @@ class AudioInfo:
         return int(self.frames * sample_rate / self.sample_rate + 0.5)
 
 
-def load_audio(path: str | os.PathLike[str], sample_rate: int = 16000) -> Tensor:
-    """The waveform of a file: `(T,)` float32, one channel, at `sample_rate` Hz, full scale being 1.0.
+@dataclass(frozen=True)
+class Embedded:
+    """An audio file that is a stretch of another file, such as a member of a tar archive.
+
+    Example:
+        >>> import soundfile, tempfile, pathlib
+        >>> path = pathlib.Path(tempfile.mkdtemp()) / "a.tar"
+        >>> soundfile.write(path, [0.5, -0.5], 16000, format="WAV")
+        >>> _ = path.write_bytes(bytes(512) + path.read_bytes() + bytes(512))
+        >>> load_audio(Embedded("a.tar/a.wav", str(path), 512, 48))
+        tensor([ 0.5000, -0.5000])
+    """
+
+    name: str
+    """Its name in messages."""
+    path: str
+    """The file around it."""
+    offset: int
+    """Its first byte."""
+    size: int
+    """Its number of bytes."""
+
+
+@dataclass(frozen=True)
+class AudioBytes:
+    """An audio file in memory.
+
+    Example:
+        >>> import io, soundfile
+        >>> file = io.BytesIO()
+        >>> soundfile.write(file, [0.5, -0.5], 16000, format="WAV")
+        >>> load_audio(AudioBytes("a", file.getvalue()))
+        tensor([ 0.5000, -0.5000])
+    """
+
+    name: str
+    """Its name in messages."""
+    data: bytes
+    """The file."""
+
+
+Audio = str | os.PathLike[str] | Embedded | AudioBytes
+"""An audio file: its path, or a place that is no file of its own."""
+
+
+def load_audio(
+    audio: Audio, sample_rate: int = 16000, *, start: float = 0.0, end: float | None = None, channel: int | None = None
+) -> Tensor:
+    """The waveform of a file, or of a part of it: `(T,)` float32, one channel, at `sample_rate` Hz, full scale being 1.0.
 
     Any rate is resampled (soxr, quality HQ) and any number of channels averaged; each is logged once in a process, as a
     warning of the logger `hubcore.audio`, since either may not be what was meant. Channels that cancel each other are told
     file by file. Integers are divided by their full scale, floats are taken as they are.
 
+    A part is cut out at the file's own rate and then resampled, as if it had been a file of its own. Only it is decoded, where
+    libsndfile can seek; of Opus, whose decoder starts anew there, samples may differ by 0.004.
+
     Args:
-        path: any file that libsndfile reads (WAV, FLAC, OGG, MP3, AIFF, ...).
+        audio: any file that libsndfile reads (WAV, FLAC, OGG, MP3, AIFF, ...).
         sample_rate: the rate wanted, in Hz.
+        start: where the part begins, in seconds, to the nearest sample.
+        end: where it ends, which may be up to half a second beyond the file; the file's end if None.
+        channel: the one to read, from 0; the mean of all if None.
 
     Raises:
-        AudioError: missing, a directory, not audio, empty, cut off, joined, damaged, NaN or infinite; it names the file.
+        AudioError: missing, a directory, not audio, empty, cut off, joined, damaged, NaN or infinite; no such part or channel.
+            It names the file.
 
     Example:
         >>> import soundfile, tempfile, pathlib
         >>> path = pathlib.Path(tempfile.mkdtemp()) / "a.wav"
         >>> soundfile.write(path, [0.5, -0.5, 0.25], 16000)
-        >>> load_audio(path)
-        tensor([ 0.5000, -0.5000,  0.2500])
+        >>> load_audio(path), load_audio(path, start=1 / 16000)
+        (tensor([ 0.5000, -0.5000,  0.2500]), tensor([-0.5000,  0.2500]))
     """
     if not _LOWEST_RATE <= sample_rate <= _HIGHEST_RATE:
         what = f"sample_rate is {sample_rate}. It must be a rate in Hz from {_LOWEST_RATE} to {_HIGHEST_RATE}."
         raise AudioError(what, fix="Pass the upstream's own: model.sample_rate.")
     try:
-        with _opened(path, whole=True) as (sound, info, exact):
+        with _opened(audio, decode=True, part=start > 0 or end is not None) as (sound, whole, exact):
+            info, first = _part(whole, start, end, channel)
             if info.frames > _MOST_SAMPLES:
                 what = f"{info.path} has {info.frames} samples ({format_duration(info.seconds)}), more than {_MOST_SAMPLES}."
                 raise AudioError(what, fix="Cut it into shorter files.")
-            samples = _decode(sound, info, exact)
+            # Of a whole file whose length was counted, all that can be decoded is taken.
+            most = info.frames if exact or info.frames < whole.frames else _ABSURD_FRAMES
+            samples = _decode(sound, info, exact, first, most, channel)
     except MemoryError as error:  # a few megabytes of FLAC may be days of silence
-        raise AudioError(f"{printable(path)} does not fit into memory.", fix="Cut it into shorter files.") from error
+        raise AudioError(f"{_name(audio)} does not fit into memory.", fix="Cut it into shorter files.") from error
     bad = np.flatnonzero(~np.isfinite(samples))
     if len(bad):
-        raise AudioError(
-            f"{info.path} is not finite in {plural(len(bad), 'sample')}; the first is sample {bad[0]}, {samples[bad[0]]}.",
-            fix="Repair the audio, or leave the file out.",
-        )
-    if info.channels > 1:
+        first_bad = f"the first is sample {first + bad[0]}, {samples[bad[0]]}"
+        what = f"{info.path} is not finite in {plural(len(bad), 'sample')}; {first_bad}."
+        raise AudioError(what, fix="Repair the audio, or leave the file out.")
+    if info.channels > 1 and channel is None:
         _say_once(f"averaging {info.channels} channels to one; the first such file is {info.path}", info.channels)
     if info.sample_rate != sample_rate:
         resampling = f"resampling {info.sample_rate} Hz to {sample_rate} Hz (soxr HQ); the first such file is {info.path}"
@@ -155,11 +219,18 @@ def load_audio(path: str | os.PathLike[str], sample_rate: int = 16000) -> Tensor
     return torch.from_numpy(np.ascontiguousarray(samples, dtype=np.float32))
 
 
-def probe(path: str | os.PathLike[str]) -> AudioInfo:
-    """Reads the header of an audio file without decoding it.
+def probe(audio: Audio, *, start: float = 0.0, end: float | None = None, channel: int | None = None) -> AudioInfo:
+    """Reads the header of an audio file without decoding it; of a part, its length.
+
+    Args:
+        audio: the file.
+        start: see `load_audio`.
+        end: see `load_audio`.
+        channel: see `load_audio`.
 
     Raises:
-        AudioError: missing, a directory, not audio, empty, or shorter than its header promises; it names the file.
+        AudioError: missing, a directory, not audio, empty, or shorter than its header promises; no such part or channel. It
+            names the file.
 
     Example:
         >>> import soundfile, tempfile, pathlib
@@ -168,8 +239,25 @@ def probe(path: str | os.PathLike[str]) -> AudioInfo:
         >>> probe(path).seconds, probe(path).samples_at(16000)
         (0.5, 8000)
     """
-    with _opened(path) as (_, info, _):
-        return info
+    with _opened(audio) as (_, info, _):
+        return _part(info, start, end, channel)[0]
+
+
+def _part(info: AudioInfo, start: float, end: float | None, channel: int | None) -> tuple[AudioInfo, int]:
+    """The length of a part of a file, in its header, and its first sample."""
+    first = round(start * info.sample_rate)
+    last = info.frames if end is None else round(end * info.sample_rate)
+    if channel is not None and channel >= info.channels:
+        what = f"{info.path} has {plural(info.channels, 'channel')}, so no channel {channel}, as they are counted from 0."
+        raise AudioError(what, fix="Correct the channel.")
+    if first >= info.frames or last > info.frames + _OVERSHOOT * info.sample_rate:
+        asked = f"from {start:g} s on" if end is None else f"from {start:g} to {end:g} s"
+        what = f"{info.path} has {info.seconds:.3f} s, and the part {asked} goes beyond its end."
+        raise AudioError(what, fix="Correct the times, or fetch the file again if it should be longer.")
+    last = min(last, info.frames)
+    if first >= last:
+        raise AudioError(f"{info.path}: the part from {start:g} to {end:g} s has no sample.", fix="Correct the times.")
+    return replace(info, frames=last - first, seconds=(last - first) / info.sample_rate), first
 
 
 def find_audio(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
@@ -291,8 +379,11 @@ class _Bytes:
     or a disk that fails, is an error and no dead process. What is written to the bytes never reaches the file.
     """
 
-    def __init__(self, file: BinaryIO, name: str) -> None:
-        self._file, self._name, self._size, self._at = file, name, os.fstat(file.fileno()).st_size, 0
+    def __init__(self, file: BinaryIO, name: str, part: tuple[int, int] | None = None) -> None:
+        there = file.seek(0, os.SEEK_END)
+        offset, size = part or (0, there)
+        self._file, self._name, self._offset, self._at = file, name, offset, 0
+        self._size = max(0, min(size, there - offset))
         self._written = (0, b"")
 
     def __len__(self) -> int:
@@ -337,8 +428,8 @@ class _Bytes:
 
     def _read(self, start: int, count: int) -> bytes:
         try:
-            self._file.seek(start)
-            found = self._file.read(count)
+            self._file.seek(self._offset + start)
+            found = self._file.read(max(0, min(count, self._size - start)))
         except OSError as error:
             what = f"{self._name} cannot be read: {_reason(error)}"
             raise AudioError(what, fix="Check its disk, or fetch it again.") from error
@@ -348,19 +439,30 @@ class _Bytes:
 
 
 @contextlib.contextmanager
-def _opened(path: str | os.PathLike[str], *, whole: bool = False) -> Iterator[tuple[soundfile.SoundFile, AudioInfo, bool]]:
-    """A decoder, its checked header, and whether the header's length is exact; `whole` if all of it is to be decoded."""
-    name = printable(path)
+def _opened(audio: Audio, *, decode: bool = False, part: bool = False) -> Iterator[tuple[soundfile.SoundFile, AudioInfo, bool]]:
+    """A decoder, its checked header, and whether the header's length is exact.
+
+    Args:
+        audio: the file.
+        decode: whether it is to be decoded, before which all of it is searched for damage.
+        part: whether only a part is; then it is searched once, and not for each of its parts.
+    """
+    name = _name(audio)
     with contextlib.ExitStack() as stack:
-        file = stack.enter_context(_open_regular(path, name))
-        if os.fstat(file.fileno()).st_size == 0:
-            raise AudioError(f"{name} is empty, 0 bytes.", fix="Fetch it again.")
+        file = stack.enter_context(_open(audio, name))
+        plain = not isinstance(audio, Embedded | AudioBytes)
         # The decoder reads from where the descriptor stands, so that what is read beside it needs one of its own.
-        data = _Bytes(stack.enter_context(_open_regular(path, name)), name)
+        beside = stack.enter_context(_open(audio, name)) if plain else file
+        data = _Bytes(beside, name, (audio.offset, audio.size) if isinstance(audio, Embedded) else None)
+        if not len(data):
+            raise AudioError(f"{name} is empty, 0 bytes.", fix="Fetch it again.")
         streamed = fill_in(data)
+        status = os.fstat(file.fileno()) if part and not isinstance(audio, AudioBytes) else None
+        stamp = status and (name, status.st_size, status.st_mtime_ns)
+        whole = decode and stamp not in _searched
         try:
             # By descriptor, since then the content alone decides the format and names need not be UTF-8.
-            sound = stack.enter_context(soundfile.SoundFile(data if streamed else file.fileno(), closefd=False))
+            sound = stack.enter_context(soundfile.SoundFile(file.fileno() if plain and not streamed else data, closefd=False))
         except (soundfile.SoundFileError, TypeError, ValueError, OSError) as error:
             known = kind_of(data)
             if known:
@@ -369,8 +471,10 @@ def _opened(path: str | os.PathLike[str], *, whole: bool = False) -> Iterator[tu
             what = f"{name} cannot be opened as audio: {_reason(error)} libsndfile does not read its content or its header."
             raise AudioError(what, fix="Convert it to WAV or FLAC, or leave it out.") from error
         _check_length(name, data, whole)
+        if whole and stamp:
+            _searched.add(stamp)
         counted = mpeg_samples(data) if sound.subtype == "MPEG_LAYER_III" else None
-        if whole and counted is not None and counted > sound.frames:
+        if decode and counted is not None and counted > sound.frames:
             sound = stack.enter_context(soundfile.SoundFile(mpeg_with_length(data)))
         frames = stated_frames(data, sound.frames) if counted is None else counted
         _check_header(name, sound, frames)
@@ -381,14 +485,23 @@ def _opened(path: str | os.PathLike[str], *, whole: bool = False) -> Iterator[tu
         yield sound, info, counted is None
 
 
-def _open_regular(path: str | os.PathLike[str], name: str) -> BinaryIO:
+def _name(audio: Audio) -> str:
+    """The name of an audio file in messages."""
+    return printable(audio.name if isinstance(audio, Embedded | AudioBytes) else audio)
+
+
+def _open(audio: Audio, name: str) -> BinaryIO:
+    """The file that the audio is in."""
+    if isinstance(audio, AudioBytes):
+        return BytesIO(audio.data)
+    path, outer = (audio.path, printable(audio.path)) if isinstance(audio, Embedded) else (audio, name)
     with _reaching(path, "opened"):
         mode = os.stat(path).st_mode
         if not stat.S_ISDIR(mode) and stat.S_ISREG(mode):
             return open(path, "rb")
     if stat.S_ISDIR(mode):
-        raise AudioError(f"{name} is a folder, not one file.", fix="Name a file, or list it with find_audio.")
-    raise AudioError(f"{name} is not a regular file, so its length is not known.", fix="Copy it into a file first.")
+        raise AudioError(f"{outer} is a folder, not one file.", fix="Name a file, or list it with find_audio.")
+    raise AudioError(f"{outer} is not a regular file, so its length is not known.", fix="Copy it into a file first.")
 
 
 @contextlib.contextmanager
@@ -438,29 +551,44 @@ def _check_header(name: str, sound: soundfile.SoundFile, frames: int) -> None:
         raise AudioError(what, fix="Its header is probably damaged: fetch or make it again.")
 
 
-def _decode(sound: soundfile.SoundFile, info: AudioInfo, exact: bool) -> NDArray[np.float32]:
-    """`(T,)` samples, the mean of the channels, at the file's own rate."""
+def _decode(
+    sound: soundfile.SoundFile, info: AudioInfo, exact: bool, first: int, most: int, channel: int | None
+) -> NDArray[np.float32]:
+    """`(T,)` samples, at most so many from the first on, of a channel or the mean of all, at the file's own rate."""
     blocks: list[NDArray[np.float32]] = []
     before = after = 0.0  # energy of the channels and of their mean
     length = max(1, min(_BLOCK // info.channels, sound.frames))
+    count = 0
     try:
-        while len(block := sound.read(length, dtype="float32", always_2d=True)):  # (T, C)
+        while first and not sound.seekable() and (passed := len(sound.read(min(length, first), dtype="float32"))):
+            first -= passed
+        while len(block := _read(sound, first + count, min(length, most - count))):  # (T, C)
+            count += len(block)
             with np.errstate(invalid="ignore", over="ignore"):
-                blocks.append(block[:, 0] if info.channels == 1 else block.mean(axis=1, dtype=np.float32))
-            if info.channels > 1:
+                if channel is not None or info.channels == 1:
+                    blocks.append(block[:, channel or 0])
+                    continue
+                blocks.append(block.mean(axis=1, dtype=np.float32))
                 before += float(np.vdot(block, block))
                 after += float(np.vdot(blocks[-1], blocks[-1]))
     except (soundfile.SoundFileError, RuntimeError, ValueError, OSError) as error:
         what = f"{info.path} is damaged: not all of its {plural(info.frames, 'sample')} could be decoded. {_reason(error)}"
         raise AudioError(what, fix="Fetch or make it again.") from error
-    count = sum(map(len, blocks))
     # A count of MPEG frames may differ from what is decoded by a first frame that refers to audio before the file.
-    if count < info.frames - (0 if exact else 2 * _MP3_FRAME):
+    if count < max(1, info.frames - (0 if exact else 2 * _MP3_FRAME)):
         raise _cut_off(info.path, f"it promises {plural(info.frames, 'sample')}, but {count} could be decoded")
     if after < _CANCELLED * before / info.channels**2:
         _say_once(f"{info.path} has channels that cancel each other when averaged; use one of them alone", info.path, "phase")
-    samples = np.concatenate(blocks)
-    return samples[: info.frames] if exact else samples
+    return np.concatenate(blocks)
+
+
+def _read(sound: soundfile.SoundFile, first: int, length: int) -> NDArray[np.float32]:
+    """`(T, C)` samples, at most so many from the first on."""
+    lead = min(first, _LEAD.get(sound.subtype, 0)) if sound.seekable() else 0
+    if first and sound.seekable():
+        sound.seek(first - lead)
+    block: NDArray[np.float32] = sound.read(lead + length, dtype="float32", always_2d=True)
+    return block[lead:]
 
 
 def _cut_off(name: str, missing: str) -> AudioError:

@@ -42,7 +42,7 @@ def find_utterances(paths: Iterable[str | os.PathLike[str]]) -> list[Utterance]:
     seen: dict[str, Found] = {}
     for place in given:
         for item in _found(place):
-            seen.setdefault(full_name(item.source.open()), item)
+            seen.setdefault(full_name(item.source.given), item)
     return name_apart(seen.values())
 
 

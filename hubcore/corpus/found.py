@@ -29,6 +29,12 @@ class Found(NamedTuple):
     """Its ending, such as `.wav`, which tells it from others of this stem."""
     above: str = ""
     """The place that the name begins below; the names of its folders tell utterances of one stem and ending apart."""
+    start: float = 0.0
+    """Its beginning, in seconds."""
+    end: float | None = None
+    """Its end, in seconds; the file's end if None."""
+    channel: int | None = None
+    """The channel it is; the mean of all if None."""
     where: str = ""
     """The line that names it, as `list.csv:3`; empty if it is a file of its own."""
 
@@ -83,7 +89,7 @@ def name_apart(found: Iterable[Found]) -> list[Utterance]:
         if problem:
             what = f"{item.told}: the utterance {printable(name)!r} {problem}. Its features would be a file of that name."
             raise ExtractionError(what, fix="Give it another name.")
-    return [Utterance(name, item.source) for item, name in zip(items, names, strict=True)]
+    return [Utterance(name, item.source, item.start, item.end, item.channel) for item, name in zip(items, names, strict=True)]
 
 
 def _shared(names: Iterable[str]) -> list[list[int]]:

@@ -21,6 +21,9 @@ from hubcore.text import printable
 ROW_KEYS = (
     "utterance",
     "source",
+    "start",
+    "end",
+    "channel",
     "seconds",
     "frames",
     "layers",
@@ -42,7 +45,8 @@ ROW_KEYS = (
     "mix",
     "pool",
 )
-"""The keys of every row, in this order. Frame f covers `receptive_field` samples, at `sample_rate`, from
+"""The keys of every row, in this order. An utterance is the part of `source` from `start` to `end` in seconds, None being those
+of the file, and its `channel`, None being the mean of all. Frame f covers `receptive_field` samples, at `sample_rate`, from
 `first_sample + f * frame_stride` on, as far as the utterance has them. Upstreams whose frame rate depends on the input add
 `frame_times`, `[start, end]` in seconds for each frame, and each of their `extras` that is one number for an utterance."""
 _TYPES = {
@@ -51,7 +55,7 @@ _TYPES = {
     "shape": list,
 }
 """Types of the values that a resumed run uses."""
-_NEWER = ("first_sample", "receptive_field", "mix", "pool")
+_NEWER = ("first_sample", "receptive_field", "mix", "pool", "start", "end", "channel")
 """Keys that rows of the first version lack."""
 
 

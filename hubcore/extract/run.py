@@ -444,10 +444,14 @@ def _features(output: UpstreamOutput, index: int, settings: Settings) -> NDArray
 
 
 def _row(decoded: _Decoded, array: NDArray[Any], frames: int, file: str, settings: Settings) -> dict[str, Any]:
+    utterance = decoded.item.utterance
     values = {
         **settings.in_row(),
-        "utterance": decoded.item.name,
-        "source": decoded.item.utterance.source.given,
+        "utterance": utterance.name,
+        "source": utterance.source.given,
+        "start": utterance.start or None,
+        "end": utterance.end,
+        "channel": utterance.channel,
         "seconds": round(len(decoded.wav) / settings.sample_rate, 6),
         "frames": frames,
         "shape": list(array.shape),
@@ -503,15 +507,17 @@ def _is_changed(utterance: Utterance, row: Mapping[str, Any], manifest: Path) ->
     Raises:
         ExtractionError: it is another one of that name.
     """
-    given, stamp, then = utterance.source.given, utterance.source.stamp(), (row["source_bytes"], row["source_mtime_ns"])
+    given, stamp = utterance.source.given, utterance.source.stamp()
     moved = given != row["source"]
-    if stamp == then and not (moved and stamp == NO_STAMP):
+    now = (*stamp, utterance.start or None, utterance.end, utterance.channel)
+    then = tuple(row[key] for key in ("source_bytes", "source_mtime_ns", "start", "end", "channel"))
+    if now == then and not (moved and stamp == NO_STAMP):
         return False
     if moved and stamp != NO_STAMP:
-        was, now = printable(row["source"]), printable(given)
-        what = f"the utterance {printable(utterance.name)!r} of {printable(manifest)} was made from {was}. It now means {now}"
+        name, was = printable(utterance.name), printable(row["source"])
+        what = f"the utterance {name!r} of {printable(manifest)} was made from {was}. It now means {printable(given)}"
         fix = "Extract into another folder. If the corpus was copied, copy its times too: `cp -p`, `rsync -t`."
-        raise ExtractionError(f"{what}, whose size or time of change is another.", fix)
+        raise ExtractionError(f"{what}, whose size, time of change or part is another.", fix)
     return True
 
 

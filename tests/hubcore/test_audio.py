@@ -17,7 +17,7 @@ import soxr
 import torch
 
 from hubcore import audio, audio_headers
-from hubcore.audio import AUDIO_EXTENSIONS, find_audio, load_audio, probe
+from hubcore.audio import AUDIO_EXTENSIONS, AudioBytes, Embedded, find_audio, load_audio, probe
 from hubcore.audio_headers import _flac_surplus, _mpeg_frame, _ogg_pages, mpeg_samples, mpeg_with_length, shortage
 from hubcore.errors import AudioError, HubcoreError
 
@@ -429,18 +429,12 @@ def test_a_file_that_is_cut_or_fails_while_it_is_read_is_an_error(tmp_path: Path
     with pytest.raises(AudioError, match=r"a\.wav is cut off: it had 160044 bytes when it was opened, and then fewer"):
         probe(path)
 
-    descriptor = os.open(path, os.O_RDONLY)
-
     class Failing(io.BytesIO):
-        def fileno(self) -> int:
-            return descriptor
-
         def read(self, size: int | None = -1, /) -> bytes:
             raise OSError(errno.EIO, "Input/output error")
 
     with pytest.raises(AudioError, match=r"a\.wav cannot be read: Input/output error\. Check its disk"):
-        audio._Bytes(Failing(), "a.wav")[0]
-    os.close(descriptor)
+        audio._Bytes(Failing(bytes(1)), "a.wav")[0]
 
 
 def test_a_file_of_more_samples_than_memory_holds_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -828,3 +822,125 @@ def test_a_path_that_cannot_be_reached_is_named(tmp_path: Path, monkeypatch: pyt
 
 def test_every_extension_is_lower_case_and_without_a_dot() -> None:
     assert all(ending == ending.lower().lstrip(".") for ending in AUDIO_EXTENSIONS)
+
+
+# Parts, and audio inside other files ----------------------------------------------------------------------------------
+
+
+SEEKS = [("WAV", "PCM_16"), ("WAV", "MS_ADPCM"), ("FLAC", "PCM_16"), ("OGG", "VORBIS"), ("CAF", "ALAC_16")]
+PARTS = ((0.0, 0.5), (0.4321, 1.0), (1.5, 2.5), (1.9999, None), (0.0, 2.5))
+
+
+@pytest.mark.parametrize(("container", "subtype"), [*SEEKS, ("WAV", "GSM610"), ("MP3", "MPEG_LAYER_III")])
+def test_a_part_is_what_the_whole_has_there(tmp_path: Path, container: str, subtype: str) -> None:
+    path = put(tmp_path / "a", encode(tone(16000, rate=8000), 8000, container, subtype))
+    whole = load_audio(path, 8000)
+    for start, end in PARTS:
+        part = load_audio(path, 8000, start=start, end=end)
+        cut = whole[round(start * 8000) : None if end is None else round(end * 8000)]
+        torch.testing.assert_close(part, cut, atol=2e-7 if container == "MP3" else 0, rtol=0)
+        assert probe(path, start=start, end=end).frames == len(part)
+        resampled = torch.from_numpy(soxr.resample(cut.numpy(), 8000, 16000, quality="HQ"))
+        torch.testing.assert_close(load_audio(path, start=start, end=end), resampled, atol=1e-6, rtol=0)
+
+
+def test_an_mp3_file_is_the_same_whatever_is_decoded_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = put(tmp_path / "a.mp3", encode(tone(40_000), container="MP3"))
+    whole = load_audio(path)
+    monkeypatch.setattr(audio, "_BLOCK", 9000)
+    torch.testing.assert_close(load_audio(path), whole, atol=2e-7, rtol=0)
+
+
+def test_only_the_part_is_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = put(tmp_path / "a.flac", encode(tone(160_000), container="FLAC"))
+    decoded = []
+    read = soundfile.SoundFile.read
+
+    def counted(self: soundfile.SoundFile, frames: int = -1, **options: object) -> np.ndarray:
+        block = read(self, frames, **options)
+        decoded.append(len(block))
+        return block
+
+    monkeypatch.setattr(soundfile.SoundFile, "read", counted)
+    assert len(load_audio(path, start=8, end=8.5)) == sum(decoded) == 8000
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "said"),
+    [
+        (0.5, None, r"has 0\.500 s, and the part from 0\.5 s on goes beyond its end"),
+        (0.1, 1.1, r"has 0\.500 s, and the part from 0\.1 to 1\.1 s goes beyond"),
+        (0.2, 0.20001, r"the part from 0\.2 to 0\.20001 s has no sample"),
+    ],
+)
+def test_a_part_that_is_not_there_is_an_error(tmp_path: Path, start: float, end: float | None, said: str) -> None:
+    path = put(tmp_path / "a.wav", encode())
+    for read in (load_audio, probe):
+        with pytest.raises(AudioError, match=rf"a\.wav.* {said}|a\.wav: {said}"):
+            read(path, start=start, end=end)
+
+
+def test_times_in_lists_are_rounded_so_the_end_may_lie_half_a_second_beyond(tmp_path: Path) -> None:
+    path = put(tmp_path / "a.wav", encode())
+    assert len(load_audio(path, start=0.25, end=0.99)) == probe(path, start=0.25, end=0.99).frames == 4000
+
+
+def test_a_channel_is_read_alone(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    samples = tone(channels=2).astype(np.float32)
+    path = put(tmp_path / "a.wav", encode(samples, subtype="FLOAT"))
+    for channel in (0, 1):
+        np.testing.assert_array_equal(load_audio(path, channel=channel), samples[:, channel])
+    assert "averaging" not in caplog.text
+    for read in (load_audio, probe):
+        with pytest.raises(AudioError, match=r"a\.wav has 2 channels, so no channel 2, as they are counted from 0"):
+            read(path, channel=2)
+
+
+def test_a_damaged_file_costs_each_of_its_parts_and_is_searched_once_if_it_is_sound(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = encode(tone(320_000), container="OGG", subtype="VORBIS")
+    path = put(tmp_path / "a.ogg", data)
+    searched = []
+    damage = audio.damage
+    monkeypatch.setattr(audio, "damage", lambda data, whole: searched.append(whole) or damage(data, whole=whole))
+    for start in range(3):
+        load_audio(path, start=start, end=start + 1)
+    assert searched == [True, False, False]
+    middle = len(data) // 2
+    put(path, data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :])
+    os.utime(path, ns=(0, 0))
+    for start in range(2):
+        with pytest.raises(AudioError, match="checksum"):
+            load_audio(path, start=start, end=start + 1)
+
+
+@pytest.mark.parametrize(("container", "subtype"), [*SEEKS, ("MP3", "MPEG_LAYER_III"), ("AIFF", "PCM_16")])
+def test_audio_inside_another_file_is_read_as_a_file_of_its_own(tmp_path: Path, container: str, subtype: str) -> None:
+    data = encode(tone(), 8000, container, subtype)
+    path = put(tmp_path / "a", data)
+    outer = put(tmp_path / "b.tar", b"RIFF" * 100 + data + b"RIFF" * 100)
+    for inside in (Embedded("b.tar/a", str(outer), 400, len(data)), AudioBytes("b.tar/a", data)):
+        torch.testing.assert_close(load_audio(inside), load_audio(path), atol=0, rtol=0)
+        assert load_audio(inside, 8000, start=0.5).equal(load_audio(path, 8000, start=0.5))
+        assert probe(inside).frames == probe(path).frames
+
+
+def test_broken_audio_inside_another_file_is_named(tmp_path: Path) -> None:
+    data = encode()
+    cut = put(tmp_path / "b.tar", data[:3000])
+    cases = {
+        "is cut off: its header": [Embedded("b.tar/a", str(cut), 0, len(data)), AudioBytes("b.tar/a", data[:3000])],
+        "is empty": [
+            Embedded("b.tar/a", str(cut), 3000, 0),
+            Embedded("b.tar/a", str(cut), 9999, 9),
+            AudioBytes("b.tar/a", b""),
+        ],
+        "cannot be opened as audio": [Embedded("b.tar/a", str(cut), 4, 1000), AudioBytes("b.tar/a", b"no audio" * 99)],
+        "does not exist": [Embedded("b.tar/a", str(tmp_path / "b.tar/a"), 0, 9)],
+    }
+    for said, audios in cases.items():
+        for inside in audios:
+            for read in (load_audio, probe):
+                with pytest.raises(AudioError, match=rf"b\.tar/a {said}"):
+                    read(inside)
