@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from hubcore.errors import OptionError
+from hubcore.layer_sum import LayerSum
 from hubcore.protocol import Upstream, UpstreamOutput
 from hubcore.text import plural
+from hubcore.upstream import UpstreamBase
 
 
 class Featurizer(nn.Module):
@@ -141,9 +145,8 @@ class Featurizer(nn.Module):
             return _side_by_side([part.padded(one)[0] for part, one in zip(parts, outs, strict=True)], outs)
         (out,) = outs
         self._check_origin(out)
-        weights = functional.softmax(self.weights, dim=0)
-        total: Tensor | None = None
-        for weight, layer in zip(weights, self.layers, strict=True):
+        states = []
+        for layer in self.layers:
             if layer not in out.layers:
                 raise OptionError(
                     f"the output lacks layer {layer} ({self.layer_names[layer]}). It has {list(out.layers)}. "
@@ -155,13 +158,69 @@ class Featurizer(nn.Module):
                     "the output was made under torch.inference_mode(). The trainable weights cannot have gradients through "
                     "such tensors. Run the upstream under torch.no_grad() instead, or the featurizer under inference_mode too."
                 )
-            if self.normalize:
-                state = functional.layer_norm(state, state.shape[-1:])
-            term = weight.to(state.dtype) * state
-            total = term if total is None else total + term
-        if total is None:
-            raise OptionError("no layer is selected. Choose at least one with layer_selection.")
-        return total, out.lengths
+            states.append(state)
+        return self._wanted().sum_of(states), out.lengths
+
+    def extract(
+        self,
+        upstream: Upstream | Sequence[Upstream],
+        wavs: Sequence[Tensor] | Tensor,
+        lengths: Tensor | Sequence[int] | None = None,
+        **options: Any,
+    ) -> list[Tensor]:
+        """`forward` of an upstream's call, `(F_i, D)` for each utterance: layers are summed as they come.
+
+        Under `torch.no_grad()` only one hidden state is in memory at a time, and nothing is padded, where the upstream is a
+        `UpstreamBase`; any other one is called with `layers`, and its output summed. Training the weights keeps all layers.
+
+        Args:
+            upstream: the upstream that this featurizer was made for, or each of several. Without gradients of its own
+                (`upstream.requires_grad_(False)`), it takes no more memory while the weights are trained than its layers do.
+            wavs: 1-D float tensors, or one `(B, T)` tensor.
+            lengths: `(B,)` samples of each row, with a `(B, T)` tensor.
+            **options: keywords of the upstream's call.
+
+        Raises:
+            OptionError: the upstream is another one, or does not take an option.
+
+        Example:
+            >>> import torch
+            >>> from hubcore import Featurizer, hub
+            >>> model = hub.load("wav2vec2_tiny_prompts").requires_grad_(False)
+            >>> features = Featurizer(model).extract(model, [torch.randn(16000), torch.randn(8000)])
+            >>> [tuple(f.shape) for f in features], features[0].requires_grad
+            ([(49, 96), (24, 96)], True)
+        """
+        parts, upstreams = self.parts or (self,), [*upstream] if isinstance(upstream, Sequence) else [upstream]
+        if len(upstreams) != len(parts):
+            raise OptionError(f"there are {len(upstreams)} upstreams, and the featurizer is of {len(parts)}. Pass one of each.")
+        outs = [part._summed(one, wavs, lengths, options) for part, one in zip(parts, upstreams, strict=True)]
+        if not self.parts:
+            return [rows for (rows,) in outs[0].unpad()]
+        features, counts = _side_by_side([out.hidden_states[0] for out in outs], outs)
+        return [row[:count] for row, count in zip(features, counts.tolist(), strict=True)]
+
+    def _summed(
+        self, upstream: Upstream, wavs: Sequence[Tensor] | Tensor, lengths: Any, options: Mapping[str, Any]
+    ) -> UpstreamOutput:
+        """The output of an upstream with the weighted sum as its only hidden state."""
+        known = getattr(upstream, "module", upstream)
+        if (tuple(known.layer_names), tuple(known.hidden_sizes)) != (self.layer_names, self._hidden_sizes):
+            raise OptionError(
+                f"the upstream has the layers {list(known.layer_names)}, but this featurizer was made for "
+                f"{list(self.layer_names)}. Make a featurizer for this upstream."
+            )
+        wanted = self._wanted()
+        asked = wanted if isinstance(known, UpstreamBase) else list(self.layers)
+        call: Callable[..., UpstreamOutput] = upstream
+        out = call(wavs, lengths, layers=asked, **options)
+        if wanted.answered:
+            return out
+        total, _ = self.padded(out)
+        return replace(out, hidden_states=(total,), layers=(max(self.layers),), layer_names=("weighted_sum",))
+
+    def _wanted(self) -> LayerSum:
+        return LayerSum(self.layers, functional.softmax(self.weights, dim=0), self.normalize)
 
     def _check_origin(self, out: UpstreamOutput) -> None:
         """Raises `OptionError` for the output of an upstream with other layers or widths than the featurizer was made for."""

@@ -9,10 +9,27 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, runtime_checkable
 
+import torch
 from torch import Tensor
 
 from hubcore.card import Card
-from hubcore.ragged import frame_mask
+from hubcore.ragged import Packed, frame_mask
+
+
+class _PaddedWhenRead:
+    """The field `hidden_states`: what was packed is padded once somebody reads it, and not before."""
+
+    def __get__(self, output: UpstreamOutput | None, owner: type | None = None) -> tuple[Tensor, ...]:
+        if output is None:
+            raise AttributeError("hidden_states is an attribute of each output")
+        held = output.__dict__["hidden_states"]
+        if isinstance(held, Packed):
+            held = output.__dict__["hidden_states"] = held.padded()
+        states: tuple[Tensor, ...] = held
+        return states
+
+    def __set__(self, output: UpstreamOutput, states: tuple[Tensor, ...] | Packed) -> None:
+        output.__dict__["hidden_states"] = states
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,7 +67,7 @@ class UpstreamOutput(Mapping[str, Any]):
     @property
     def mask(self) -> Tensor:
         """`(B, F)` bool, True where a frame is valid."""
-        return frame_mask(self.lengths, self.hidden_states[0].shape[1])
+        return frame_mask(self.lengths, self.times.shape[1])
 
     def frame_times(self) -> Tensor:
         """`(B, F, 2)` seconds: where the audio that a frame was computed from starts and ends; 0 beyond the length.
@@ -69,8 +86,30 @@ class UpstreamOutput(Mapping[str, Any]):
             >>> [tuple(state.shape) for (state,) in out.unpad()]
             [(98, 240), (48, 240)]
         """
+        held = self.__dict__["hidden_states"]
+        if isinstance(held, Packed):
+            return tuple(zip(*(state.split([*held.counts]) for state in held), strict=True))
         counts = self.lengths.tolist()
         return tuple(tuple(state[item, :count] for state in self.hidden_states) for item, count in enumerate(counts))
+
+    def packed(self) -> tuple[tuple[Tensor, ...], Tensor]:
+        """The frames of all utterances end to end, `(N, D)` for each layer asked for, and `lengths` `(B,)`: no padding.
+
+        A model computes on packed frames, and an output is padded only when `hidden_states` is first read. Whoever calls this
+        instead saves the time and the memory of it.
+
+        Example:
+            >>> import torch
+            >>> from hubcore import hub
+            >>> out = hub.load("wav2vec2_tiny_prompts")([torch.randn(16000), torch.randn(8000)], layers=[4])
+            >>> states, lengths = out.packed()
+            >>> tuple(states[0].shape), lengths.tolist()
+            ((73, 96), [49, 24])
+        """
+        held = self.__dict__["hidden_states"]
+        if isinstance(held, Packed):
+            return tuple(held), self.lengths
+        return tuple(torch.cat(rows) for rows in zip(*self.unpad(), strict=True)), self.lengths
 
     def to(self, *args: Any, **options: Any) -> UpstreamOutput:
         """The output elsewhere or in another type, as `Tensor.to`; a type is taken by the hidden states alone.
@@ -82,10 +121,12 @@ class UpstreamOutput(Mapping[str, Any]):
             >>> out.last_hidden_state.dtype, out.lengths.dtype
             (torch.float16, torch.int64)
         """
-        states = tuple(state.to(*args, **options) for state in self.hidden_states)
+        held = self.__dict__["hidden_states"]
+        states = tuple(state.to(*args, **options) for state in held)
         device = states[0].device
         extras = {name: value.to(device) if isinstance(value, Tensor) else value for name, value in self.extras.items()}
-        return replace(self, hidden_states=states, lengths=self.lengths.to(device), times=self.times.to(device), extras=extras)
+        moved: Any = Packed(states, held.counts) if isinstance(held, Packed) else states
+        return replace(self, hidden_states=moved, lengths=self.lengths.to(device), times=self.times.to(device), extras=extras)
 
     def __getitem__(self, key: str) -> Any:
         if key == "hidden_states":
@@ -110,13 +151,16 @@ class UpstreamOutput(Mapping[str, Any]):
         return 3 + len(set(self.layers))
 
     def __repr__(self) -> str:
-        shape = tuple(self.hidden_states[0].shape)
+        shape = (*self.times.shape[:2], self.__dict__["hidden_states"][0].shape[-1])
         names = ", ".join(self.layer_names)
         return f"UpstreamOutput({names}: {shape}, lengths={self.lengths.tolist()}, extras={[*self.extras]})"
 
     # A Mapping compares its values, which tensors do not allow; one output equals only itself.
     __eq__ = object.__eq__
     __hash__ = object.__hash__
+
+
+UpstreamOutput.hidden_states = _PaddedWhenRead()  # type: ignore[assignment] # in the class it would be the field's default
 
 
 @runtime_checkable

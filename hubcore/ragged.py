@@ -16,6 +16,7 @@ import math
 import operator
 from collections.abc import Sequence
 from itertools import accumulate
+from typing import Any
 
 import numpy as np
 import torch
@@ -257,6 +258,40 @@ def pad_packed(packed: Tensor, lengths: Sequence[int]) -> Tensor:
         padded = packed.new_zeros(len(lengths), longest, packed.shape[-1])
         return padded.index_put(Counts.of(lengths).places(packed.device), packed)
     return pad_sequence(packed.split(list(lengths)), batch_first=True)
+
+
+class Packed(Sequence[Tensor]):
+    """Hidden states of a batch before padding: `(N, D)` each, and the frames of each utterance.
+
+    Example:
+        >>> import torch
+        >>> packed = Packed([torch.ones(3, 1)], counts=[1, 2])
+        >>> packed[0].shape, [tuple(state.shape) for state in packed.padded()]
+        (torch.Size([3, 1]), [(2, 2, 1)])
+    """
+
+    def __init__(self, states: Sequence[Tensor], counts: Sequence[int]) -> None:
+        self.states, self.counts = [*states], counts
+
+    def __len__(self) -> int:
+        return len(self.states)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self.states[index]
+
+    def padded(self) -> tuple[Tensor, ...]:
+        """The hidden states `(B, F, D)`; each packed one is let go once it is padded, so that not all are there twice.
+
+        They are what they would have been in the call that made them: gradients pass wherever they are read first.
+        """
+        waiting, self.states = self.states[::-1], []
+        if torch.compiler.is_compiling():
+            return tuple(pad_packed(state, self.counts) for state in reversed(waiting))
+        padded = []
+        while waiting:
+            with torch.inference_mode(waiting[-1].is_inference()), torch.set_grad_enabled(waiting[-1].requires_grad):
+                padded.append(pad_packed(waiting.pop(), self.counts))
+        return tuple(padded)
 
 
 def with_gaps(packed: Tensor, lengths: Sequence[int], gap: int) -> Tensor:

@@ -17,10 +17,11 @@ from torch import Tensor, nn
 from hubcore.card import Card
 from hubcore.checkpoints.report import LoadReport
 from hubcore.errors import AudioError, CheckpointLayoutError, OptionError
+from hubcore.layer_sum import LayerSum
 from hubcore.loading import load_checkpoint
 from hubcore.options import check_options, option_names, pop_attributes, set_attributes, unknown_option
 from hubcore.protocol import UpstreamOutput
-from hubcore.ragged import check_wavs, layer_indices
+from hubcore.ragged import Packed, check_wavs, layer_indices
 from hubcore.sources.resolve import find_checkpoint
 from hubcore.text import listed
 
@@ -265,9 +266,13 @@ class UpstreamBase(nn.Module):
     def check_layers(self, layers: Sequence[int] | None) -> tuple[int, ...]:
         """`layers` as non-negative indices into `layer_names`, in the order given; `default_layers`, else all, if None.
 
+        A `LayerSum`, by which `Featurizer.extract` asks for a weighted sum, stays one.
+
         Raises:
             OptionError: empty, not integers, or out of range.
         """
+        if isinstance(layers, LayerSum):
+            return layers
         layers = self._default_layers if layers is None else layers
         if layers is None:
             return tuple(range(len(self.layer_names)))
@@ -275,18 +280,30 @@ class UpstreamBase(nn.Module):
 
     def make_output(
         self,
-        hidden_states: Sequence[Tensor],
+        hidden_states: Sequence[Tensor] | Packed,
         lengths: Tensor,
         layers: Sequence[int],
         times: Tensor,
         extras: Mapping[str, Any] | None = None,
     ) -> UpstreamOutput:
-        """The output for hidden states `(B, F, D)` of the layers `layers`, `lengths` `(B,)`, `times` `(B, F, 2)`."""
+        """The output for hidden states `(B, F, D)` of the layers `layers`, `lengths` `(B,)`, `times` `(B, F, 2)`.
+
+        Hidden states that are `Packed` are padded when they are read.
+        """
+        states: Any = hidden_states if isinstance(hidden_states, Packed) else tuple(hidden_states)
+        if isinstance(states, Packed) and torch.compiler.is_compiling():  # a graph gives tensors, and nothing for later
+            states = states.padded()
+        names = tuple(self.layer_names[i] for i in layers)
+        if isinstance(layers, LayerSum):
+            total = states[0] if layers.added else layers.sum_of(states)
+            states = Packed([total], states.counts) if isinstance(states, Packed) else (total,)
+            layers.answered = True
+            layers, names = (max(layers),), ("weighted_sum",)
         return UpstreamOutput(
-            hidden_states=tuple(hidden_states),
+            hidden_states=states,
             lengths=lengths,
             layers=tuple(layers),
-            layer_names=tuple(self.layer_names[i] for i in layers),
+            layer_names=names,
             times=times,
             extras=dict(extras or {}),
         )

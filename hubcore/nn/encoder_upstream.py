@@ -19,7 +19,7 @@ from hubcore.nn.speech_encoder import build_speech_encoder
 from hubcore.nn.transformer import Blocks, Encoder
 from hubcore.options import unknown_option
 from hubcore.protocol import UpstreamOutput
-from hubcore.ragged import pad_packed, regular_frame_times
+from hubcore.ragged import Packed, regular_frame_times
 from hubcore.strategy import numbers_on
 from hubcore.upstream import UpstreamBase, check_config, named_config
 
@@ -294,26 +294,31 @@ class EncoderUpstream(UpstreamBase):
         rows = self.check_input(wavs, lengths)
         chosen = self.check_layers(layers)
         states, counts = self.model(rows, chosen)
-        padded = [pad_packed(state, counts) for state in states]  # (B, F, D) each
-        return self.timed_output(padded, counts, chosen, [len(row) for row in rows])
+        return self.timed_output(Packed(states, counts), counts, chosen, [len(row) for row in rows])
 
     def timed_output(
-        self, states: Sequence[Tensor], counts: Sequence[int], layers: Sequence[int], samples: Sequence[int] | None = None
+        self,
+        states: Sequence[Tensor] | Packed,
+        counts: Sequence[int],
+        layers: Sequence[int],
+        samples: Sequence[int] | None = None,
+        extras: Mapping[str, Any] | None = None,
     ) -> UpstreamOutput:
         """The output for hidden states `(B, F, D)`, with the times of frames at a constant stride.
 
         Args:
-            states: hidden states of the layers `layers`.
+            states: hidden states of the layers `layers`; `Packed` ones are padded when they are read.
             counts: frames of each utterance.
             layers: indices into `layer_names`.
             samples: samples of each utterance, at whose ends times stop; if None they reach as far as the frames do.
+            extras: tensors that only this family gives.
         """
         if self.frame_stride is None:
             raise OptionError(f"{type(self).__name__} has no constant frame stride. Its forward must say when each frame was.")
         frames = numbers_on(states[0].device, counts)
         times = regular_frame_times(
             frames,
-            states[0].shape[1],
+            max(counts),
             stride=self.frame_stride,
             span=self.receptive_field,
             sample_rate=self.sample_rate,
@@ -322,7 +327,7 @@ class EncoderUpstream(UpstreamBase):
         if samples is not None:
             ends = numbers_on(times.device, samples).to(times.dtype) / self.sample_rate
             times = times.clamp(min=0).minimum(ends[:, None, None])
-        return self.make_output(states, frames, layers, times)
+        return self.make_output(states, frames, layers, times, extras)
 
 
 class SpeechEncoderUpstream(EncoderUpstream):

@@ -13,7 +13,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-from hubcore.strategy import counted
+from hubcore.layer_sum import KeptStates
+from hubcore.strategy import counted, few_calls
+
+_ROWS = 1024
+"""Frames whose inner activations, four times as wide, are in memory at once."""
 
 
 class FeedForward(nn.Module):
@@ -34,7 +38,17 @@ class FeedForward(nn.Module):
         self.activation = activation
 
     def forward(self, x: Tensor) -> Tensor:
-        """Frames `(N, D)` in and out."""
+        """Frames `(N, D)` in and out; some at a time on a CPU without gradients, for its cache and its memory."""
+        if torch.is_grad_enabled() or torch.compiler.is_compiling() or few_calls(x.device) or len(x) <= _ROWS:
+            return self._at_once(x)
+        first = self._at_once(x[:_ROWS])
+        out = first.new_empty(len(x), first.shape[1])
+        out[:_ROWS] = first
+        for begin in range(_ROWS, len(x), _ROWS):
+            out[begin : begin + _ROWS] = self._at_once(x[begin : begin + _ROWS])
+        return out
+
+    def _at_once(self, x: Tensor) -> Tensor:
         out: Tensor = self.fc2(self.dropout(self.activation(self.fc1(x))))
         return out
 
@@ -184,11 +198,12 @@ class Encoder(nn.Module):
         layerdrop: float = 0.0,
     ) -> list[Tensor]:
         """The hidden states `layers`, each `(N, D)`, from the input `x` of block 0; block k is also given `context(k)`."""
-        states = {0: x} if 0 in layers else {}
+        kept = KeptStates(layers)
+        kept.add(0, x)
         blocks = self.blocks if isinstance(self.blocks, Blocks) else Blocks(self.blocks)  # recipes put plain lists there
         for index in range(max(layers)):
             x = blocks.run(index, x, counts, *context(index), layerdrop=layerdrop)
             if index + 1 in layers:
                 last = self.pre_norm and self.final_norm and index + 1 == len(self.blocks)
-                states[index + 1] = self.norm(x) if last else x
-        return [states[layer] for layer in layers]
+                kept.add(index + 1, self.norm(x) if last else x)
+        return kept.states()

@@ -23,7 +23,7 @@ from hubcore.errors import OptionError
 from hubcore.nn.encoder_upstream import EncoderUpstream
 from hubcore.panels import Panel
 from hubcore.protocol import UpstreamOutput
-from hubcore.ragged import frame_mask, pad_packed
+from hubcore.ragged import Packed, frame_mask, pad_packed
 from hubcore_ofa_wav2vec2.checkpoint import READER
 from hubcore_ofa_wav2vec2.config import CONFIGS, DEFAULT_LAMBD, OfaWav2Vec2Config
 from hubcore_ofa_wav2vec2.lambd import LOWEST, check_lambd, lambd_for_mass
@@ -300,8 +300,9 @@ class OfaWav2Vec2Upstream(EncoderUpstream):
         }
         if result.lambd is not None:
             extras["lambd"] = result.lambd
-        padded = [pad_packed(state, result.lengths) for state in result.states]
-        return self.make_output(padded, lengths, layers, pad_packed(seconds, result.lengths), extras)
+        return self.make_output(
+            Packed(result.states, result.lengths), lengths, layers, pad_packed(seconds, result.lengths), extras
+        )
 
 
 def _levels_to_caller() -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -15,7 +14,7 @@ from hubcore.checkpoints import Reader
 from hubcore.errors import AudioError, OptionError
 from hubcore.nn.encoder_upstream import SpeechEncoderUpstream
 from hubcore.protocol import UpstreamOutput
-from hubcore.ragged import pad_packed
+from hubcore.ragged import Packed
 from hubcore_whisper.checkpoint import READER
 from hubcore_whisper.config import CONFIGS, WhisperConfig
 from hubcore_whisper.model import WhisperEncoder
@@ -129,9 +128,9 @@ class WhisperUpstream(SpeechEncoderUpstream):
                 what = f"item {index} has {lasts}. Whisper hears {hears} at most."
                 raise AudioError(what, "Cut it, or pass long='chunk' to encode windows of that length one by one.")
         states, counts = self.model(rows, chosen, pad=pad)
-        out = self.timed_output([pad_packed(state, counts) for state in states], counts, chosen, [len(row) for row in rows])
-        windows = torch.tensor([-(-len(row) // window) for row in rows], device=out.lengths.device)
-        return dataclasses.replace(out, extras={"windows": windows, "pad": pad})
+        samples = [len(row) for row in rows]
+        windows = torch.tensor([-(-count // window) for count in samples], device=rows[0].device)
+        return self.timed_output(Packed(states, counts), counts, chosen, samples, {"windows": windows, "pad": pad})
 
 
 def _checked(long: Any, pad: Any) -> tuple[Long, bool]:

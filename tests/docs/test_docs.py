@@ -361,7 +361,7 @@ def test_the_contract_page_has_every_attribute() -> None:
     named = {name for row in rows(DOCS / "upstream_contract.md") for name in code(row[0]) if not name.startswith("hubcore_")}
     output = {field.name for field in dataclasses.fields(UpstreamOutput)}
     output |= {name for name, value in vars(UpstreamOutput).items() if isinstance(value, property)}
-    output |= {"frame_times()", "to()", "unpad()"}
+    output |= {"frame_times()", "packed()", "to()", "unpad()"}
     assert named == set(Upstream.__annotations__) | output
 
 

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import types
+import weakref
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 from torch.nn import functional
 
-from hubcore import Featurizer, hub
+from hubcore import Featurizer, Upstream, hub
 from hubcore.errors import OptionError
+from hubcore_data2vec2.config import Data2Vec2Config
+from hubcore_data2vec2.upstream import Data2Vec2Upstream
+from hubcore_whisper.config import WhisperConfig
+from hubcore_whisper.upstream import WhisperUpstream
 from tests.gold import gold_wavs
+from tests.toys import ToyUpstream, WrappedEnergies
 
 WAVS = [gold_wavs()[1], gold_wavs()[0]]
 
@@ -135,6 +143,83 @@ def test_no_forward_pass_at_construction(model: torch.nn.Module) -> None:
         Featurizer(model)
     finally:
         handle.remove()
+
+
+# Summed as they come --------------------------------------------------------------------------------------------------
+
+
+UPSTREAMS: dict[str, Callable[[], Upstream]] = {
+    "bundled": lambda: hub.load("wav2vec2_tiny_prompts"),
+    "one layer": lambda: hub.load("fbank"),
+    "extra tokens": lambda: Data2Vec2Upstream.from_config(Data2Vec2Config(dim=96, num_layers=1, extra_tokens=3)).eval(),
+    "windows": lambda: WhisperUpstream.from_config(
+        WhisperConfig(dim=8, num_layers=2, num_heads=2, ffn_dim=16, positions=50), long="chunk"
+    ).eval(),
+    "sums nothing itself": lambda: ToyUpstream().eval(),
+    "no UpstreamBase": WrappedEnergies,
+}
+
+
+@pytest.mark.parametrize("name", UPSTREAMS)
+@pytest.mark.parametrize("options", [{}, {"layer_selection": [-1, 0], "normalize": True}], ids=["all", "some"])
+def test_layers_summed_as_they_come_are_the_same_sum_with_the_same_gradients(name: str, options: dict[str, Any]) -> None:
+    upstream = UPSTREAMS[name]()
+    if len(upstream.layer_names) == 1:
+        options = {"normalize": True} if options else {}
+    featurizer, wavs = Featurizer(upstream, **options), [wav[:6000] for wav in WAVS]
+    torch.nn.init.uniform_(featurizer.weights)
+    gradients = []
+    for features in (featurizer(wavs, upstream(wavs)), featurizer.extract(upstream, wavs)):
+        probe = sum((rows * torch.linspace(-1, 1, rows.numel()).view_as(rows)).sum() for rows in features)
+        gradients.append(torch.autograd.grad(probe, featurizer.weights)[0])
+        if len(gradients) == 1:
+            wanted = features
+    for ours, theirs in zip(features, wanted, strict=True):
+        assert ours.shape == theirs.shape and torch.allclose(ours, theirs, rtol=1e-5, atol=1e-5)
+    assert torch.allclose(*gradients, rtol=1e-4, atol=1e-3)
+
+
+@torch.no_grad()
+def test_only_one_layer_is_in_memory_and_no_block_above_the_highest_runs(model: torch.nn.Module) -> None:
+    alive: list[weakref.ref[torch.Tensor]] = []
+    counts: list[int] = []
+
+    def note(module: torch.nn.Module, inputs: object, output: torch.Tensor) -> None:
+        counts.append(sum(state() is not None for state in alive))
+        alive.append(weakref.ref(output))
+
+    featurizer = Featurizer(model, layer_selection=[0, 1, 2, 3])
+    hooks = [block.register_forward_hook(note) for block in model.blocks]
+    try:
+        featurizer.extract(model, WAVS)
+        summed, counts = counts, []
+        alive.clear()
+        model(WAVS, layers=[1, 3])
+    finally:
+        for hook in hooks:
+            hook.remove()
+    assert summed == [0, 1, 1]  # a block's input, and nothing before it
+    assert counts == [0, 1, 2]  # layer 1 is kept, and layer 2 is the third block's input
+
+
+@torch.no_grad()
+def test_a_sum_as_it_comes_takes_the_options_of_a_call_and_padded_waveforms(model: torch.nn.Module) -> None:
+    ofa = hub.load("ofa_wav2vec2_tiny_prompts")
+    featurizer = Featurizer(ofa)
+    batch = torch.nn.utils.rnn.pad_sequence(WAVS, batch_first=True)
+    features = featurizer.extract(ofa, batch, [len(wav) for wav in WAVS], lambd=0.0)
+    for ours, theirs in zip(features, featurizer(WAVS, ofa(WAVS, lambd=0.0)), strict=True):
+        assert torch.allclose(ours, theirs, atol=1e-5)
+    with pytest.raises(OptionError, match="lamda"):
+        featurizer.extract(ofa, WAVS, lamda=0.0)
+    with pytest.raises(OptionError, match="made for"):
+        Featurizer(hub.load("fbank")).extract(model, WAVS)
+    both = Featurizer([model, ofa])
+    joined = both.extract([model, ofa], WAVS)
+    for ours, theirs in zip(joined, both(WAVS, [model(WAVS), ofa(WAVS)]), strict=True):
+        assert torch.allclose(ours, theirs, atol=1e-5)
+    with pytest.raises(OptionError, match="Pass one of each"):
+        both.extract(model, WAVS)
 
 
 # Several upstreams ----------------------------------------------------------------------------------------------------
