@@ -25,6 +25,8 @@ COMMANDS = (
     "list",
     "info",
     "extract",
+    "diff",
+    "stats",
     "plot",
     "fetch",
     "verify",

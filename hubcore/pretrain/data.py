@@ -6,7 +6,6 @@ A batch is a function of the run's seed, its epoch and its place in it. Reading 
 from __future__ import annotations
 
 import hashlib
-import math
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -14,19 +13,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from hubcore.audio import load_audio
+from hubcore.corpus.buckets import epoch_batches
 from hubcore.corpus.manifest import read_manifest
 from hubcore.errors import AudioError, HubcoreError, OptionError, nearest_hint
 from hubcore.pretrain.objective import Batch
 from hubcore.pretrain.seeds import derive_seed
 from hubcore.text import listed, plural, printable
 
-_BUCKET_RATIO = 1.1
-"""Utterances of one bucket differ in length by a tenth at most."""
 _STAND_INS = 100
 """Utterances that are tried where one must stand in for what cannot be read."""
 
@@ -106,34 +103,6 @@ def read_corpus(manifests: Sequence[str], min_samples: int, max_samples: int | N
     return Corpus(tuple(items), tuple(short))
 
 
-def epoch_batches(lengths: Sequence[int], *, seed: int, epoch: int, max_samples_per_batch: int) -> list[tuple[int, ...]]:
-    """The batches of an epoch as indices into `lengths`: every index once, similar lengths together, all in random order.
-
-    The sum of a batch's lengths is at most `max_samples_per_batch`, and one more utterance of such a length would not fit.
-
-    Example:
-        >>> batches = epoch_batches([10, 30, 11, 29], seed=1, epoch=0, max_samples_per_batch=60)
-        >>> sorted(index for batch in batches for index in batch)
-        [0, 1, 2, 3]
-    """
-    rng = np.random.Generator(np.random.PCG64([seed, epoch]))
-    sizes = np.asarray(lengths, dtype=np.int64)
-    buckets = np.floor(np.log(sizes) / math.log(_BUCKET_RATIO)).astype(np.int64)
-    order = np.lexsort((rng.random(len(sizes)), buckets))
-    batches: list[tuple[int, ...]] = []
-    batch: list[int] = []
-    total = 0
-    for index in order.tolist():
-        size = int(sizes[index])
-        if batch and total + size > max_samples_per_batch:
-            batches.append(tuple(batch))
-            batch, total = [], 0
-        batch.append(index)
-        total += size
-    batches.append(tuple(batch))
-    return [batches[index] for index in np.argsort(rng.random(len(batches)), kind="stable").tolist()]
-
-
 @dataclass(frozen=True)
 class Place:
     """Position in the endless sequence of batches."""
@@ -161,7 +130,7 @@ class Epochs:
         """The batches of an epoch."""
         if number not in self._epochs:
             self._epochs = {old: batches for old, batches in self._epochs.items() if old == number - 1}
-            self._epochs[number] = epoch_batches(self.lengths, seed=self._seed, epoch=number, max_samples_per_batch=self._cap)
+            self._epochs[number] = epoch_batches(self.lengths, seed=self._seed, epoch=number, max_per_batch=self._cap)
         return self._epochs[number]
 
     def take(self, start: Place, count: int) -> list[tuple[Place, tuple[int, ...]]]:

@@ -29,16 +29,27 @@ class LhotseWriter(NpyWriter):
     @classmethod
     def refuses(cls, settings: Settings) -> str:
         """A FeatureSet has matrices of a fixed frame rate."""
-        if settings.frame_stride is None:
-            return "lhotse's features have a fixed frame rate, and that of this upstream depends on the input."
-        if settings.pool or settings.stacked:
-            return "lhotse's features are (frames, width): choose one layer (--layers 9, or --mix), without --pool."
-        return no_bfloat16(settings)
+        matrix = not settings.pool and not settings.stacked
+        return why_not_lhotse(settings.frame_stride, matrix=matrix) or no_bfloat16(settings)
 
     def index(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Writes the manifest."""
         with self.new_file("features.jsonl") as partial, open(partial, "w", encoding="utf-8") as stream:
             stream.writelines(json.dumps(item) + "\n" for item in lhotse_items(self.folder, rows))
+
+
+def why_not_lhotse(frame_stride: int | None, *, matrix: bool) -> str:
+    """The reason why lhotse cannot have features of this rate and kind; empty if it can.
+
+    Example:
+        >>> why_not_lhotse(320, matrix=True)
+        ''
+    """
+    if frame_stride is None:
+        return "lhotse's features have a fixed frame rate, and that of this upstream depends on the input."
+    if not matrix:
+        return "lhotse's features are (frames, width): choose one layer (--layers 9, or --mix), without --pool."
+    return ""
 
 
 def lhotse_items(folder: Path, rows: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:

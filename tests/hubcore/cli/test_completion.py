@@ -36,6 +36,8 @@ def completions(line: str) -> set[str]:
         ("extract a.wav --dtype float1", {"float16"}),
         ("extract a.wav --format h", {"hdf5"}),
         ("extract a.wav --pool me", {"mean", "mean+std"}),
+        ("diff one ", {"<dir>"}),
+        ("stats ", {"<dir>"}),
         ("plot a.wav -u mf", {"mfcc"}),
         ("convert ch", {"<file>"}),
         ("convert a.pt b --upstream ofa", {"ofa_wav2vec2"}),

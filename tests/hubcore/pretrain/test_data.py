@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hubcore.audio import load_audio
+from hubcore.corpus.buckets import epoch_batches
 from hubcore.errors import ExtractionError, OptionError
 from hubcore.pretrain.data import (
     BatchReader,
@@ -24,7 +25,6 @@ from hubcore.pretrain.data import (
     Place,
     Utterance,
     check_guidance,
-    epoch_batches,
     read_ahead,
     read_corpus,
 )
@@ -43,17 +43,17 @@ def test_an_epoch_has_every_utterance_once_and_no_batch_is_too_large(
     given_lengths: tuple[list[int], int], seed: int, epoch: int
 ) -> None:
     lengths, cap = given_lengths
-    plan = epoch_batches(lengths, seed=seed, epoch=epoch, max_samples_per_batch=cap)
+    plan = epoch_batches(lengths, seed=seed, epoch=epoch, max_per_batch=cap)
     assert sorted(index for batch in plan for index in batch) == list(range(len(lengths)))
     assert all(batch and sum(lengths[index] for index in batch) <= cap for batch in plan)
-    assert plan == epoch_batches(lengths, seed=seed, epoch=epoch, max_samples_per_batch=cap)
+    assert plan == epoch_batches(lengths, seed=seed, epoch=epoch, max_per_batch=cap)
 
 
 @given(lengths_and_cap, st.integers(0, 2**31))
 @settings(max_examples=50, deadline=None)
 def test_batches_are_full_and_of_similar_lengths(given_lengths: tuple[list[int], int], seed: int) -> None:
     lengths, cap = given_lengths
-    plan = epoch_batches(lengths, seed=seed, epoch=0, max_samples_per_batch=cap)
+    plan = epoch_batches(lengths, seed=seed, epoch=0, max_per_batch=cap)
     totals = [sum(lengths[index] for index in batch) for batch in plan]
     # Only the batch with the longest utterances may have room for another one.
     assert sum(total + max(lengths) < cap - max(lengths) for total in totals) <= 1
@@ -65,7 +65,7 @@ def test_batches_are_full_and_of_similar_lengths(given_lengths: tuple[list[int],
 
 def test_epochs_and_seeds_differ() -> None:
     lengths = [100 + n for n in range(60)]
-    plans = [epoch_batches(lengths, seed=s, epoch=e, max_samples_per_batch=500) for s, e in ((1, 0), (1, 1), (2, 0))]
+    plans = [epoch_batches(lengths, seed=s, epoch=e, max_per_batch=500) for s, e in ((1, 0), (1, 1), (2, 0))]
     assert plans[0] != plans[1] != plans[2] != plans[0]
     first, second = ({tuple(sorted(batch)) for batch in plan} for plan in plans[:2])
     assert len(first & second) < len(first) / 2, "batches are of other utterances, not only in another order"
