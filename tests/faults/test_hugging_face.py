@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from hubcore.card import Source
-from hubcore.errors import CheckpointError, ChecksumError, DownloadError, OfflineError
+from hubcore.errors import CheckpointError, ChecksumError, DownloadError, OfflineError, PluginError
 from hubcore.hookspecs import Expectation
 from hubcore.registry.reading import read_registry
 from hubcore.sources import resolve as sources
@@ -239,6 +239,8 @@ def case_names_are_paths(lab: HubLab) -> None:
         "hf://org",
         "hf://org/re--po/x",
         f"hf://org/repo/{'a' * 2000}",
+        f"hf://org/repo/{'a' * 256}",
+        f"hf://org/{'a' * 250}/x",
     ):
         with pytest.raises(DownloadError, match="not of the form"):
             lab.load(uri)
@@ -467,6 +469,12 @@ def test_shards_are_fetched_and_their_names_checked(lab: HubLab) -> None:
     lab.hub.add("org/bad", {**files, "model.safetensors.index.json": json.dumps(index).encode()})
     with pytest.raises(DownloadError, match="not a file beside it"):
         sources.resolve("hf://org/bad")
+    texts = ("[" * 100_000, '{"weight_map": {"a": "%s.safetensors"}}' % ("x" * 5000), '{"weight_map": {"a": [1], "b": 2}}', "{")
+    for number, text in enumerate(texts):
+        lab.hub.add(f"org/odd{number}", {**files, "model.safetensors.index.json": text.encode()})
+        with pytest.raises(DownloadError, match=r"model\.safetensors\.index\.json (names the shard|is not an index)") as caught:
+            sources.resolve(f"hf://org/odd{number}")
+        assert not isinstance(caught.value, PluginError) and len(str(caught.value)) < 1000
     lab.hub.add("org/none", {"config.json": b"{}"})
     with pytest.raises(DownloadError, match=r"none of model\.safetensors"):
         sources.resolve("hf://org/none")

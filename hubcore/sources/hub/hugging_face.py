@@ -42,6 +42,8 @@ _URI = re.compile(
     rf"(?:/(?P<file>{_PART}(?:/{_PART})*))?",
     re.ASCII,
 )
+LONGEST_NAME = 255
+"""Characters that file systems take as the name of a file."""
 _ETAG = re.compile(r"[0-9a-f]{64}|[0-9a-f]{40}")
 _TRIES = 5
 _MAY_PASS = (408, 425, 429, 500, 502, 503, 504)
@@ -88,7 +90,9 @@ def parse_hub_uri(uri: str) -> HubFile:
     match = _URI.fullmatch(uri)
     names = [match["repo"], match["revision"] or "", match["file"] or ""] if match else []
     parts = [part for name in names for part in re.split(r"/|%2F", name)]
-    if not match or ".." in parts or "." in parts or "--" in match["repo"] or len(uri) > 1000:
+    folder = "models--" + "--".join(parts[:2])  # its name in the cache
+    long = len(uri) > 1000 or any(len(part) > LONGEST_NAME for part in (folder, *parts))
+    if not match or ".." in parts or "." in parts or "--" in match["repo"] or long:
         raise DownloadError(f"{uri!r} is not of the form hf://org/repo[@revision][/file].", "Correct it.")
     return HubFile(match["repo"], (match["revision"] or "main").replace("%2F", "/"), match["file"])
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from hubcore.errors import DownloadError, OfflineError
 from hubcore.files import parse_json, read_small
 from hubcore.hookspecs import Expectation
-from hubcore.sources.hub.hugging_face import AbsentFileError, HubFile, hub_file
+from hubcore.sources.hub.hugging_face import LONGEST_NAME, AbsentFileError, HubFile, hub_file
 
 _OPTIONAL = ("preprocessor_config.json",)
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
@@ -60,7 +60,7 @@ def _shards(index: Path) -> list[str]:
     if len(names) > _MOST_SHARDS:
         raise DownloadError(f"{index} names {len(names)} shards. At most {_MOST_SHARDS} are fetched.", "Name a file of it.")
     for name in names:
-        if not isinstance(name, str) or not _SHARD.fullmatch(name):
+        if not isinstance(name, str) or not _SHARD.fullmatch(name) or len(name) > LONGEST_NAME:
             raise DownloadError(
                 f"{index} names the shard {str(name)[:200]!r}, which is not a file beside it.", "Do not use that repository."
             )
