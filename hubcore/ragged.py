@@ -307,7 +307,7 @@ def with_gaps(packed: Tensor, lengths: Sequence[int], gap: int) -> Tensor:
     """
     if few_calls(packed.device):
         total = gap + sum(lengths) + gap * len(lengths)
-        return _placed(packed, lengths, _begins(lengths, gap, first=gap), -(-total // _SIZES) * _SIZES)
+        return placed(packed, lengths, _begins(lengths, gap, first=gap), total)
     zeros = packed.new_zeros(gap, packed.shape[1])
     pieces = [zeros]
     for frames in torch.split(packed, list(lengths)):
@@ -333,7 +333,7 @@ def without_gaps(rows: Tensor, lengths: Sequence[int], gap: int) -> Tensor:
 
 
 _SIZES = 1024
-"""On a GPU the rows of `with_gaps` are a multiple of this: cuDNN plans anew for every size of a convolution that it meets."""
+"""The rows of `placed` are a multiple of this: cuDNN plans anew for every size of a convolution that it meets."""
 
 
 def _begins(lengths: Sequence[int], gap: int, first: int = 0) -> list[int]:
@@ -341,10 +341,16 @@ def _begins(lengths: Sequence[int], gap: int, first: int = 0) -> list[int]:
     return list(accumulate((length + gap for length in lengths[:-1]), initial=first))
 
 
-def _placed(packed: Tensor, lengths: Sequence[int], begins: Sequence[int], total: int) -> Tensor:
-    """`(total, D)` zeros but for packed frames `(sum of F_i, D)`, those of utterance i from row `begins[i]` on."""
+def placed(packed: Tensor, lengths: Sequence[int], begins: Sequence[int], total: int) -> Tensor:
+    """At least `total` rows of zeros but for packed frames `(sum of F_i, D)`, those of utterance i from row `begins[i]` on.
+
+    Example:
+        >>> import torch
+        >>> placed(torch.ones(3, 1), [1, 2], begins=[1, 3], total=6)[:6, 0].tolist()
+        [0.0, 1.0, 0.0, 1.0, 1.0, 0.0]
+    """
     rows = Counts.of(lengths).rows(begins, packed.device)
-    return packed.new_zeros(total, packed.shape[1]).index_copy(0, rows, packed)
+    return packed.new_zeros(-(-total // _SIZES) * _SIZES, packed.shape[1]).index_copy(0, rows, packed)
 
 
 def taken(rows: Tensor, lengths: Sequence[int], begins: Sequence[int]) -> Tensor:

@@ -106,5 +106,5 @@ def record(
         wavs = [torch.empty(int(16000 * length), device=GPU) for length in seconds]
         monkeypatch.setattr(upstream, "check_input", lambda rows, _lengths: rows)
         with Recorder() as recorder, _Calls():
-            upstream(wavs, **options)
+            assert upstream(wavs, **options).hidden_states
     return recorder

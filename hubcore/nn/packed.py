@@ -7,13 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
+from itertools import accumulate
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence, pad_sequence
 
-from hubcore.ragged import with_gaps, without_gaps
+from hubcore.ragged import pad_packed, placed, taken, with_gaps, without_gaps
+from hubcore.strategy import counted, few_calls
 
 
 def conv_same(x: Tensor, counts: Sequence[int], weight: Tensor, bias: Tensor | None, groups: int = 1) -> Tensor:
@@ -62,6 +64,12 @@ def conv_strided(
         >>> rows[:, 0].tolist(), counts
         ([2.0, 3.0, 2.0, 3.0, 2.0], [2, 3])
     """
+    if few_calls(x.device):
+        lengths = [sum(padding) + count for count in counts]
+        begins = [*accumulate((length + -length % stride for length in lengths), initial=0)]
+        rows = placed(x, counts, [begin + padding[0] for begin in begins[:-1]], begins[-1])
+        left = counted([max(0, (length - weight.shape[2]) // stride + 1) for length in lengths], x.device)
+        return taken(_conv1d(rows, weight, bias, stride, groups), left, [begin // stride for begin in begins[:-1]]), left
     pieces, kept, at = [], [], 0
     for rows in x.split(list(counts)):
         length = sum(padding) + rows.shape[0]
@@ -91,6 +99,9 @@ def run_recurrent(net: nn.RNNBase, x: Tensor, counts: Sequence[int]) -> Tensor:
         >>> run_recurrent(nn.LSTM(4, 8, bidirectional=True), torch.zeros(5, 4), [2, 3]).shape
         torch.Size([5, 16])
     """
+    if few_calls(x.device) and not net.bidirectional:  # frames behind an utterance's end change none of its own
+        padded: Tensor = net(pad_packed(x, counts).transpose(0, 1))[0].transpose(0, 1)  # (B, F, D')
+        return taken(padded.flatten(0, 1), counts, range(0, padded.shape[0] * padded.shape[1], padded.shape[1]))
     lengths = torch.tensor(counts, device="cpu")
     rows = pack_padded_sequence(pad_sequence(x.split(list(counts))), lengths, enforce_sorted=False)
     out, _ = pad_packed_sequence(net(rows)[0], batch_first=True)  # (B, F, D')

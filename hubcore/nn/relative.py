@@ -12,7 +12,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from hubcore.nn.attention import MultiHeadAttention
+from hubcore.nn.attention import FrameBias, MultiHeadAttention
+from hubcore.strategy import Counts, few_calls
 
 
 class RelativePositions(nn.Module):
@@ -37,7 +38,7 @@ class RelativePositions(nn.Module):
 
 
 def by_distance(scores: Tensor) -> Tensor:
-    """`(H, F, F)` scores of query and key from `(H, F, 2 F)` scores of query and distance, the rows of `RelativePositions`.
+    """`(..., F, F)` scores of query and key from `(..., F, 2 F)` scores of query and distance, the rows of `RelativePositions`.
 
     This is the "relative shift" of Transformer-XL (Dai et al. 2019, appendix B), without a copy.
 
@@ -46,10 +47,11 @@ def by_distance(scores: Tensor) -> Tensor:
         >>> by_distance(ahead)[0].tolist()
         [[0, 1, 2], [-1, 0, 1], [-2, -1, 0]]
     """
-    frames = scores.shape[1]
+    frames = scores.shape[-2]
     # Query i meets key j in column j - i + F - 1: each row starts one column earlier than the row before it.
-    rows = scores.flatten(1)[:, frames - 1 : frames - 1 + frames * (2 * frames - 1)]
-    return rows.view(-1, frames, 2 * frames - 1)[..., :frames]
+    rows = scores.flatten(-2)[..., frames - 1 : frames - 1 + frames * (2 * frames - 1)]
+    by_query: Tensor = rows.unflatten(-1, (frames, 2 * frames - 1))
+    return by_query[..., :frames]
 
 
 class RelativeAttention(MultiHeadAttention):
@@ -78,11 +80,13 @@ class RelativeAttention(MultiHeadAttention):
         q = self.q_proj(x).unflatten(1, heads)  # (N, H, D / H)
         position = (q + self.position_bias) * q.shape[2] ** -0.5
         places = self.pos_proj(sinusoids).unflatten(1, heads).permute(1, 2, 0)  # (H, D / H, 2 F of the longest)
-        biases = (
-            by_distance(rows.transpose(0, 1) @ places[:, :, longest - len(rows) : longest + len(rows)])
-            for rows in position.split(list(counts))
-        )
-        return self.mix((q + self.content_bias).flatten(1), self.k_proj(x), self.v_proj(x), counts, biases)
+
+        def bias(rows: Tensor) -> Tensor:  # (B, F, H, D / H) to (B, H, F, F)
+            frames = rows.shape[1]
+            return by_distance(rows.transpose(1, 2) @ places[:, :, longest - frames : longest + frames])
+
+        q = (q + self.content_bias).flatten(1)
+        return self.mix(q, self.k_proj(x), self.v_proj(x), counts, FrameBias(position, bias))
 
 
 class RelativeKeyAttention(MultiHeadAttention):
@@ -107,13 +111,15 @@ class RelativeKeyAttention(MultiHeadAttention):
         """Packed frames `(N, D)` in and out; `counts` are the frames of each utterance."""
         q, frames = self.q_proj(x), torch.arange(max(counts), device=x.device)
         index = (frames[None] - frames[:, None]).clamp(-self.left, self.right) + self.left  # (F, F) of the longest
-        scores = q.unflatten(1, (self.num_heads, -1)).transpose(0, 1) @ self.distances.t()  # (H, N, P)
+        scores = q.unflatten(1, (self.num_heads, -1)) @ self.distances.t()  # (N, H, P)
         scores = scores * (q.shape[1] // self.num_heads) ** -0.5
-        biases = (
-            rows.gather(2, index[: rows.shape[1], : rows.shape[1]].expand(self.num_heads, -1, -1))
-            for rows in scores.split(list(counts), dim=1)
-        )
-        return self.mix(q, self.k_proj(x), self.v_proj(x), counts, biases)
+
+        def bias(rows: Tensor) -> Tensor:  # (B, F, H, P) to (B, H, F, F)
+            frames = rows.shape[1]
+            rows = rows.transpose(1, 2)
+            return rows.gather(3, index[:frames, :frames].expand(*rows.shape[:2], -1, -1))
+
+        return self.mix(q, self.k_proj(x), self.v_proj(x), counts, FrameBias(scores, bias))
 
 
 class RotaryPositions(nn.Module):
@@ -151,7 +157,11 @@ class RotaryPositions(nn.Module):
         rates = self.computed_rates(x) if self.rates is None else self.rates.to(torch.promote_types(x.dtype, torch.float32))
         angles = torch.arange(max(counts), dtype=rates.dtype, device=x.device)[:, None] * rates  # (F, D / H / 2)
         both = torch.cat([angles, angles], dim=1)[:, None]  # (F, 1, D / H)
-        cos, sin = (torch.cat([rows[:count] for count in counts]) for rows in (both.cos(), both.sin()))
+        if few_calls(x.device):
+            _, frames = Counts.of(counts).places(x.device)
+            cos, sin = (rows.index_select(0, frames) for rows in (both.cos(), both.sin()))
+        else:
+            cos, sin = (torch.cat([rows[:count] for count in counts]) for rows in (both.cos(), both.sin()))
         return cos.to(x.dtype), sin.to(x.dtype)
 
 

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from hubcore.nn import FrameConv, run_recurrent
+from hubcore.nn import FrameConv, conv_strided, run_recurrent
+from hubcore.strategy import few_calls
 from hubcore_cpc.config import CONVOLUTIONS, CpcConfig
 
 _NETS = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN}
@@ -70,7 +71,7 @@ class CpcEncoder(nn.Module):
         super().__init__()
         self.chunk = chunk
         channels = [1] + [dim] * len(CONVOLUTIONS)
-        self.convs = nn.ModuleList(
+        self.convs: Sequence[FrameConv] = nn.ModuleList(  # type: ignore[assignment]
             FrameConv(channels[i], dim, kernel=kernel, stride=stride, bias=True)
             for i, (kernel, stride, _) in enumerate(CONVOLUTIONS)
         )
@@ -79,6 +80,13 @@ class CpcEncoder(nn.Module):
     def forward(self, wavs: Sequence[Tensor]) -> Tensor:
         """Packed frames `(N, D)` of all waveforms."""
         dtype = next(self.parameters()).dtype
+        if few_calls(wavs[0].device):
+            x, counts = torch.cat([*wavs])[:, None].to(dtype), [len(wav) for wav in wavs]
+            for conv, norm, (_, stride, padding) in zip(self.convs, self.norms, CONVOLUTIONS, strict=True):
+                weight = conv.weight.transpose(1, 2)  # (D', D, kernel)
+                x, counts = conv_strided(x, counts, weight, conv.bias, stride=stride, padding=(padding, padding))
+                x = functional.relu(norm(x))
+            return x
         return torch.cat([self.encode(wav.to(dtype)) for wav in wavs])
 
     def encode(self, wav: Tensor) -> Tensor:

@@ -19,7 +19,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from hubcore.errors import OptionError
-from hubcore.ragged import wide_dtype
+from hubcore.ragged import pad_packed, taken, wide_dtype
+from hubcore.strategy import Counts, counted, few_calls, numbers_on
 
 Tail = Literal["drop", "keep", "partial"]
 
@@ -71,46 +72,49 @@ def fire(
     if tail not in get_args(Tail) or not beta > 0:
         raise OptionError(f"tail is {tail!r} and beta {beta}. tail must be one of {', '.join(get_args(Tail))}, beta above 0.")
     frames, alpha = without_nan(frames, alpha)
-    wide = wide_dtype(alpha.device)
-    sums = [_snapped(part.cumsum(0), beta) for part in torch.split(alpha.to(wide), list(lengths))]
-    upper = torch.cat(sums)  # (N,) where each frame's interval ends
-    lower = torch.cat([torch.cat([part.new_zeros(1), part[:-1]]) for part in sums])  # (N,) and where it begins
-    mass = torch.stack([part[-1] for part in sums])
-    fires = [int(count) for count in (mass.detach() / beta).floor().tolist()]
-    source, output, weight = _overlaps(lower, upper, beta)
+    wide, device, batch = wide_dtype(alpha.device), alpha.device, Counts.of(lengths)
+    owner, place = batch.places(device)  # (N,) the utterance of each frame, and where in it
+    sums = _snapped(pad_packed(alpha.to(wide)[:, None], batch)[..., 0].cumsum(1), beta)  # (B, F)
+    upper = sums[owner, place]  # (N,) where each frame's interval ends
+    lower = functional.pad(sums[:, :-1], (1, 0))[owner, place]  # (N,) and where it begins
+    mass = sums[:, -1]
+    first = (lower.detach() / beta).floor().long()  # (N,) the output that each frame begins in
+    parts = (upper.detach() / beta).floor().long() - first + 1  # (N,) and in how many outputs it is
+    # The one time that the host waits for the device: how many outputs there are depends on alpha.
+    known = torch.cat([mass.detach(), (mass.detach() / beta).floor(), parts.sum()[None].to(wide)]).tolist()
+    fires = [int(count) for count in known[len(batch) : -1]]
+    source, output, weight = _overlaps(lower, upper, first, parts, int(known[-1]), beta)
 
-    # One more row than fires for each utterance: its tail.
-    per_frame = torch.repeat_interleave(torch.tensor(lengths, device=alpha.device))  # (N,) the utterance of each frame
-    first_row = torch.tensor(_offsets([count + 1 for count in fires]), device=alpha.device)
-    row = output + first_row[per_frame[source]]
+    # One more row than fires for each utterance: its tail; and behind them all one for what is not used.
+    begins = _offsets([count + 1 for count in fires])
+    size = sum(fires) + len(fires) + 1
+    row = output + numbers_on(device, begins)[owner[source]]
     precise = torch.promote_types(frames.dtype, torch.float32)
-    summed = frames.new_zeros(sum(fires) + len(fires), frames.shape[1], dtype=precise)
+    summed = frames.new_zeros(size, frames.shape[1], dtype=precise)
     summed = summed.index_add(0, row, frames[source].to(precise) * weight.to(precise)[:, None])
+    tails = numbers_on(device, [begin + count for begin, count in zip(begins, fires, strict=True)])
+    ends, crosses = _ends(lower, upper, source, output, beta, place)
+    ends = ends.new_zeros(size).scatter(0, row.where(crosses, size - 1), ends)
+    ends = ends.index_copy(0, tails, numbers_on(device, batch).to(wide))
 
-    ends = _ends(lower, upper, source, output, beta, lengths, per_frame)
-    kept, counts, spans, at, seen = [], [], [], 0, 0
-    begins = _offsets(lengths)
-    for u, count in enumerate(fires):
-        whole, rest = summed[at : at + count], summed[at + count : at + count + 1]
-        utterance_ends = ends[seen : seen + count]
-        at, seen = at + count + 1, seen + count
-        left = mass[u] - beta * count
-        length = ends.new_full((1,), float(lengths[u]))
-        if count == 0 and at_least_one:
-            if left.item() > 1e-6:
-                rest = rest * (beta / left).to(precise)
-            else:  # nothing to weigh the frames with: all count alike
-                # Plus nothing: alpha and lambda stay in the graph, with a gradient of 0.
-                rest = beta * frames[begins[u] : begins[u] + lengths[u]].to(precise).mean(0, keepdim=True) + 0 * rest
-            whole, utterance_ends = rest, length
-        elif tail == "partial" or (tail == "keep" and left.item() >= max(tail_threshold, 1e-6)):
-            whole = torch.cat([whole, rest * (beta / left).to(precise) if tail == "keep" else rest])
-            utterance_ends = torch.cat([utterance_ends, length])
-        kept.append(whole)
-        counts.append(len(whole))
-        starts = torch.cat([utterance_ends.new_zeros(1), utterance_ends[:-1]])[: len(utterance_ends)]
-        spans.append(torch.stack([starts, utterance_ends], dim=-1))
-    return Fired(torch.cat(kept).to(frames.dtype), counts, torch.cat(spans), mass)
+    left = [total - beta * count for total, count in zip(known, fires, strict=False)]
+    alone = [count == 0 and at_least_one for count in fires]  # the tail is all there is
+    longer = [tail == "partial" or (tail == "keep" and rest >= max(tail_threshold, 1e-6)) for rest in left]
+    kept = counted([count + (a or b) for count, a, b in zip(fires, alone, longer, strict=True)], device)
+    whole = [rest > 1e-6 if a else b and tail == "keep" for rest, a, b in zip(left, alone, longer, strict=True)]
+    if any(whole):  # tails that are scaled to a whole output
+        scaled = numbers_on(device, whole).bool()
+        rest = (mass - beta * numbers_on(device, fires)).where(scaled, beta)
+        summed = summed * summed.new_ones(size).index_copy(0, tails, (beta / rest).to(precise))[:, None]
+    rows = taken(summed, kept, begins)
+    for u in [u for u, (a, b) in enumerate(zip(alone, whole, strict=True)) if a and not b]:
+        # Nothing to weigh the frames with: all count alike. Alpha and lambda stay in the graph, with a gradient of 0.
+        at, begin = sum(kept[:u]), sum(batch[:u])
+        plain = beta * frames[begin : begin + batch[u]].to(precise).mean(0, keepdim=True) + 0 * rows[at : at + 1]
+        rows = torch.cat([rows[:at], plain, rows[at + 1 :]])
+    ends = taken(ends, kept, begins)
+    starts = ends.roll(1).masked_fill(Counts.of(kept).places(device)[1] == 0, 0.0)
+    return Fired(rows.to(frames.dtype), kept, torch.stack([starts, ends], dim=-1), mass)
 
 
 def without_nan(frames: Tensor, alpha: Tensor) -> tuple[Tensor, Tensor]:
@@ -121,7 +125,7 @@ def without_nan(frames: Tensor, alpha: Tensor) -> tuple[Tensor, Tensor]:
         [1.0, 0.5]
     """
     known = alpha.isfinite()
-    if bool(known.all()):
+    if not few_calls(alpha.device) and bool(known.all()):
         return frames, alpha
     return frames.masked_fill(~known[..., None], float("nan")), alpha.masked_fill(~known, 1.0)
 
@@ -137,34 +141,31 @@ def _snapped(sums: Tensor, beta: float) -> Tensor:
     return torch.where((whole - sums.detach()).abs() < 1e-9, sums + (whole - sums).detach(), sums)
 
 
-def _overlaps(lower: Tensor, upper: Tensor, beta: float) -> tuple[Tensor, Tensor, Tensor]:
+def _overlaps(
+    lower: Tensor, upper: Tensor, first: Tensor, counts: Tensor, total: int, beta: float
+) -> tuple[Tensor, Tensor, Tensor]:
     """Every overlap of a frame's interval with an output's: frame, output (within its utterance) and length.
 
-    The bounds of outputs are constants, those of frames carry gradients; at a tie the frame's own bound is the one that
-    counts, as in the original's arithmetic.
+    A frame is in `counts` outputs from `first` on, all frames in `total`. The bounds of outputs are constants, those of frames
+    carry gradients; at a tie the frame's own bound is the one that counts, as in the original's arithmetic.
     """
-    first = (lower.detach() / beta).floor().long()  # (N,) the output that each frame begins in
-    last = (upper.detach() / beta).floor().long()  # and ends in
-    counts = last - first + 1
-    source = torch.repeat_interleave(counts)
-    step = torch.arange(len(source), device=source.device) - (counts.cumsum(0) - counts)[source]
+    source = torch.repeat_interleave(counts, output_size=total)
+    step = torch.arange(total, device=source.device) - (counts.cumsum(0) - counts)[source]
     output = first[source] + step
     begin = torch.where(step == 0, lower[source], beta * output)
     end = torch.where(step == counts[source] - 1, upper[source], beta * (output + 1))
     return source, output, end - begin
 
 
-def _ends(
-    lower: Tensor, upper: Tensor, source: Tensor, output: Tensor, beta: float, lengths: Sequence[int], per_frame: Tensor
-) -> Tensor:
-    """End of each output that fires, in frames of its utterance: a frame spends its mass evenly over its own time."""
+def _ends(lower: Tensor, upper: Tensor, source: Tensor, output: Tensor, beta: float, place: Tensor) -> tuple[Tensor, Tensor]:
+    """End of the output in each overlap, in frames of its utterance, and whether it ends there.
+
+    A frame spends its mass evenly over its own time; `place` is where it is in its utterance.
+    """
     low, high = lower.detach()[source], upper.detach()[source]
-    edge = beta * (output + 1)
     crosses = output < (high / beta).floor().long()  # the frame goes on beyond this output
-    starts = torch.tensor(_offsets(lengths), device=source.device)
-    index = source - starts[per_frame[source]]
-    share = (edge - low) / (high - low).clamp_min(torch.finfo(low.dtype).tiny)
-    return (index + share.clamp(0, 1))[crosses]
+    share = (beta * (output + 1) - low) / (high - low).clamp_min(torch.finfo(low.dtype).tiny)
+    return place[source] + share.clamp(0, 1), crosses
 
 
 @dataclass(frozen=True)

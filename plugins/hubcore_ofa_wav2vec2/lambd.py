@@ -19,7 +19,8 @@ import torch
 from torch import Tensor, nn
 
 from hubcore.errors import OptionError
-from hubcore.ragged import wide_dtype
+from hubcore.ragged import pad_packed, wide_dtype
+from hubcore.strategy import few_calls, numbers_on
 
 HIGHEST = 2.0
 """The lambda at which every weight is 0; above it the mixing rule has no meaning."""
@@ -33,7 +34,7 @@ def check_lambd(value: Any, count: int | None, device: torch.device) -> Tensor:
     Args:
         value: a number, one number for each utterance, or a tensor or an array of either form.
         count: utterances; None where they are not known yet.
-        device: where to put it.
+        device: where to put it. The values of a tensor on a GPU are not looked at, which would wait for it.
 
     Raises:
         OptionError: not a number, NaN, infinite, above 2, or as many as there are not utterances.
@@ -67,6 +68,8 @@ def check_lambd(value: Any, count: int | None, device: torch.device) -> Tensor:
             "number, or one for each utterance. Pass a float for all of them."
         )
     known = lambd.detach().reshape(-1)
+    if few_calls(device) and isinstance(value, Tensor):
+        return lambd
     if not bool(known.isfinite().all()) or bool(((known > HIGHEST) | (known < LOWEST)).any()):
         bad = next(x for x in known.tolist() if not math.isfinite(x) or not LOWEST <= x <= HIGHEST)
         raise OptionError(f"lambd is {bad}. It must be a number from {LOWEST:g} to {HIGHEST:g}: 0 to 1 is the usual range.")
@@ -80,11 +83,23 @@ def mix(alpha: Tensor, lambd: Tensor, lengths: Sequence[int]) -> Tensor:
         >>> mix(torch.tensor([0.25, 0.25, 0.25]), torch.tensor([0.0, 1.0, -1.0]), [1, 1, 1]).tolist()
         [1.0, 0.25, 2.0]
     """
-    counts = torch.tensor(lengths, device=lambd.device)
+    counts = numbers_on(lambd.device, lengths)
     each = lambd.repeat_interleave(counts, output_size=sum(lengths))  # (N,)
     alpha = alpha.to(lambd.dtype)
     mixed = torch.where(each <= 1, (1 - each) + each * alpha, (HIGHEST - each) * alpha)
     return torch.where(each < 0, 1 - each, mixed)
+
+
+def sums_of_each(values: Tensor, lengths: Sequence[int]) -> Tensor:
+    """The sum of each utterance's values, `(B,)`, from those of all its frames `(N,)`.
+
+    Example:
+        >>> sums_of_each(torch.ones(3), [1, 2]).tolist()
+        [1.0, 2.0]
+    """
+    if few_calls(values.device):
+        return pad_packed(values[:, None], lengths).sum((1, 2))
+    return torch.stack([part.sum() for part in torch.split(values, list(lengths))])
 
 
 def lambd_for_period(alpha: Tensor, lengths: Sequence[int], frames_per_output: float) -> Tensor:
@@ -102,8 +117,8 @@ def lambd_for_period(alpha: Tensor, lengths: Sequence[int], frames_per_output: f
         44
     """
     wide = wide_dtype(alpha.device)
-    masses = torch.stack([part.sum() for part in torch.split(alpha.detach().to(wide), list(lengths))])
-    frames = torch.tensor(lengths, device=alpha.device, dtype=wide)
+    masses = sums_of_each(alpha.detach().to(wide), lengths)
+    frames = numbers_on(alpha.device, lengths).to(wide)
     wanted = frames / frames_per_output
     outputs = wanted.round().clamp_min(1)
     # The sum of mixed weights must reach `outputs`, also where it is meant to equal it: the margin is far above what a sum

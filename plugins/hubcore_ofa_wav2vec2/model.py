@@ -19,7 +19,7 @@ from hubcore.nn.transformer import Encoder
 from hubcore.ragged import wide_dtype, with_gaps, without_gaps
 from hubcore_ofa_wav2vec2.cif import Tail, fire
 from hubcore_ofa_wav2vec2.config import DEFAULT_LAMBD, OfaWav2Vec2Config
-from hubcore_ofa_wav2vec2.lambd import check_lambd, lambd_for_period, mix
+from hubcore_ofa_wav2vec2.lambd import check_lambd, lambd_for_period, mix, sums_of_each
 
 
 class AlphaPredictor(nn.Module):
@@ -144,8 +144,7 @@ class OfaWav2Vec2Model(SpeechEncoder):
         """The sum of alpha of each utterance, `(B,)` float64, and its convolutional frames; runs no block."""
         features, frames = self.extract(wavs)
         alpha = self.alpha_predictor(features, frames)
-        wide = wide_dtype(alpha.device)
-        return torch.stack([part.to(wide).sum() for part in torch.split(alpha, frames)]), frames
+        return sums_of_each(alpha.to(wide_dtype(alpha.device)), frames), frames
 
 
 def build_model(config: OfaWav2Vec2Config) -> OfaWav2Vec2Model:

@@ -24,6 +24,7 @@ from hubcore.nn.encoder_upstream import EncoderUpstream
 from hubcore.panels import Panel
 from hubcore.protocol import UpstreamOutput
 from hubcore.ragged import Packed, frame_mask, pad_packed
+from hubcore.strategy import few_calls, numbers_on, upload
 from hubcore_ofa_wav2vec2.checkpoint import READER
 from hubcore_ofa_wav2vec2.config import CONFIGS, DEFAULT_LAMBD, OfaWav2Vec2Config
 from hubcore_ofa_wav2vec2.lambd import LOWEST, check_lambd, lambd_for_mass
@@ -253,15 +254,16 @@ class OfaWav2Vec2Upstream(EncoderUpstream):
                 "this checkpoint was trained without mixing (mixup=False), so lambda has no meaning for it: its alpha fires as "
                 "it is. Leave lambd and frame_period_ms out."
             )
-        lambd = check_lambd(value, count, device)
+        # Numbers are looked at before they are sent.
+        lambd = check_lambd(value, count, device if isinstance(value, Tensor) else torch.device("cpu"))
         self._warn_outside(lambd)
-        return lambd
+        return lambd if isinstance(value, Tensor) else upload(lambd.numpy(), device)
 
     def _warn_outside(self, lambd: Tensor) -> None:
         """Warns, once, of a lambda that training never drew."""
         low, high = self.config.lambd_range
         known = lambd.detach().reshape(-1)
-        if not self._warned and bool(((known < low) | (known > high)).any()):
+        if not self._warned and not few_calls(known.device) and bool(((known < low) | (known > high)).any()):
             self._warned = True
             outside = next(x for x in known.tolist() if not low <= x <= high)
             warnings.warn(
@@ -288,8 +290,7 @@ class OfaWav2Vec2Upstream(EncoderUpstream):
     def _output(self, result: Compressed, layers: tuple[int, ...]) -> UpstreamOutput:
         stride = self.model.extractor.stride
         device = result.states[0].device
-        lengths = torch.tensor(result.lengths, dtype=torch.int64, device=device)
-        frames = torch.tensor(result.frames, dtype=torch.int64, device=device)
+        lengths, frames = numbers_on(device, result.lengths), numbers_on(device, result.frames)
         seconds = result.spans.detach() * (stride / self.sample_rate)
         period = 1000 * stride / self.sample_rate
         extras = {

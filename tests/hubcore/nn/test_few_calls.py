@@ -15,6 +15,7 @@ from hubcore import hub
 from hubcore.nn import SelfAttention, attend
 from hubcore.nn import attention as attention_module
 from hubcore.strategy import force_few_calls
+from hubcore_cpc import CpcConfig, CpcUpstream
 from hubcore_data2vec import CONFIGS as DATA2VEC
 from hubcore_data2vec import Data2VecUpstream
 from hubcore_wav2vec2 import CONFIGS as WAV2VEC2
@@ -72,7 +73,7 @@ def test_a_base_model_makes_at_most_500_calls_whatever_the_batch_and_the_duratio
     for name, seconds in BATCHES.items():
         wavs = [torch.zeros(int(16000 * length)) for length in seconds]
         with force_few_calls(), Recorder() as recorder:
-            upstream(wavs)
+            assert upstream(wavs).hidden_states
         numbers[name] = recorder.number
     assert max(numbers.values()) <= 500, numbers
     assert numbers["1 of 2 s"] == numbers["1 of 20 s"] and numbers["4 of 2 s"] == numbers["16 of up to 20 s"], numbers
@@ -98,6 +99,33 @@ def test_a_ragged_batch_has_the_numbers_of_the_cpu(family: str, file: str) -> No
     assert got.lengths.tolist() == wanted.lengths.tolist() and torch.allclose(got.times, wanted.times)
     for ours, theirs in zip(got.hidden_states, wanted.hidden_states, strict=True):
         assert relative_error(ours, theirs) <= 1e-5
+
+
+def test_cpc_has_the_numbers_of_the_cpu() -> None:
+    torch.manual_seed(0)
+    upstream = CpcUpstream(CpcConfig(encoder_dim=8, context_dim=4)).eval()
+    wavs = ragged(upstream)
+    with torch.no_grad():
+        wanted = upstream(wavs)
+        with force_few_calls(), Recorder() as recorder:
+            got = upstream(wavs)
+    assert recorder.calls["aten.convolution.default"] == 5  # one of each, for all utterances
+    for ours, theirs in zip(got.hidden_states, wanted.hidden_states, strict=True):
+        assert relative_error(ours, theirs) <= 1e-5
+
+
+@pytest.mark.parametrize("options", [{"lambd": torch.tensor(0.7)}, {"frame_period_ms": 45.0}], ids=str)
+def test_ofa_waits_once_to_know_how_many_frames_there_are(options: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    upstream = hub.load("ofa_wav2vec2", checkpoint=gold_file("ofa_tiny.pt"))
+    wavs, waits = ragged(upstream), []
+    tolist = Tensor.tolist
+    monkeypatch.setattr(upstream, "check_input", lambda rows, _lengths: rows)
+    monkeypatch.setattr(Tensor, "tolist", lambda self: waits.append(1) or tolist(self))
+    with torch.no_grad(), force_few_calls(), Recorder() as recorder:
+        upstream(wavs, **options)
+    assert len(waits) == 1
+    waiting = ("_local_scalar_dense", "nonzero", "masked_select", "unique", "repeat_interleave.self_int")
+    assert not [name for name in recorder.calls if any(word in name for word in waiting)]
 
 
 def test_gradients_are_those_of_the_cpu() -> None:
