@@ -12,6 +12,7 @@ from hubcore.version import VERSION
 
 if TYPE_CHECKING:
     from hubcore import audio as audio
+    from hubcore import batching as batching
     from hubcore import errors as errors
     from hubcore import hub as hub
     from hubcore import testing as testing

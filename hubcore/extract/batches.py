@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, SupportsIndex, cast
 
+from hubcore.batching import cut_batches
 from hubcore.corpus.utterance import Utterance
 from hubcore.errors import AudioError, OptionError
 from hubcore.text import plural, printable
@@ -179,27 +180,20 @@ def make_batches(utterances: Iterable[Utterance], *, sample_rate: int, min_sampl
         else:
             measured.append(item)
     measured.sort(key=lambda item: (-item.samples, item.name))
-    return Batches(cut_batches(measured, batch_seconds * sample_rate), tuple(failures))
+    return Batches(batches_of(measured, batch_seconds, sample_rate), tuple(failures))
 
 
-def cut_batches(measured: Iterable[Measured], most: float) -> tuple[tuple[Measured, ...], ...]:
-    """Utterances in their order, cut into batches of at most `most` samples, or of a single longer utterance.
+def batches_of(measured: Sequence[Measured], batch_seconds: float, sample_rate: int) -> tuple[tuple[Measured, ...], ...]:
+    """Utterances in their order, cut into batches of at most `batch_seconds`, or of a single longer utterance.
 
     Example:
         >>> from hubcore.corpus import File
         >>> items = [Measured(Utterance("a", File("a.wav")), samples, 0.0) for samples in (9, 4, 3, 2)]
-        >>> [[item.samples for item in batch] for batch in cut_batches(items, 8)]
+        >>> [[item.samples for item in batch] for batch in batches_of(items, 8, sample_rate=1)]
         [[9], [4, 3], [2]]
     """
-    batches: list[list[Measured]] = []
-    room = 0.0
-    for item in measured:
-        if not batches or item.samples > room:
-            batches.append([])
-            room = most
-        batches[-1].append(item)
-        room -= item.samples
-    return tuple(map(tuple, batches))
+    cuts = cut_batches([item.samples for item in measured], batch_seconds * sample_rate)
+    return tuple(tuple(measured[cut]) for cut in cuts)
 
 
 def failure_of(utterance: Utterance, error: AudioError) -> Failure:

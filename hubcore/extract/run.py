@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from hubcore.corpus.find import find_utterances
 from hubcore.corpus.utterance import NO_STAMP, Utterance
 from hubcore.errors import AudioError, ExtractionError, HubcoreError, OptionError, PluginError
-from hubcore.extract.batches import Failure, Measured, check_length, cut_batches, failure_of, make_batches
+from hubcore.extract.batches import Failure, Measured, batches_of, check_length, failure_of, make_batches
 from hubcore.extract.finished import ROW_KEYS, Finished, exclusive
 from hubcore.extract.plan import Block, Plan
 from hubcore.extract.record import usual_format, write_record
@@ -248,7 +248,7 @@ class _Run:
         _log.info("%s, %s%s", plural(self._total, "utterance"), duration, about)
         self._tell()
         for block, items, pending in todo:
-            batches = cut_batches(items, self.batch_seconds * rate)
+            batches = batches_of(items, self.batch_seconds, rate)
             if isinstance(self.writer, BlockWriter):
                 self._shard(block, batches, pending, self.writer)
             else:

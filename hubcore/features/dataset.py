@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
-from hubcore.corpus.buckets import epoch_batches
+from hubcore.batching import shuffled_batches
 from hubcore.errors import OptionError
 from hubcore.features.folder import FeatureFolder
 
@@ -127,7 +127,7 @@ class LengthBuckets(Sampler[list[int]]):
     def _batches(self) -> list[tuple[int, ...]]:
         if not self.lengths:
             return []
-        return epoch_batches(self.lengths, seed=self.seed, epoch=self.epoch, max_per_batch=self.max_frames)
+        return shuffled_batches(self.lengths, self.max_frames, seed=self.seed, epoch=self.epoch)
 
     def __iter__(self) -> Iterator[list[int]]:
         batches = self._batches()

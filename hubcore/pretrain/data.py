@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from hubcore.audio import load_audio
-from hubcore.corpus.buckets import epoch_batches
+from hubcore.batching import shuffled_batches
 from hubcore.corpus.manifest import read_manifest
 from hubcore.errors import AudioError, HubcoreError, OptionError, nearest_hint
 from hubcore.pretrain.objective import Batch
@@ -130,7 +130,7 @@ class Epochs:
         """The batches of an epoch."""
         if number not in self._epochs:
             self._epochs = {old: batches for old, batches in self._epochs.items() if old == number - 1}
-            self._epochs[number] = epoch_batches(self.lengths, seed=self._seed, epoch=number, max_per_batch=self._cap)
+            self._epochs[number] = shuffled_batches(self.lengths, self._cap, seed=self._seed, epoch=number)
         return self._epochs[number]
 
     def take(self, start: Place, count: int) -> list[tuple[Place, tuple[int, ...]]]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
-import math
 import threading
 from pathlib import Path
 from typing import NoReturn
@@ -16,7 +14,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hubcore.audio import load_audio
-from hubcore.corpus.buckets import epoch_batches
 from hubcore.errors import ExtractionError, OptionError
 from hubcore.pretrain.data import (
     BatchReader,
@@ -31,44 +28,6 @@ from hubcore.pretrain.data import (
 from tests.hubcore.pretrain.conftest import Lab, make_corpus
 
 pytestmark = pytest.mark.slow
-
-lengths_and_cap = st.lists(st.integers(1, 500), min_size=1, max_size=80).flatmap(
-    lambda lengths: st.tuples(st.just(lengths), st.integers(max(lengths), 3000))
-)
-
-
-@given(lengths_and_cap, st.integers(0, 2**31), st.integers(0, 50))
-@settings(max_examples=150, deadline=None)
-def test_an_epoch_has_every_utterance_once_and_no_batch_is_too_large(
-    given_lengths: tuple[list[int], int], seed: int, epoch: int
-) -> None:
-    lengths, cap = given_lengths
-    plan = epoch_batches(lengths, seed=seed, epoch=epoch, max_per_batch=cap)
-    assert sorted(index for batch in plan for index in batch) == list(range(len(lengths)))
-    assert all(batch and sum(lengths[index] for index in batch) <= cap for batch in plan)
-    assert plan == epoch_batches(lengths, seed=seed, epoch=epoch, max_per_batch=cap)
-
-
-@given(lengths_and_cap, st.integers(0, 2**31))
-@settings(max_examples=50, deadline=None)
-def test_batches_are_full_and_of_similar_lengths(given_lengths: tuple[list[int], int], seed: int) -> None:
-    lengths, cap = given_lengths
-    plan = epoch_batches(lengths, seed=seed, epoch=0, max_per_batch=cap)
-    totals = [sum(lengths[index] for index in batch) for batch in plan]
-    # Only the batch with the longest utterances may have room for another one.
-    assert sum(total + max(lengths) < cap - max(lengths) for total in totals) <= 1
-    # Batches overlap in length by one bucket at most, whose lengths differ by a tenth.
-    buckets = np.floor(np.log(lengths) / math.log(1.1))
-    spans = sorted((buckets[list(batch)].min(), buckets[list(batch)].max()) for batch in plan)
-    assert all(longest <= shortest for (_, longest), (shortest, _) in itertools.pairwise(spans))
-
-
-def test_epochs_and_seeds_differ() -> None:
-    lengths = [100 + n for n in range(60)]
-    plans = [epoch_batches(lengths, seed=s, epoch=e, max_per_batch=500) for s, e in ((1, 0), (1, 1), (2, 0))]
-    assert plans[0] != plans[1] != plans[2] != plans[0]
-    first, second = ({tuple(sorted(batch)) for batch in plan} for plan in plans[:2])
-    assert len(first & second) < len(first) / 2, "batches are of other utterances, not only in another order"
 
 
 @given(st.integers(1, 30), st.integers(0, 40), st.integers(1, 20))
