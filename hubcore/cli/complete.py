@@ -7,7 +7,6 @@ from collections.abc import Iterable
 import click
 from click.shell_completion import CompletionItem
 
-from hubcore.hooks import FORMATS
 from hubcore.registry.names import current_registry
 
 
@@ -46,6 +45,8 @@ def languages(ctx: click.Context, parameter: click.Parameter, incomplete: str) -
 
 def formats(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:  # noqa: ARG001
     """Formats of feature files that are hubcore's own."""
+    from hubcore.hooks import FORMATS
+
     return beginning(FORMATS, incomplete)
 
 

@@ -136,9 +136,10 @@ def _print(summary: Summary, card: Card | None, as_json: bool) -> None:
         echo_json(result)
         return
     if summary.rows:
+        name = "file" if len({row["file"] for row in summary.rows}) == len(summary.rows) else "utterance"
         rows = [
             (
-                row["file"],
+                row[name],
                 f"{row['seconds']:.2f}",
                 row["frames"],
                 _layers(row["layers"]),
@@ -147,7 +148,7 @@ def _print(summary: Summary, card: Card | None, as_json: bool) -> None:
             )
             for row in summary.rows[:_ROWS_SHOWN]
         ]
-        headers = ["file", "seconds", "frames", "layers", "width", "batch speed"]
+        headers = [name, "seconds", "frames", "layers", "width", "batch speed"]
         echo(format_table(headers, rows, right=("seconds", "frames", "width", "batch speed")))
         if len(summary.rows) > _ROWS_SHOWN:
             echo(f"... and {len(summary.rows) - _ROWS_SHOWN} more, all of them in manifest.jsonl")

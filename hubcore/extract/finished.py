@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
+import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -15,7 +17,7 @@ from typing import Any
 from hubcore.corpus.manifest import why_not_below
 from hubcore.errors import ExtractionError
 from hubcore.extract.batches import Failure
-from hubcore.files import IF_DEAD, hold, parse_json, read_regular, sync, write_whole
+from hubcore.files import IF_DEAD, hold, parse_json, read_regular, sync
 from hubcore.text import printable
 
 ROW_KEYS = (
@@ -55,6 +57,8 @@ _TYPES = {
     "shape": list,
 }
 """Types of the values that a resumed run uses."""
+PARTIAL = ".partial"
+"""The folder, inside the output folder, of what is being written."""
 _NEWER = ("first_sample", "receptive_field", "mix", "pool", "start", "end", "channel")
 """Keys that rows of the first version lack."""
 
@@ -119,7 +123,7 @@ class Finished:
         Raises:
             ExtractionError: the file system refuses.
         """
-        with _usable(self.path), write_whole(self.path) as temporary:
+        with write_held(self.path) as temporary:
             temporary.write_bytes(_lines(rows))
 
     def forget_failures(self) -> None:
@@ -140,12 +144,30 @@ def exclusive(folder: Path, *, force: bool = False) -> contextlib.ExitStack:
         ExtractionError: it cannot be created, or another run holds it.
     """
     try:
-        return hold(folder, force=force)
+        held = hold(folder, force=force)
     except BlockingIOError as error:
         what = f"{printable(folder)} is being written by another extraction ({error.strerror})."
         raise ExtractionError(what, fix=f"Wait for it, or choose another folder. {IF_DEAD}") from error
     except OSError as error:
         raise _unusable(folder, error) from error
+    held.callback(shutil.rmtree, folder / PARTIAL, ignore_errors=True)
+    return held
+
+
+@contextlib.contextmanager
+def write_held(path: Path) -> Iterator[Path]:
+    """As `write_whole`, for a file of a folder that is held: what a killed run leaves of it, the next one removes.
+
+    Raises:
+        ExtractionError: the file system refuses.
+    """
+    temporary = path.parent / PARTIAL / path.name
+    with _usable(path):
+        temporary.parent.mkdir(exist_ok=True)
+        yield temporary
+        sync(temporary)
+        os.replace(temporary, path)
+        sync(path.parent)
 
 
 def _append(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hubcore.errors import ExtractionError
-from hubcore.files import parse_json, read_regular, write_whole
+from hubcore.extract.finished import write_held
+from hubcore.files import parse_json, read_regular
 from hubcore.text import printable
 
 BLOCK_UTTERANCES = 1024
@@ -91,9 +92,5 @@ class Plan:
                 self.blocks.append(Block(len(self.blocks), block))
             block[name] = length
             room, size = room - 1, size + length * bytes_per_sample
-        try:
-            with write_whole(self.path) as temporary, open(temporary, "w", encoding="ascii") as stream:
-                stream.writelines(json.dumps({"block": b.number, "samples": dict(b.samples)}) + "\n" for b in self.blocks)
-        except OSError as error:
-            what = f"{printable(self.path)} cannot be written: {error.strerror or error}."
-            raise ExtractionError(what, fix="Make room, or choose another folder.") from error
+        with write_held(self.path) as temporary, open(temporary, "w", encoding="ascii") as stream:
+            stream.writelines(json.dumps({"block": b.number, "samples": dict(b.samples)}) + "\n" for b in self.blocks)

@@ -10,8 +10,9 @@ from typing import Any
 
 from hubcore.card import Card, Source
 from hubcore.errors import ExtractionError
+from hubcore.extract.finished import write_held
 from hubcore.extract.settings import Settings
-from hubcore.files import parse_json, read_small, write_whole
+from hubcore.files import parse_json, read_small
 from hubcore.protocol import Upstream
 from hubcore.text import printable
 from hubcore.version import VERSION
@@ -49,12 +50,8 @@ def write_record(folder: Path, upstream: Upstream, settings: Settings) -> None:
         "layer_names": [upstream.layer_names[index] for index in settings.layers],
         "card": _plain(upstream.card),
     }
-    try:
-        with write_whole(path) as temporary:
-            temporary.write_text(json.dumps(record, indent=2) + "\n", encoding="ascii")
-    except OSError as error:
-        what = f"{printable(path)} cannot be written: {error.strerror or error}."
-        raise ExtractionError(what, fix="Make room, or choose another folder.") from error
+    with write_held(path) as temporary:
+        temporary.write_text(json.dumps(record, indent=2) + "\n", encoding="ascii")
 
 
 def _plain(card: Card | None) -> dict[str, Any] | None:

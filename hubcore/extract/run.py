@@ -241,7 +241,7 @@ class _Run:
             if pending:
                 todo.append((block, items, pending))
         waiting = [item for _, items, pending in todo for item in items if item.name in pending]
-        self._total = len(self.failures) + len(waiting)
+        self._done, self._total = len(self.failures), len(self.failures) + len(waiting)
         size = expected_bytes(waiting, self.upstream, self.settings)
         about = "" if size is None else f", about {format_bytes(size)} to write"
         duration = format_duration(sum(item.seconds for item in waiting))
@@ -302,15 +302,19 @@ class _Run:
                 raise result.stopped
         if any(result.rows or result.failures for result in results):
             self.rows += rows
+            self._done += self._new(results)
             self._tell()
+
+    def _new(self, results: Sequence[BatchResult]) -> int:
+        """The number of utterances that these are the first results of."""
+        written = sum(row["utterance"] not in self.kept for result in results for row in result.rows)
+        return written + sum(len(result.failures) for result in results)
 
     def _tell(self, more: Sequence[BatchResult] = ()) -> None:
         """Reports how many are done, those of a shard that is not yet whole among them."""
         if self.report:
-            rows = [*self.rows, *(row for result in more for row in result.rows)]
             failed = len(self.failures) + sum(len(result.failures) for result in more)
-            done = sum(row["utterance"] not in self.kept for row in rows) + failed
-            self.report(done, self._total, f"{failed} failed")
+            self.report(self._done + self._new(more), self._total, f"{failed} failed")
 
 
 def run_batch(

@@ -30,6 +30,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hubcore.errors import AudioError, ExtractionError, HubcoreError, OptionError, PluginError
+from hubcore.extract.finished import PARTIAL
 from hubcore.files import sync
 from hubcore.guests import as_guest
 from hubcore.hooks import FORMATS, current_hooks
@@ -38,8 +39,6 @@ from hubcore.text import error_text, printable, text_path
 if TYPE_CHECKING:
     from hubcore.extract.settings import Settings
 
-_PARTIAL = ".partial"
-"""The folder, inside the output folder, of what is being written."""
 _OF_ONE_NAME = (errno.ENAMETOOLONG, errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENOTEMPTY, errno.EILSEQ)
 """Errors that concern one file name only: too long, in the way of another, not in the file system's characters."""
 
@@ -147,7 +146,7 @@ class FileWriter:
             ExtractionError: a folder in it is a link, through which files would be written elsewhere.
         """
         self.folder = folder
-        self._partial = folder / _PARTIAL
+        self._partial = folder / PARTIAL
         for path in (self._partial, folder / self.place):
             if path.is_symlink():
                 what = f"{printable(path)} is a link, through which files would be written elsewhere."

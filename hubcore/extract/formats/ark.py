@@ -59,8 +59,8 @@ class ArkWriter(ShardWriter):
             what = f"the utterance {printable(utterance)!r} has a space in its name, which Kaldi's files cannot have."
             raise AudioError(what, fix="Rename the audio file, or use another --format.")
         sizes = b"".join(struct.pack("<bi", 4, size) for size in features.shape)
-        self._stream.write(utterance.encode() + b" \0B" + _KINDS[features.ndim] + sizes)
-        self._stream.write(features.astype("<f4", copy=False).data)
+        head = utterance.encode() + b" \0B" + _KINDS[features.ndim] + sizes
+        self._stream.write(head + features.astype("<f4", copy=False).tobytes())
 
     def finish(self) -> None:
         """Closes the archive."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from hubcore.extract.formats.shards import UNREADABLE, ShardWriter
+from hubcore.extract.formats.shards import ShardWriter
 from hubcore.extract.writers import needs, no_bfloat16
 from hubcore.text import text_path
 
@@ -61,13 +61,15 @@ class ParquetWriter(ShardWriter):
             _write(arrow.table(columns), self._path)
         self._arrays = {}
 
-    def holds(self, file: str, shape: tuple[int, ...], dtype: str) -> bool:  # noqa: ARG002
-        """True if a shard exists and its end, which Parquet writes last, fits the rest."""
-        path = self.folder / text_path(file)
+    @classmethod
+    def kinds(cls, path: Path) -> set[tuple[str, tuple[int, ...]]]:
+        """Type and shape of the arrays of a shard; Parquet's reader finds out if it was cut off."""
         try:
-            return bool(_parquet().ParquetFile(path).metadata.num_rows)
-        except (*UNREADABLE, needs("pyarrow", "parquet").ArrowException):
-            return False
+            schema, shapes = _parquet().read_schema(path), _parquet().read_table(path, columns=["shape"])
+        except needs("pyarrow", "parquet").ArrowException as error:
+            raise ValueError(f"it is no Parquet file: {error}") from error
+        dtype = np.dtype(schema.field("features").type.value_type.to_pandas_dtype()).name
+        return {(dtype, tuple(shape)) for shape in shapes.column("shape").to_pylist()}
 
     @classmethod
     def read(cls, folder: Path, row: Mapping[str, Any]) -> NDArray[Any]:

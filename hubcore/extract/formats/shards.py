@@ -44,6 +44,11 @@ class ShardWriter(FileWriter):
     suffix: ClassVar[str]
     """The ending of the files."""
 
+    def __init__(self, folder: Path) -> None:
+        """A writer into `folder`; see `FileWriter`."""
+        super().__init__(folder)
+        self._found: dict[str, set[tuple[str, tuple[int, ...]]]] = {}
+
     def begin_block(self, number: int) -> None:
         """Begins the shard of a block."""
         self._file = f"{self.place}/{number:05}{self.suffix}"
@@ -75,12 +80,19 @@ class ShardWriter(FileWriter):
 
     def holds(self, file: str, shape: tuple[int, ...], dtype: str) -> bool:
         """True if a shard exists, is whole, and has an array of this shape and type."""
-        path = self.folder / text_path(file)
-        try:
-            size, found = os.path.getsize(path), self.look(path).values()
-        except UNREADABLE:
-            return False
-        return max(place.end for place in found) <= size and (dtype, shape) in {place[:2] for place in found}
+        if file not in self._found:
+            try:
+                self._found[file] = self.kinds(self.folder / text_path(file))
+            except UNREADABLE:
+                self._found[file] = set()
+        return (dtype, shape) in self._found[file]
+
+    @classmethod
+    def kinds(cls, path: Path) -> set[tuple[str, tuple[int, ...]]]:
+        """Type and shape of the arrays of a shard; none if it was cut off."""
+        found = cls.look(path).values()
+        cut = os.path.getsize(path) < max((place.end for place in found), default=0)
+        return set() if cut else {(place.dtype, place.shape) for place in found}
 
     @classmethod
     def read(cls, folder: Path, row: Mapping[str, Any]) -> NDArray[Any]:

@@ -430,6 +430,19 @@ def test_pooled_features_are_one_table(format: str, pool: str, audio: Path, tmp_
         extract([audio], toy(), out, layers="1", pool="max" if pool != "max" else "mean")
 
 
+@pytest.mark.slow
+def test_pooled_vectors_are_kaldis_and_the_tables_that_other_formats_have(audio: Path, tmp_path: Path, arrays: Arrays) -> None:
+    import kaldi_native_io
+
+    extract([audio], toy(), tmp_path, layers="1", pool="mean", format="ark")
+    with kaldi_native_io.SequentialFloatVectorReader(f"scp:{tmp_path / 'feats.scp'}") as reader:
+        found = {name: np.array(vector) for name, vector in reader}
+    assert sorted(found) == sorted(NAMES)
+    for name, vector in found.items():
+        np.testing.assert_allclose(vector, arrays[name].mean(0), rtol=1e-5, atol=1e-6)
+        np.testing.assert_array_equal(vector, features.open(tmp_path)[name].array)
+
+
 def test_several_layers_are_pooled_one_by_one(audio: Path, tmp_path: Path, arrays: Arrays) -> None:
     rows = extract([audio], toy(), tmp_path / "out", pool="mean").rows
     assert rows[0]["shape"] == [3, 2] and np.load(tmp_path / "out/table.npy").shape == (7, 3, 2)

@@ -153,6 +153,7 @@ def test_features_are_on_the_disk_before_their_rows(corpus: Path, tmp_path: Path
     monkeypatch.setattr(writers_module, "sync", lambda _: done.append("features"))
     monkeypatch.setattr("hubcore.extract.finished.sync", lambda _: done.append("rows"))
     count = len(extract([corpus], toy(), tmp_path / "out", batch_seconds=1e-3).rows)
+    del done[:4]  # run.json and plan.jsonl, and their names
     assert done[: 2 * count] == ["features", "rows"] * count > []
 
 
@@ -710,7 +711,7 @@ def test_a_folder_that_nothing_can_be_written_to_is_an_extraction_error(corpus: 
     out = tmp_path / "out"
     out.mkdir()
     (out / place).write_text("in the way of all")
-    with pytest.raises(ExtractionError, match="cannot be written"):
+    with pytest.raises(ExtractionError, match=r"cannot be (written|used)"):
         extract([corpus], toy(), out)
 
 

@@ -230,6 +230,16 @@ def test_stats_for_people(folder: Path, audio: Path, tmp_path: Path) -> None:
     assert "npy, float32, pool mean+std, mix [0.5, 0.5]" in result.output and "sum of one, hundred" in result.output
 
 
+def test_the_command_pools_and_mixes(audio: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    result = call("extract", audio, "-u", "fbank", "-o", out, "--mix", "0", "--pool", "mean+std", "--format", "parquet")
+    assert result.exit_code == 0 and "6 written" in result.output
+    assert [line.split()[0] for line in result.output.splitlines() if line.endswith("time")] == [*NAMES], "not the shard's name"
+    assert features.open(out)["c"].array.shape == (480,)
+    result = call("extract", audio, "-u", "fbank", "-o", out, "--pool", "mean")
+    assert result.exit_code == 2 and "pool is 'mean+std' there and 'mean' here" in result.output
+
+
 def test_stats_of_a_folder_without_utterances(tmp_path: Path) -> None:
     (tmp_path / "a.wav").touch()
     extract([tmp_path], toy(), tmp_path / "out")
