@@ -18,6 +18,7 @@ from hubcore.errors import AudioError, HubcoreError, OptionError
 from hubcore.protocol import Upstream, UpstreamOutput
 from hubcore.testing.compare import BATCH_TOLERANCE, difference, evaluating
 from hubcore.testing.inputs import clip, clips, frame_unit
+from hubcore.text import plural
 
 BAD_ITEM = 3
 """Place of the bad waveform in a batch of four; a number that a message has no other reason to contain."""
@@ -41,7 +42,7 @@ def _expect_selection(output: UpstreamOutput, everything: UpstreamOutput, layers
     asked = tuple(layer % len(everything.hidden_states) for layer in layers)
     if len(output.hidden_states) != len(asked) or tuple(output.layers) != asked:
         raise AssertionError(
-            f"layers={list(layers)} gave {len(output.hidden_states)} hidden states said to be layers "
+            f"layers={list(layers)} gave {plural(len(output.hidden_states), 'hidden state')} said to be layers "
             f"{list(output.layers)}, expected {list(asked)}."
         )
     names = tuple(everything.layer_names[layer] for layer in asked)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from hubcore.protocol import Upstream, UpstreamOutput
+from hubcore.text import plural
 from hubcore.upstream import UpstreamBase
 
 BATCH_TOLERANCE = 2e-5
@@ -167,6 +168,6 @@ def expect_finite(output: UpstreamOutput, *, what: str) -> None:
         if bool(bad.any()):
             row, frame, _ = (int(i) for i in bad.nonzero()[0])
             raise AssertionError(
-                f"{what}: {layer_title(output, position)} has {int(bad.sum())} values that are not finite, "
+                f"{what}: {layer_title(output, position)} is not finite in {plural(int(bad.sum()), 'value')}, "
                 f"the first in utterance {row} at frame {frame}."
             )

@@ -45,7 +45,7 @@ class NamesAllLayers(ToyUpstream):
         return replace(super().forward(wavs, lengths, layers=layers), layer_names=self.layer_names)
 
 
-@breaks("layer_selection", "layers=[-1] gave 1 hidden states said to be layers [-1], expected [2]")
+@breaks("layer_selection", "layers=[-1] gave 1 hidden state said to be layers [-1], expected [2]")
 class KeepsNegative(ToyUpstream):
     def forward(self, wavs: Any, lengths: Any = None, *, layers: Any = None) -> Any:
         return replace(super().forward(wavs, lengths, layers=layers), layers=tuple(layers or range(BLOCKS + 1)))

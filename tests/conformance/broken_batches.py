@@ -46,7 +46,7 @@ class DropsLastFrame(Edited):
         return replace(output, lengths=output.lengths - 1)
 
 
-@breaks("min_samples", "a clip of min_samples (40 samples): layer 0 (input) has 8 values that are not finite")
+@breaks("min_samples", "a clip of min_samples (40 samples): layer 0 (input) is not finite in 8 values")
 class SpreadOverFrames(ToyUpstream):
     def frames(self, row: Tensor) -> Tensor:
         frames = super().frames(row)

@@ -132,7 +132,7 @@ def test_digests_and_sizes_belong_to_sources_in_their_order(weights: Path) -> No
         (("x", "-u", "fbank", "--config", "mfc"), "'fbank' has no config called 'mfc'. The nearest are mfcc"),
         (("x", "-u", "fbank", "--config", "fbank", "--option", "num_mel_bin=3"), "The nearest are num_mel_bins"),
         (("x", "-u", "fbank", "--config", "fbank", "--option", "num_mel_bins=0"), "must be a whole number from 1"),
-        (("x", "-u", "fbank", "--config", "fbank", "--option", "layers=[3]"), "has 1 hidden states"),
+        (("x", "-u", "fbank", "--config", "fbank", "--option", "layers=[3]"), "has 1 hidden state, "),
         (("x", "-u", "fbank", "--option", "num_mel_bins"), "is not of the form name=value"),
         (("x", "-u", "fbank", "--option", "delta_order=1", "--option", "delta_order=2"), "is given 2 times"),
         (("x", "-u", "fbank", "--config", "fbank", "--option", "window=[a"), "window must be one of povey"),

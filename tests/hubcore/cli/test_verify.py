@@ -353,7 +353,7 @@ def infinite(out: UpstreamOutput) -> UpstreamOutput:
         (spoilt(1e-3), 1e-3, "in a batch, compared with alone: utterance 1 (149 frames), layer 3 (block_3) differs by"),
         (spoilt(float("nan")), float("inf"), "layer 3 (block_3) has values that are not finite, first at frame 10"),
         (without_a_layer, 0.0, "4 hidden states came back, but layer_names has 5"),
-        (infinite, float("inf"), "the fixed clip: layer 2 (block_2) has 1 values that are not finite"),
+        (infinite, float("inf"), "the fixed clip: layer 2 (block_2) is not finite in 1 value"),
     ],
 )
 def test_features_that_break_the_contract_are_noticed(change: Any, gap: float, wrong: str | None) -> None:

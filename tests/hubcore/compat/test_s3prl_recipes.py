@@ -182,7 +182,7 @@ def test_tolist_gives_the_frames_that_there_are(name: str) -> None:
     rows = featurizer.tolist(wavs, featurizer.padded(out)[0])
     assert [len(row) for row in rows] == out.lengths.tolist()
     assert all(torch.equal(ours, theirs) for ours, theirs in zip(rows, featurizer(wavs, out), strict=True))
-    with pytest.raises(OptionError, match="tolist was given 1 waveforms"):
+    with pytest.raises(OptionError, match="tolist was given 1 waveform,"):
         featurizer.tolist(wavs[:1], featurizer.padded(out)[0])
 
 

@@ -114,7 +114,7 @@ WRONG = [
     (torch.tensor([0.5, 0.5, 1.0]), torch.tensor([], dtype=torch.int64), "begin with nothing"),
     (torch.tensor([0.5, 0.5, 1.0]), torch.tensor([2, 4]), "the last boundary is 4, but alpha has 3"),
     (torch.tensor([0.5, 0.5, 1.0]), torch.tensor([1, 2]), "the last boundary is 2, but alpha has 3"),
-    (torch.tensor([0.5, 0.5, 0.5]), torch.tensor([2, 3]), r"adds up to 1\.5000, but there are 2"),
+    (torch.tensor([0.5, 0.5, 0.5]), torch.tensor([2, 3]), r"adds up to 1\.5000, but the boundaries make 2 segments"),
     (torch.tensor([1.5, -0.5, 1.0]), torch.tensor([2, 3]), "negative or not finite"),
     (torch.tensor([0.5, float("nan"), 1.0]), torch.tensor([2, 3]), "negative or not finite"),
     (torch.tensor([0.5, 0.5, 1.0], dtype=torch.float64), torch.tensor([2, 3]), "torch.float64"),
