@@ -129,8 +129,8 @@ class Featurizer(nn.Module):
         if self.downsample_rate is None or paired_feature.ndim != 3 or len(paired_wavs) != len(paired_feature):
             raise OptionError(
                 f"tolist was given {plural(len(paired_wavs), 'waveform')}, features of shape {tuple(paired_feature.shape)}, "
-                f"and {self.downsample_rate} samples between frames. It needs (B, F, D) features of as many waveforms and a fixed "
-                "rate. Use featurizer(wavs, upstream(wavs))."
+                f"and {self.downsample_rate} samples between frames. It needs (B, F, D) features of as many waveforms and a "
+                "fixed rate. Use featurizer(wavs, upstream(wavs))."
             )
         stride, first = self.downsample_rate, self._first_frame
         counts = [round(len(w) / stride) if first is None else (len(w) - first) // stride + 1 for w in paired_wavs]
