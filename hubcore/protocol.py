@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from hubcore.card import Card
+from hubcore.errors import HubcoreError
 from hubcore.ragged import Packed, frame_mask
 
 
@@ -110,6 +111,37 @@ class UpstreamOutput(Mapping[str, Any]):
         if isinstance(held, Packed):
             return tuple(held), self.lengths
         return tuple(torch.cat(rows) for rows in zip(*self.unpad(), strict=True)), self.lengths
+
+    def check_finite(self) -> None:
+        """Waits for the values, and raises `HubcoreError` for the first layer with NaN or infinity in it.
+
+        A forward pass does not look at its values, which on a GPU would mean to wait for them. Large activations are beyond
+        float16, whose largest number is 65504; bfloat16 reaches as far as float32.
+
+        Raises:
+            HubcoreError: it names the layer, the utterance and the frame.
+
+        Example:
+            >>> import torch
+            >>> from hubcore import hub
+            >>> hub.load("fbank")([torch.randn(16000)]).check_finite()
+        """
+        states = self.packed()[0]
+        if all(torch.stack([state.detach().isfinite().all() for state in states]).tolist()):
+            return
+        layer = next(index for index, state in enumerate(states) if not bool(state.isfinite().all()))
+        state, row = states[layer], int((~states[layer].isfinite()).any(1).nonzero()[0])
+        ends = self.lengths.cumsum(0)
+        item = int((ends <= row).sum())
+        frame = row - int(ends[item] - self.lengths[item])
+        fix = "Check the weights."
+        if state.dtype == torch.float16:
+            fix = "Load the model with dtype=torch.bfloat16 or float32: numbers above 65504 are infinite in float16."
+        name = f"layer {self.layers[layer]} ({self.layer_names[layer]})"
+        what = (
+            f"{name} has values that are not finite, first in item {item} at frame {frame}. It was computed in {state.dtype}."
+        )
+        raise HubcoreError(what, fix=fix)
 
     def to(self, *args: Any, **options: Any) -> UpstreamOutput:
         """The output elsewhere or in another type, as `Tensor.to`; a type is taken by the hidden states alone.

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from typing import Any, TypeVar
 
 import numpy as np
@@ -60,6 +61,33 @@ def upload(values: npt.NDArray[Any], device: torch.device) -> Tensor:
     if device.type != "cuda":
         return tensor.to(device)
     return tensor.pin_memory().to(device, non_blocking=True)
+
+
+def send(rows: Sequence[Tensor], device: torch.device, dtype: torch.dtype) -> list[Tensor]:
+    """1-D tensors of the host on a GPU: one copy through pinned memory, made while the GPU computes what came before.
+
+    Elsewhere, and where one requires a gradient, each is sent by itself.
+
+    Example:
+        >>> send([torch.zeros(2), torch.zeros(1)], torch.device("cpu"), torch.float64)[1]
+        tensor([0.], dtype=torch.float64)
+    """
+    if device.type != "cuda" or any(row.requires_grad for row in rows):
+        return [row.to(device, dtype) for row in rows]
+    sizes = [len(row) for row in rows]
+    host = torch.cat([*rows], out=torch.empty(sum(sizes), dtype=dtype, device="cpu", pin_memory=True))
+    copies, computing = _copies(device), torch.cuda.current_stream(device)
+    with torch.cuda.stream(copies):
+        sent = host.to(device, non_blocking=True)
+    computing.wait_stream(copies)
+    sent.record_stream(computing)
+    return [*sent.split(sizes)]
+
+
+@cache
+def _copies(device: torch.device) -> torch.cuda.Stream:
+    """The stream on which a GPU copies."""
+    return torch.cuda.Stream(device)
 
 
 def numbers_on(device: torch.device, numbers: Sequence[int]) -> Tensor:

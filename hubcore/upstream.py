@@ -23,6 +23,7 @@ from hubcore.options import check_options, option_names, pop_attributes, set_att
 from hubcore.protocol import UpstreamOutput
 from hubcore.ragged import Packed, check_wavs, layer_indices
 from hubcore.sources.resolve import find_checkpoint
+from hubcore.strategy import few_calls, send
 from hubcore.text import listed
 
 AnyUpstream = TypeVar("AnyUpstream", bound="UpstreamBase")
@@ -246,21 +247,24 @@ class UpstreamBase(nn.Module):
         return output
 
     def check_input(self, wavs: Sequence[Tensor] | Tensor, lengths: Tensor | Sequence[int] | None = None) -> list[Tensor]:
-        """The batch as valid 1-D waveforms in the dtype of the weights, or float32 where that is wider.
+        """The batch as valid 1-D waveforms on the device and in the dtype of the weights, or float32 where that is wider.
 
-        Statistics of a waveform are worth 32 bits; a half-precision model narrows them once they are taken. The errors
-        are those of `hubcore.ragged.check_wavs`.
+        Waveforms on the CPU may be given to a model on a GPU. They are checked before they are sent, so that nothing waits for
+        the GPU, and sent while it computes what came before. Statistics of a waveform are worth 32 bits; a half-precision model
+        narrows them once they are taken. The errors are those of `hubcore.ragged.check_wavs`.
         """
         rows = check_wavs(wavs, lengths, min_samples=self.min_samples, sample_rate=self.sample_rate)
         weight = next(self.parameters(), None)
         if weight is None:
             return rows
+        dtype = torch.promote_types(weight.dtype, torch.float32)
         if weight.device != rows[0].device:
+            if rows[0].device.type == "cpu" and few_calls(weight.device):
+                return send(rows, weight.device, dtype)
             raise AudioError(
                 f"item 0 is on {rows[0].device}, but the weights are on {weight.device}. Both must be on one device: "
                 f"use wav.to({str(weight.device)!r}) or model.to({str(rows[0].device)!r})."
             )
-        dtype = torch.promote_types(weight.dtype, torch.float32)
         return [row.to(dtype) for row in rows]
 
     def check_layers(self, layers: Sequence[int] | None) -> tuple[int, ...]:

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 import torch
@@ -84,14 +85,27 @@ def _indexed(x: Tensor, index: Any) -> Tensor:
 
 
 @contextmanager
-def fake_gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A context in which tensors on `GPU` can be made and computed with."""
+def fake_gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, MagicMock]]:
+    """A context in which tensors on `GPU` can be made and computed with; gives its two streams."""
+    streams = {name: MagicMock() for name in ("Stream", "current_stream")}
     with monkeypatch.context() as patch:
         patch.setattr(torch.Tensor, "pin_memory", lambda self: self)
         patch.setattr(torch.cuda, "get_device_capability", lambda *_: (9, 0))
         patch.setattr(torch.backends.cuda, "is_flash_attention_available", lambda: True)
+        for name in ("Stream", "current_stream"):
+            patch.setattr(torch.cuda, name, lambda _device, name=name: streams[name])
+        patch.setattr(torch.cuda, "stream", lambda stream: stream)
+        patch.setattr(torch.Tensor, "record_stream", lambda _, stream: stream.used())
+        made = torch.empty
+        patch.setattr(torch, "empty", lambda *args, pin_memory=False, **options: made(*args, **options))
         with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
-            yield
+            yield streams
+
+
+def move_to_gpu(upstream: nn.Module) -> None:
+    """Gives an upstream that was made on the meta device weights on the GPU."""
+    state = {name: torch.empty_like(weight, device=GPU) for name, weight in upstream.state_dict().items()}
+    upstream.load_state_dict(state, assign=True)
 
 
 def record(
@@ -101,8 +115,7 @@ def record(
     with torch.device("meta"):
         upstream = make().eval().to(dtype)
     with fake_gpu(monkeypatch):
-        state = {name: torch.empty_like(weight, device=GPU) for name, weight in upstream.state_dict().items()}
-        upstream.load_state_dict(state, assign=True)
+        move_to_gpu(upstream)
         wavs = [torch.empty(int(16000 * length), device=GPU) for length in seconds]
         monkeypatch.setattr(upstream, "check_input", lambda rows, _lengths: rows)
         with Recorder() as recorder, _Calls():

@@ -33,6 +33,7 @@ from hubcore.extract.writers import BlockWriter, FeatureWriter, Indexed, check_h
 from hubcore.files import output_folder
 from hubcore.guests import as_guest
 from hubcore.protocol import Upstream, UpstreamOutput
+from hubcore.strategy import send
 from hubcore.text import error_text, format_bytes, format_duration, logger, plural, printable
 from hubcore.version import VERSION
 
@@ -404,7 +405,7 @@ def _compute(
     failure: Exception | None = None
     try:
         with torch.inference_mode(), as_guest():
-            wavs = [decoded.wav.to(device) for decoded in items]
+            wavs = send([decoded.wav for decoded in items], device, torch.float32)
             call: Any = upstream
             output = call(wavs, layers=list(settings.layers), **settings.call_options)
             arrays = [_features(output, index, settings) for index in range(len(items))]
@@ -438,6 +439,7 @@ def _features(output: UpstreamOutput, index: int, settings: Settings) -> NDArray
     dtype: torch.dtype = getattr(torch, settings.dtype)
     largest, limit = float(features.abs().max()), torch.finfo(dtype).max
     if not features.isfinite().all():
+        output.check_finite()  # names the layer
         raise AudioError("its features are not finite.", fix="Check the audio and the checkpoint.")
     if largest > limit:
         raise AudioError(f"its features reach {largest:g}, beyond the {limit:g} of {settings.dtype}.", fix="Use float32.")

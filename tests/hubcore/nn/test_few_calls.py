@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from hubcore import hub
+from hubcore.errors import HubcoreError
 from hubcore.nn import SelfAttention, attend
 from hubcore.nn import attention as attention_module
 from hubcore.strategy import force_few_calls
@@ -22,7 +23,7 @@ from hubcore_wav2vec2 import CONFIGS as WAV2VEC2
 from hubcore_wav2vec2 import Wav2Vec2Upstream
 from hubcore_wavlm import CONFIGS as WAVLM
 from hubcore_wavlm import WavLMUpstream
-from tests.fake_cuda import Recorder, record
+from tests.fake_cuda import GPU, Recorder, fake_gpu, move_to_gpu, record
 from tests.gold import gold_file, gold_wavs, relative_error
 
 BATCHES = {
@@ -128,6 +129,21 @@ def test_ofa_waits_once_to_know_how_many_frames_there_are(options: dict[str, Any
     assert not [name for name in recorder.calls if any(word in name for word in waiting)]
 
 
+def test_waveforms_of_the_host_are_sent_in_one_copy_beside_what_the_gpu_computes(monkeypatch: pytest.MonkeyPatch) -> None:
+    with torch.device("meta"):
+        upstream = narrow_base()
+    wavs = [torch.zeros(900, dtype=torch.float64), torch.zeros(700, dtype=torch.float64)]
+    monkeypatch.setattr("hubcore.upstream.check_wavs", lambda rows, *_, **__: rows)
+    with fake_gpu(monkeypatch) as streams:
+        move_to_gpu(upstream)
+        with Recorder() as recorder:
+            rows = upstream.check_input(wavs)
+    assert [(row.device, row.dtype, len(row)) for row in rows] == [(GPU, torch.float32, 900), (GPU, torch.float32, 700)]
+    assert recorder.crossings == [] and recorder.calls["aten._to_copy.default"] == 1
+    copies, computing = streams["Stream"], streams["current_stream"]
+    assert copies.__enter__.called and computing.wait_stream.call_args.args == (copies,) and computing.used.called
+
+
 def test_gradients_are_those_of_the_cpu() -> None:
     upstream = hub.load("wavlm", checkpoint=gold_file("../gold2/hf_wavlm_base"))
     wavs, parameters = ragged(upstream), [*upstream.parameters()]
@@ -177,6 +193,21 @@ def test_a_projection_that_is_more_than_a_product_is_called() -> None:
     with force_few_calls():
         attention(torch.zeros(5, 8), [2, 3])
     assert heard == [1]
+
+
+def test_values_that_are_not_finite_are_named_by_layer() -> None:
+    upstream = narrow_base()
+    wavs = [torch.randn(1600), torch.randn(3200)]
+    upstream(wavs).check_finite()
+    block = upstream.model.encoder.blocks[3]
+    block.register_forward_hook(lambda _module, _args, out: out.index_fill(0, torch.tensor([6]), float("inf")))
+    with pytest.raises(
+        HubcoreError, match=r"layer 4 \(block_4\) has values that are not finite, first in item 1 at frame 2"
+    ) as at:
+        upstream(wavs).check_finite()
+    assert at.value.fix == "Check the weights."
+    with pytest.raises(HubcoreError, match=r"float16\. Load the model with dtype=torch\.bfloat16 or float32"):
+        upstream(wavs).to(torch.float16).check_finite()
 
 
 def test_flash_attention_is_given_where_each_utterance_ends(monkeypatch: pytest.MonkeyPatch) -> None:
