@@ -64,7 +64,7 @@ def upload(values: npt.NDArray[Any], device: torch.device) -> Tensor:
 
 
 def send(rows: Sequence[Tensor], device: torch.device, dtype: torch.dtype) -> list[Tensor]:
-    """1-D tensors of the host on a GPU: one copy through pinned memory, made while the GPU computes what came before.
+    """1-D tensors of the host on a GPU: one copy through pinned memory, made while the GPU still computes.
 
     Elsewhere, and where one requires a gradient, each is sent by itself.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 
-NAMES = ("loading", "large", "throughput", "compression", "listing", "training", "families")
+NAMES = ("loading", "large", "throughput", "compression", "listing", "training", "families", "gpu")
 
 
 def main(names: list[str]) -> None:
