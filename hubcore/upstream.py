@@ -250,8 +250,8 @@ class UpstreamBase(nn.Module):
         """The batch as valid 1-D waveforms on the device and in the dtype of the weights, or float32 where that is wider.
 
         Waveforms on the CPU may be given to a model on a GPU. They are checked before they are sent, so that nothing waits for
-        the GPU, and sent while it still computes an earlier batch. Statistics of a waveform are worth 32 bits; a half-precision model
-        narrows them once they are taken. The errors are those of `hubcore.ragged.check_wavs`.
+        the GPU, and sent while it still computes an earlier batch. Statistics of a waveform are worth 32 bits; a
+        half-precision model narrows them once they are taken. The errors are those of `hubcore.ragged.check_wavs`.
         """
         rows = check_wavs(wavs, lengths, min_samples=self.min_samples, sample_rate=self.sample_rate)
         weight = next(self.parameters(), None)
