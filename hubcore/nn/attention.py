@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.nn.attention.varlen import varlen_attn
 from torch.nn.functional import scaled_dot_product_attention
 
 from hubcore.strategy import Counts, few_calls, upload
@@ -115,6 +114,8 @@ def _attend_at_once(
     """`attend` in few calls; `qkv` `(N, 3 D)` holds queries, keys and values side by side."""
     shape = (3, num_heads, qkv.shape[1] // (3 * num_heads))
     if bias is None and not dropout and _flash_takes(qkv, shape[2]):  # no padding at all
+        from torch.nn.attention.varlen import varlen_attn  # imports torch._dynamo, 1.5 s that only this call pays
+
         ends = counts.keep("ends", lambda: _ends(counts, qkv.device))
         q, k, v = qkv.unflatten(1, shape).unbind(1)  # (N, H, D / H)
         return cast(Tensor, varlen_attn(q, k, v, ends, ends, max(counts), max(counts))).flatten(1)
