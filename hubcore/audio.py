@@ -321,6 +321,22 @@ def full_name(path: str | os.PathLike[str]) -> str:
     return os.path.join(os.path.realpath(folder) if ".." in Path(folder).parts else os.path.normpath(folder), name)
 
 
+def is_audio_name(name: str) -> bool | None:
+    """True if a file of this name is audio that is read, False if it may be audio that is not, None if it is none or hidden.
+
+    Example:
+        >>> is_audio_name("a.FLAC"), is_audio_name("a.m4a"), is_audio_name("a.txt")
+        (True, False, None)
+    """
+    stem, dot, ending = name.lower().rpartition(".")
+    if name.startswith(".") or not dot:
+        return None
+    if ending in AUDIO_EXTENSIONS:
+        return True
+    packed = ending in _PACKED and stem.rpartition(".")[2] in AUDIO_EXTENSIONS
+    return False if ending in _NOT_READ or packed else None
+
+
 def _is_folder(path: str | os.PathLike[str]) -> bool | None:
     """None if there is no such path. A link that leads nowhere is a file, to be told like any that cannot be used."""
     try:
@@ -358,15 +374,12 @@ def _search(top: Path) -> tuple[list[Path], list[str]]:
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(files):
             path = Path(root, name)
-            stem, dot, ending = name.lower().rpartition(".")
-            packed = ending in _PACKED and stem.rpartition(".")[2] in AUDIO_EXTENSIONS
-            if name.startswith("."):
-                continue
-            if dot and ending in AUDIO_EXTENSIONS:
+            audio = is_audio_name(name)
+            if audio:
                 found.append(path)
-            elif (dot and ending in _NOT_READ) or packed:
+            elif audio is False:
                 not_read.append(printable(path.relative_to(top)))
-            elif not dot and path.is_symlink() and not path.exists():  # perhaps to a folder
+            elif "." not in name and path.is_symlink() and not path.exists():  # perhaps to a folder
                 not_read.append(f"{printable(path.relative_to(top))} (a link that leads nowhere)")
     return found, not_read
 
