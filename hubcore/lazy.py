@@ -1,4 +1,7 @@
-"""`lazy_exports`: public names of a package that are imported when they are first used (PEP 562). Imports no torch."""
+"""`lazy_exports`: public names of a package that are imported when they are first used (PEP 562). Imports no torch.
+
+`needs` imports an optional package.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,8 @@ from collections.abc import Callable
 from functools import cache
 from importlib.util import resolve_name
 from typing import Any
+
+from hubcore.errors import OptionError
 
 
 def lazy_exports(package: str) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
@@ -49,6 +54,24 @@ def lazy_exports(package: str) -> tuple[Callable[[str], Any], Callable[[], list[
         return getattr(importlib.import_module(modules()[name]), name)
 
     return get, lambda: list(modules())
+
+
+def needs(module: str, extra: str) -> Any:
+    """The module of an optional package.
+
+    Raises:
+        OptionError: it is not installed; the message names hubcore's extra that brings it.
+
+    Example:
+        >>> needs("no_such_package", "hdf5")
+        Traceback (most recent call last):
+        hubcore.errors.OptionError: this needs the package no_such_package. Install it with: pip install 'hubcore[hdf5]'
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        what = f"this needs the package {module.partition('.')[0]}."
+        raise OptionError(what, f"Install it with: pip install 'hubcore[{extra}]'") from error
 
 
 def _type_checking_imports(package: str) -> list[tuple[str, str]]:

@@ -26,7 +26,10 @@ Example:
   hubcore extract a.wav b.flac -u wav2vec2_base_960 --layers 9 --dtype float16 -o layer9/
   hubcore extract lists/valid.tsv -u hubert_base --layers 1-3 -o features/ --format hdf5
   hubcore extract recordings/ -u hubert_base --mix 9,11 --pool mean -o vectors/
-  hubcore extract recordings/ -u ofa_wav2vec2 -O lambd=0.7 -o compressed/"""
+  hubcore extract recordings/ -u ofa_wav2vec2 -O lambd=0.7 -o compressed/
+  hubcore extract data/train/ --root /data=/scratch/data -u fbank -o features/
+  hubcore extract list.csv --columns path=wav,id=utt,start=from,end=to -u fbank -o features/
+  find recordings -name '*.wav' | hubcore extract - -u fbank -o features/"""
 
 
 @click.command(epilog=_EXAMPLE)
@@ -37,6 +40,13 @@ Example:
 @click.option(
     "--out", "-o", shell_complete=folders, required=True, metavar="DIR", help="The folder for the features; created if need be."
 )
+@click.option(
+    "--root",
+    metavar="R",
+    help="The folder that relative paths in lists are below, or OLD=NEW if the corpus lies elsewhere.",
+)
+@click.option("--columns", metavar="path=P,id=I,...", help="A list's own names of path, id, start, end, duration, channel.")
+@click.option("--allow-commands", is_flag=True, help="Run the commands that lists name, as in Kaldi's wav.scp.")
 @click.option("--checkpoint", "-c", shell_complete=files, metavar="C", help="Your own weights: a path, https://... or hf://...")
 @click.option(
     "--layers", metavar="LAYERS", help="all, last, 9, block_9, 0,6,12 or 1-3; the card's default, which is mostly all."
@@ -70,6 +80,9 @@ def command(
     paths: tuple[str, ...],
     name: str,
     out: str,
+    root: str | None,
+    columns: str | None,
+    allow_commands: bool,
     checkpoint: str | None,
     layers: str | None,
     dtype: str,
@@ -82,7 +95,10 @@ def command(
     pairs: tuple[str, ...],
     as_json: bool,
 ) -> None:
-    """Write the features of audio files, of folders of them, and of lists of `hubcore manifest` (PATH...) to a folder.
+    """Write the features of a corpus to a folder: of audio files, folders of them, lists, tables and archives (PATH...).
+
+    Lists are those of `hubcore manifest` and fairseq (.tsv), of Kaldi (wav.scp or its data folder), NeMo and lhotse (.jsonl),
+    tables (.csv, .tsv), Parquet and Arrow files, tar archives, and - for paths on standard input: `hubcore docs corpora`.
 
     all gives arrays of (layers, frames, width), one layer (last, 9) gives (frames, width), several (0,6,12) are stacked.
     manifest.jsonl in the output folder has one row for each finished file. The same command resumes after an
@@ -90,16 +106,18 @@ def command(
     code is 1.
     """
     from hubcore import hub
+    from hubcore.corpus import find_utterances
     from hubcore.extract import extract
     from hubcore.options import once
 
     options, calls = typed_options(name, checkpoint, pairs)
+    named = find_utterances(paths, root=root, columns=named_columns(columns), allow_commands=allow_commands)
     upstream = hub.load(name, checkpoint, device=device, **options)
     logging.getLogger("hubcore.extract").setLevel(logging.WARNING if as_json else logging.INFO)
     try:
         with Progress("utt", say=lambda line: echo(line, err=True), quiet=as_json) as progress:
             summary = extract(
-                paths,
+                named,
                 upstream,
                 out,
                 layers=layers,
@@ -120,6 +138,19 @@ def command(
     _print(summary, upstream.card, as_json)
     if summary.failures:
         click.get_current_context().exit(1)
+
+
+def named_columns(text: str | None) -> dict[str, str]:
+    """The columns that `path=wav,id=utt` names.
+
+    Example:
+        >>> named_columns("path=wav,id=utt")
+        {'path': 'wav', 'id': 'utt'}
+    """
+    pairs = [part.partition("=") for part in text.split(",")] if text else []
+    if not all(equals for _, equals, _ in pairs):
+        raise click.UsageError(f"--columns is {text!r}. Write it as path=wav,id=utt.")
+    return {name.strip(): column.strip() for name, _, column in pairs}
 
 
 def _print(summary: Summary, card: Card | None, as_json: bool) -> None:

@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import cast
 
 from hubcore.audio import check_exist, full_name
 from hubcore.corpus.found import Found, name_apart
@@ -46,7 +47,7 @@ def find_utterances(
     columns: Mapping[str, str] | None = None,
     allow_commands: bool = False,
 ) -> list[Utterance]:
-    """The utterances of `paths`: in the order of the paths and of the lists, sorted inside a folder.
+    r"""The utterances of `paths`: in the order of the paths and of the lists, sorted inside a folder.
 
     The name of one that has none of its own is the path below its folder without the ending, `/` between folders. Those that
     would share a name get longer ones: with the ending (`a.wav`, `a.flac`), below the name of the folder that was given
@@ -86,10 +87,33 @@ def find_utterances(
     for place in given:
         for item in _found(place, reading):
             # A file is one utterance, however often it is given, unless lists give it names of their own.
-            name = full_name(text_path(item.source.given)) if item.ending else item.where
+            name = full_name(text_path(item.source.given)) if item.ending or not item.where else ""
             key = (name, item.start, item.end, item.channel) if name else (len(seen),)
             seen.setdefault(key, item)
     return name_apart(seen.values())
+
+
+def utterances_by_name(given: Iterable[str | os.PathLike[str]] | Iterable[Utterance]) -> dict[str, Utterance]:
+    """Utterances by name: those given, or those that paths mean, as `find_utterances` has it.
+
+    Raises:
+        AudioError: see `find_utterances`.
+        ExtractionError: see `find_utterances`; or two of those given have one name.
+
+    Example:
+        >>> from hubcore.corpus.utterance import File
+        >>> list(utterances_by_name([Utterance("a", File("a.wav")), Utterance("b", File("b.wav"))]))
+        ['a', 'b']
+    """
+    items = [*given]
+    if not all(isinstance(item, Utterance) for item in items):
+        return {utterance.name: utterance for utterance in find_utterances(cast("list[str]", items))}
+    utterances = cast("list[Utterance]", items)
+    named = {utterance.name: utterance for utterance in utterances}
+    if len(named) < len(utterances):
+        twice = next(utterance.name for utterance in utterances if named[utterance.name] is not utterance)
+        raise ExtractionError(f"two utterances are called {printable(twice)!r}.", fix="Give one of them another name.")
+    return named
 
 
 def _places(given: str) -> Iterator[Path | str]:

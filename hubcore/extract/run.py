@@ -20,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from hubcore.corpus.find import find_utterances
+from hubcore.corpus.find import utterances_by_name
 from hubcore.corpus.utterance import NO_STAMP, Utterance
 from hubcore.errors import AudioError, ExtractionError, HubcoreError, OptionError, PluginError
 from hubcore.extract.batches import Failure, Measured, batches_of, check_length, failure_of, make_batches
@@ -92,7 +92,7 @@ class Summary:
 
 
 def extract(
-    paths: Iterable[str | os.PathLike[str]],
+    paths: Iterable[str | os.PathLike[str]] | Iterable[Utterance],
     upstream: Upstream,
     out_dir: str | os.PathLike[str],
     *,
@@ -115,7 +115,7 @@ def extract(
     fails is computed again one by one.
 
     Args:
-        paths: audio files, folders of them, and lists that `hubcore manifest` wrote (`.tsv`).
+        paths: audio files, folders of them, lists and archives, as `find_utterances` takes them; or utterances.
         upstream: in eval mode, on the device that is to compute.
         out_dir: created if need be.
         layers: see `choose_layers`; one layer is written as `(F, D)`, several and `"all"` as `(L, F, D)`. If None, the
@@ -158,7 +158,7 @@ def extract(
         raise OptionError(f"batch_seconds is {batch_seconds}. It must be above 0.", fix="60 suits a base model on a laptop.")
     folder = output_folder(out_dir)
     settings = settings_for(upstream, layers, dtype, name, format or "npy", call_options, mix, pool)
-    named = {utterance.name: utterance for utterance in find_utterances(paths)}
+    named = utterances_by_name(paths)
     format = format or usual_format(folder, len(named))
     settings = dataclasses.replace(settings, format=format)
     make_writer = find_writer(format, pooled=pool is not None)

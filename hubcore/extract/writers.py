@@ -263,24 +263,6 @@ def no_bfloat16(settings: Settings) -> str:
     return f"the format {settings.format} has no bfloat16."
 
 
-def needs(module: str, extra: str) -> Any:
-    """The module of an optional package.
-
-    Raises:
-        OptionError: it is not installed; the message names hubcore's extra that brings it.
-
-    Example:
-        >>> needs("no_such_package", "hdf5")
-        Traceback (most recent call last):
-        hubcore.errors.OptionError: this needs the package no_such_package. Install it with: pip install 'hubcore[hdf5]'
-    """
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        what = f"this needs the package {module.partition('.')[0]}."
-        raise OptionError(what, f"Install it with: pip install 'hubcore[{extra}]'") from error
-
-
 def find_writer(name: str, *, pooled: bool = False) -> type[FeatureWriter]:
     """The class that writes a format: one of hubcore's, or one that a plugin brings.
 

@@ -10,8 +10,8 @@ import numpy as np
 
 from hubcore.errors import OptionError
 from hubcore.extract.formats.lhotse import lhotse_items, why_not_lhotse
-from hubcore.extract.writers import needs
 from hubcore.features.folder import FeatureFolder
+from hubcore.lazy import needs
 from hubcore.text import printable
 
 _OF_NPY = ("npy", "lhotse")

@@ -46,9 +46,7 @@ def read_archive(path: Path) -> Iterator[Found]:
             file.seek(archive.offset)
             while block := file.read(_BLOCK):
                 if block.strip(b"\0"):
-                    what = (
-                        f"{name} does not end after {plural(count, 'audio file')}, where an archive in it does or is damaged."
-                    )
+                    what = f"{name} has more after {plural(count, 'audio file')}, where an archive in it ends or is damaged."
                     raise ExtractionError(what, fix="Take joined archives apart, or fetch it again.")
     except tarfile.TarError as error:
         what = f"{name} cannot be read as a plain tar archive after {plural(count, 'audio file')}: {error}."

@@ -15,6 +15,7 @@ from hubcore.corpus.inputs.reading import FIELDS, Reading, bad, found_file, part
 from hubcore.corpus.utterance import stamp_of
 from hubcore.errors import AudioError, ExtractionError
 from hubcore.files import parse_json, read_regular
+from hubcore.lazy import needs
 from hubcore.text import listed, path_text, printable
 
 _GROUPS = 8
@@ -75,10 +76,10 @@ def read_arrow(path: Path, reading: Reading) -> Iterator[Found]:
     Raises:
         ExtractionError: it cannot be read, or which column is audio is not clear.
     """
-    name, arrow = printable(path), _pyarrow(path)
+    name, arrow = printable(path), needs("pyarrow", "parquet")
     try:
         table = _table(str(path), stamp_of(path))
-        schema = table.schema_arrow if isinstance(table, arrow.parquet.ParquetFile) else table.schema
+        schema = table.schema_arrow if hasattr(table, "schema_arrow") else table.schema
         column = _audio_column(arrow, schema, reading, name)
         kind = schema.field(column).type
         is_struct, is_path = arrow.types.is_struct(kind), arrow.types.is_string(kind) or arrow.types.is_large_string(kind)
@@ -136,16 +137,6 @@ def dataset_files(folder: Path) -> list[Path] | None:
         raise ExtractionError(what, fix="Write it again with save_to_disk, or name its .arrow files.") from error
 
 
-def _pyarrow(path: Path) -> Any:
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError as error:
-        what = f"{printable(path)} needs pyarrow, which is not installed."
-        raise ExtractionError(what, fix="Install it: pip install 'hubcore[parquet]'.") from error
-    return pyarrow
-
-
 def _audio_column(arrow: Any, schema: Any, reading: Reading, name: str) -> str:
     """The column with the audio: the one that the user names, or the only one that looks like it."""
     types = arrow.types
@@ -166,11 +157,11 @@ def _audio_column(arrow: Any, schema: Any, reading: Reading, name: str) -> str:
 
 
 @functools.lru_cache(maxsize=64)
-def _table(path: str, stamp: tuple[int, int]) -> Any:
+def _table(path: str, stamp: tuple[int, int]) -> Any:  # noqa: ARG001 - another file of this name is another table
     """A Parquet file, or an Arrow table, whose values stay on the disk."""
-    arrow = _pyarrow(Path(path))
+    arrow = needs("pyarrow", "parquet")
     if path.lower().endswith(".parquet"):
-        return arrow.parquet.ParquetFile(path)
+        return needs("pyarrow.parquet", "parquet").ParquetFile(path)
     mapped = arrow.memory_map(path)
     try:
         return arrow.ipc.open_stream(mapped).read_all()  # as `datasets` writes

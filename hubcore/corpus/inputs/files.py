@@ -15,7 +15,7 @@ from hubcore.errors import ExtractionError
 from hubcore.text import path_text, printable, text_path
 
 
-def read_files(path: Path, reading: Reading) -> Iterator[Found]:
+def read_files(path: Path, reading: Reading) -> Iterator[Found]:  # noqa: ARG001 - as the readers of lists
     """An audio file, or those below a folder, sorted by name."""
     found = find_audio([path])
     folder = path if path.is_dir() else path.parent

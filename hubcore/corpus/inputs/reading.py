@@ -36,7 +36,7 @@ class Reading:
     columns: Mapping[str, str] = field(default_factory=dict)
     """A list's own names of the columns in `FIELDS`, where they are others."""
     allow_commands: bool = False
-    """Whether commands in lists are run."""
+    """True if commands in lists are run."""
 
     def __post_init__(self) -> None:
         unknown = set(self.columns) - set(FIELDS)

@@ -28,9 +28,7 @@ def read_table(path: Path, reading: Reading) -> Iterator[Found]:
     columns = columns_of(header, reading, where)
     for where, values in rows:
         if len(values) != len(header):
-            raise bad(
-                where, f"this line has {len(values)} values, and the first line names {len(header)} columns", "Correct it"
-            )
+            raise bad(where, f"this line has {len(values)} values, but there are {len(header)} columns", "Correct it")
         yield row_found(dict(zip(header, values, strict=True)), columns, reading, path.parent, where)
 
 
@@ -43,7 +41,8 @@ def columns_of(there: list[str], reading: Reading, where: str) -> Mapping[str, s
     columns = {name: reading.columns.get(name, name) for name in FIELDS}
     lacking = [columns[name] for name in FIELDS if columns[name] not in there and (name == "path" or name in reading.columns)]
     if lacking:
-        what = f"{where}: there is no column {', '.join(map(repr, lacking))}. Those there are: {listed(map(printable, there), 20)}."
+        names = listed(map(printable, there), 20)
+        what = f"{where}: there is no column {', '.join(map(repr, lacking))}. Those there are: {names}."
         raise ExtractionError(what, fix="Name them with --columns, as in --columns path=wav,id=utt,start=from,end=to.")
     return {name: column for name, column in columns.items() if column in there}
 

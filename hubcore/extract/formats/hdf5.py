@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from hubcore.errors import AudioError
 from hubcore.extract.formats.shards import Place, ShardWriter
-from hubcore.extract.writers import needs, no_bfloat16
+from hubcore.extract.writers import no_bfloat16
+from hubcore.lazy import needs
 from hubcore.text import printable
 
 if TYPE_CHECKING:

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hubcore.extract.formats.shards import ShardWriter
-from hubcore.extract.writers import needs, no_bfloat16
+from hubcore.extract.writers import no_bfloat16
+from hubcore.lazy import needs
 from hubcore.text import text_path
 
 if TYPE_CHECKING:
