@@ -18,7 +18,9 @@ from hubcore.ragged import pad_packed, placed, taken, with_gaps, without_gaps
 from hubcore.strategy import counted, few_calls
 
 
-def conv_same(x: Tensor, counts: Sequence[int], weight: Tensor, bias: Tensor | None, groups: int = 1) -> Tensor:
+def conv_same(
+    x: Tensor, counts: Sequence[int], weight: Tensor, bias: Tensor | None, groups: int = 1, scale: Tensor | None = None
+) -> Tensor:
     """Convolution of stride 1 that keeps the number of frames, `(N, D)` to `(N, D')`, each utterance among zeros.
 
     An even kernel reaches one frame further back than ahead.
@@ -29,13 +31,14 @@ def conv_same(x: Tensor, counts: Sequence[int], weight: Tensor, bias: Tensor | N
         weight: `(D', D / groups, kernel)`.
         bias: `(D',)`.
         groups: groups of channels; `D` for a depthwise convolution.
+        scale: `(kernel,)`, what each tap of `weight` is multiplied by.
 
     Example:
         >>> conv_same(torch.ones(5, 1), [2, 3], torch.ones(1, 1, 3), None)[:, 0].tolist()
         [2.0, 2.0, 2.0, 3.0, 2.0]
     """
     gap = weight.shape[2] // 2
-    return without_gaps(_conv1d(with_gaps(x, counts, gap), weight, bias, 1, groups), counts, gap)
+    return without_gaps(_conv1d(with_gaps(x, counts, gap), weight, bias, 1, groups, scale), counts, gap)
 
 
 def conv_strided(
@@ -108,8 +111,19 @@ def run_recurrent(net: nn.RNNBase, x: Tensor, counts: Sequence[int]) -> Tensor:
     return torch.cat([rows[:count] for rows, count in zip(out, counts, strict=True)])
 
 
-def _conv1d(rows: Tensor, weight: Tensor, bias: Tensor | None, stride: int, groups: int) -> Tensor:
+_FEW_ROWS = 256
+"""Rows below which making the scaled weights of all groups costs more than the convolution; those of one fit into a cache."""
+
+
+def _conv1d(rows: Tensor, weight: Tensor, bias: Tensor | None, stride: int, groups: int, scale: Tensor | None = None) -> Tensor:
     """A convolution over rows `(T, D)` without padding, exact on every device."""
+    traced = torch.is_grad_enabled() or torch.compiler.is_compiling()
+    if scale is not None and groups > 1 and rows.shape[0] < _FEW_ROWS and not traced and not few_calls(rows.device):
+        weights, biases = weight.chunk(groups), [None] * groups if bias is None else bias.chunk(groups)
+        parts = zip(rows.chunk(groups, 1), weights, biases, strict=True)
+        return torch.cat([_conv1d(rows_g, weight_g, bias_g, stride, 1, scale) for rows_g, weight_g, bias_g in parts], 1)
+    if scale is not None:
+        weight = (weight * scale).to(weight.dtype)
     # torch 2.13's grouped convolution in bfloat16 is wrong on CPUs without bfloat16 units (off by 90 % when measured).
     wide = torch.float32 if rows.device.type == "cpu" and rows.dtype == torch.bfloat16 else rows.dtype
     bias = None if bias is None else bias.to(wide)

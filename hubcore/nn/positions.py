@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from hubcore.nn.packed import conv_same
+from hubcore.strategy import few_calls
 
 
 class PositionalConv(nn.Module):
@@ -41,16 +42,17 @@ class PositionalConv(nn.Module):
         with torch.no_grad():
             self.weight_g.copy_(torch.linalg.vector_norm(self.weight_v, dim=(0, 1), keepdim=True))
 
-    def weight(self) -> Tensor:
-        """The convolution's weight, `(D, D / groups, kernel)`: each tap of `weight_v` scaled to the norm in `weight_g`."""
+    def scale(self) -> Tensor:
+        """The factor `(kernel,)` of each tap of `weight_v` that gives it the norm in `weight_g`."""
         # A plain sum is ten times as fast as torch's norm over two axes; it needs 32 bits, being one over thousands.
-        v = self.weight_v.to(torch.promote_types(self.weight_v.dtype, torch.float32))
-        norm = v.square().flatten(0, 1).sum(0).sqrt()  # (kernel,)
-        return (v * (self.weight_g / norm)).to(self.weight_v.dtype)
+        wide = torch.promote_types(self.weight_v.dtype, torch.float32)
+        parts = 1 if few_calls(self.weight_v.device) else self.groups  # on a CPU, each fits into a cache
+        squares = [v.to(wide).square().flatten(0, 1).sum(0) for v in self.weight_v.chunk(parts)]
+        return self.weight_g.flatten() / torch.stack(squares).sum(0).sqrt()
 
     def forward(self, x: Tensor, counts: Sequence[int]) -> Tensor:
         """Position embedding `(N, D)` of packed frames `(N, D)`; `counts` are the frames of each utterance."""
-        return functional.gelu(conv_same(x, counts, self.weight(), self.bias, self.groups))
+        return functional.gelu(conv_same(x, counts, self.weight_v, self.bias, self.groups, self.scale()))
 
 
 class BatchNormPositionalConv(nn.Module):
