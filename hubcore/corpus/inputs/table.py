@@ -43,7 +43,8 @@ def columns_of(there: list[str], reading: Reading, where: str) -> Mapping[str, s
     if lacking:
         names = listed(map(printable, there), 20)
         what = f"{where}: there is no column {', '.join(map(repr, lacking))}. Those there are: {names}."
-        raise ExtractionError(what, fix="Name them with --columns, as in --columns path=wav,id=utt,start=from,end=to.")
+        lists = " For a list of fairseq, whose first line is the root, use `hubcore manifest`." if ".tsv" in where else ""
+        raise ExtractionError(what, fix=f"Name them with --columns, as in --columns path=wav,id=utt,start=from,end=to.{lists}")
     return {name: column for name, column in columns.items() if column in there}
 
 
