@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING
 from hubcore.lazy import lazy_exports
 
 if TYPE_CHECKING:
-    from hubcore.extract.batches import Batches as Batches
     from hubcore.extract.batches import Failure as Failure
     from hubcore.extract.batches import LayerChoice as LayerChoice
     from hubcore.extract.batches import Measured as Measured
     from hubcore.extract.batches import choose_layers as choose_layers
-    from hubcore.extract.batches import make_batches as make_batches
+    from hubcore.extract.batches import measure as measure
     from hubcore.extract.finished import ROW_KEYS as ROW_KEYS
     from hubcore.extract.finished import Finished as Finished
     from hubcore.extract.run import BatchResult as BatchResult

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import operator
 import os
 import re
@@ -58,26 +57,6 @@ class LayerChoice:
     """Indices into the upstream's `layer_names`."""
     stacked: bool
     """True for `(L, F, D)`, False for `(F, D)`."""
-
-
-@dataclass(frozen=True)
-class Batches:
-    """Batches to compute, longest utterances first, and the files that their headers rule out."""
-
-    batches: tuple[tuple[Measured, ...], ...]
-    """Utterances of similar length, computed together."""
-    failures: tuple[Failure, ...] = ()
-    """Files whose header rules them out."""
-
-    @property
-    def utterances(self) -> tuple[Measured, ...]:
-        """All of them, in the order in which they are computed."""
-        return tuple(itertools.chain.from_iterable(self.batches))
-
-    @property
-    def seconds(self) -> float:
-        """The duration of them all."""
-        return sum(item.seconds for item in self.utterances)
 
 
 def choose_layers(choice: str | SupportsIndex | Sequence[str | SupportsIndex], layer_names: Sequence[str]) -> LayerChoice:
@@ -152,21 +131,20 @@ def _spelt(part: str, layer_names: Sequence[str]) -> Iterable[int]:
     return [int(part)]
 
 
-def make_batches(utterances: Iterable[Utterance], *, sample_rate: int, min_samples: int, batch_seconds: float) -> Batches:
-    """The batches for `utterances`, made from their headers alone.
+def measure(utterances: Iterable[Utterance], *, sample_rate: int, min_samples: int) -> tuple[list[Measured], list[Failure]]:
+    """The utterances with their lengths, from their headers alone, longest first, and those that their headers rule out.
 
-    Utterances are sorted by length, longest first, so that what does not fit into memory shows at once; a batch holds
-    at most `batch_seconds` of audio, or a single longer utterance.
+    The longest come first so that what does not fit into memory shows at once.
 
     Example:
         >>> import soundfile, tempfile, pathlib
         >>> from hubcore.corpus import find_utterances
         >>> root = pathlib.Path(tempfile.mkdtemp())
-        >>> for name, length in (("a", 8000), ("b", 16000), ("c", 12000)):
+        >>> for name, length in (("a", 8000), ("b", 16000), ("c", 12)):
         ...     soundfile.write(root / f"{name}.wav", [0.0] * length, 16000)
-        >>> made = make_batches(find_utterances([root]), sample_rate=16000, min_samples=400, batch_seconds=1.5)
-        >>> [[item.name for item in batch] for batch in made.batches]
-        [['b'], ['c', 'a']]
+        >>> measured, failures = measure(find_utterances([root]), sample_rate=16000, min_samples=400)
+        >>> [item.name for item in measured], [failure.utterance for failure in failures]
+        (['b', 'a'], ['c'])
     """
     measured: list[Measured] = []
     failures: list[Failure] = []
@@ -180,7 +158,7 @@ def make_batches(utterances: Iterable[Utterance], *, sample_rate: int, min_sampl
         else:
             measured.append(item)
     measured.sort(key=lambda item: (-item.samples, item.name))
-    return Batches(batches_of(measured, batch_seconds, sample_rate), tuple(failures))
+    return measured, failures
 
 
 def batches_of(measured: Sequence[Measured], batch_seconds: float, sample_rate: int) -> tuple[tuple[Measured, ...], ...]:

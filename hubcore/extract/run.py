@@ -6,7 +6,6 @@ Shapes: `B` batch, `T` samples, `L` layers, `F` frames, `D` dim.
 from __future__ import annotations
 
 import dataclasses
-import math
 import os
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -23,7 +22,7 @@ from torch import Tensor, nn
 from hubcore.corpus.find import utterances_by_name
 from hubcore.corpus.utterance import NO_STAMP, Utterance
 from hubcore.errors import AudioError, ExtractionError, HubcoreError, OptionError, PluginError
-from hubcore.extract.batches import Failure, Measured, batches_of, check_length, failure_of, make_batches
+from hubcore.extract.batches import Failure, Measured, batches_of, check_length, failure_of, measure
 from hubcore.extract.finished import ROW_KEYS, Finished, exclusive
 from hubcore.extract.plan import Block, Plan
 from hubcore.extract.record import usual_format, write_record
@@ -208,10 +207,10 @@ def _planned(
     plan = Plan(folder)
     known = plan.planned
     new = [utterance for name, utterance in named.items() if name not in known]
-    made = make_batches(new, sample_rate=upstream.sample_rate, min_samples=upstream.min_samples, batch_seconds=math.inf)
+    measured, failures = measure(new, sample_rate=upstream.sample_rate, min_samples=upstream.min_samples)
     size = 0.0 if settings.pool else _frame_bytes(settings) / (upstream.frame_stride or upstream.sample_rate / 50)
-    plan.add({item.name: item.samples for item in made.utterances}, bytes_per_sample=size)
-    return plan.blocks, [*made.failures]
+    plan.add({item.name: item.samples for item in measured}, bytes_per_sample=size)
+    return plan.blocks, failures
 
 
 @dataclass

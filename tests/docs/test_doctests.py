@@ -39,7 +39,6 @@ WITHOUT_EXAMPLE = {
     "hubcore.checkpoints.native.write_native": "UpstreamBase.save_checkpoint, its only caller, has one",
     "hubcore.extract.settings.Settings": _RECORD,
     "hubcore.extract.batches.Failure": _RECORD,
-    "hubcore.extract.batches.Batches": _RECORD,
     "hubcore.corpus.utterance.Source": "a protocol; File, which keeps it, has one",
     "hubcore.extract.batches.Measured": _RECORD,
     "hubcore.extract.run.BatchResult": _RECORD,

@@ -43,7 +43,7 @@ class ArkWriter(ShardWriter):
         """Kaldi has float32 matrices, of two dimensions."""
         if settings.dtype != "float32":
             return f"the format ark has no {settings.dtype}, only float32."
-        return "a Kaldi matrix holds one layer (--layers 9, or --mix)." if settings.stacked else ""
+        return "a Kaldi matrix holds one layer (--layers last, or 9, or --mix)." if settings.stacked else ""
 
     def start(self, path: Path) -> None:
         """Opens the archive."""

@@ -48,7 +48,7 @@ def why_not_lhotse(frame_stride: int | None, *, matrix: bool) -> str:
     if frame_stride is None:
         return "lhotse's features have a fixed frame rate, and that of this upstream depends on the input."
     if not matrix:
-        return "lhotse's features are (frames, width): choose one layer (--layers 9, or --mix), without --pool."
+        return "lhotse's features are (frames, width): choose one layer (--layers last, or 9, or --mix), without --pool."
     return ""
 
 

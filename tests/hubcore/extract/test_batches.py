@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from hubcore.corpus import find_utterances
 from hubcore.errors import OptionError
-from hubcore.extract import LayerChoice, choose_layers, make_batches
+from hubcore.extract import LayerChoice, choose_layers, measure
+from hubcore.extract.batches import batches_of
 
 NAMES = tuple(f"layer{i}" for i in range(13))
 
@@ -92,13 +93,13 @@ def test_what_a_header_rules_out_fails_before_anything_is_computed(tmp_path: Pat
     soundfile.write(tmp_path / "short.wav", np.zeros(399), 16000)
     soundfile.write(tmp_path / "enough_at_8k.wav", np.zeros(200), 8000)
     (tmp_path / "empty.wav").touch()
-    made = make_batches(find_utterances([tmp_path]), sample_rate=16000, min_samples=400, batch_seconds=60)
-    assert [item.name for item in made.batches[0]] == ["good", "enough_at_8k"]
-    assert {failure.utterance for failure in made.failures} == {"short", "empty"}
-    messages = {failure.utterance: failure.error for failure in made.failures}
+    measured, failures = measure(find_utterances([tmp_path]), sample_rate=16000, min_samples=400)
+    assert [item.name for item in measured] == ["good", "enough_at_8k"]
+    messages = {failure.utterance: failure.error for failure in failures}
+    assert messages.keys() == {"short", "empty"}
     assert str(tmp_path / "short.wav") in messages["short"]
     assert "399 samples (24.9 ms) at 16000 Hz" in messages["short"] and "400 samples" in messages["short"]
-    assert len(made.utterances) == 2 and made.seconds == pytest.approx(0.075)
+    assert sum(item.seconds for item in measured) == pytest.approx(0.075)
 
 
 @settings(max_examples=25, deadline=None)
@@ -109,8 +110,9 @@ def test_batches_hold_every_utterance_once_under_the_cap(
     root = tmp_path_factory.mktemp("audio")
     for index, length in enumerate(lengths):
         soundfile.write(root / f"{index:02}.wav", np.zeros(length), 16000)
-    made = make_batches(find_utterances([root]), sample_rate=16000, min_samples=400, batch_seconds=cap)
-    flat = [item for batch in made.batches for item in batch]
+    measured, _ = measure(find_utterances([root]), sample_rate=16000, min_samples=400)
+    batches = batches_of(measured, cap, sample_rate=16000)
+    flat = [item for batch in batches for item in batch]
     assert sorted(item.name for item in flat) == [f"{index:02}" for index in range(len(lengths))]
     assert [item.samples for item in flat] == sorted(lengths, reverse=True)
-    assert all(len(batch) == 1 or sum(item.samples for item in batch) <= cap * 16000 for batch in made.batches)
+    assert all(len(batch) == 1 or sum(item.samples for item in batch) <= cap * 16000 for batch in batches)
