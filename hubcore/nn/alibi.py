@@ -5,9 +5,12 @@ Shapes: `F` frames of one utterance, `E` frames without a place in time, `H` hea
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+from hubcore.strategy import few_calls, upload
 
 
 def alibi_slopes(num_heads: int) -> list[float]:
@@ -56,5 +59,6 @@ class Alibi(nn.Module):
         """The bias `(H, E + F, E + F)` of block `layer`, counted from 0; a scale below 0 counts as 0."""
         scale = self.scale[layer if len(self.scale) > 1 else 0].clamp(min=0)  # (H) or (1)
         scale = scale.to(torch.promote_types(scale.dtype, torch.float32))  # distances need more than 16 bits
-        slopes: Tensor = scale.new_tensor(alibi_slopes(self.num_heads)) * scale
-        return slopes[:, None, None] * distances
+        slopes = alibi_slopes(self.num_heads)
+        steps = upload(np.array(slopes), scale.device).to(scale) if few_calls(scale.device) else scale.new_tensor(slopes)
+        return (steps * scale)[:, None, None] * distances

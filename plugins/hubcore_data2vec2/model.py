@@ -6,12 +6,15 @@ Shapes: `F` frames of one utterance, `E` extra tokens, `N` packed frames of all 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from hubcore.nn import Alibi, Block, Blocks, Encoder, SpeechEncoder, StackedPositionalConv, build_blocks, build_waveform_encoder
+from hubcore.ragged import taken
+from hubcore.strategy import counted, few_calls
 from hubcore_data2vec2.config import Data2Vec2Config
 
 
@@ -100,7 +103,7 @@ class Data2Vec2Encoder(Encoder):
         if self.extra_tokens is not None:
             extra = len(self.extra_tokens)
             x = torch.cat([rows for own in x.split(list(counts)) for rows in (self.extra_tokens, own)])
-            counts = [count + extra for count in counts]
+            counts = counted([count + extra for count in counts], x.device)
         x = self.dropout(x if self.pre_norm else self.norm(x))
         distances = None if self.alibi is None else self.alibi.distances(frames, extra, x.device)
         one = self.alibi(distances, 0) if self.alibi is not None and len(self.alibi.scale) == 1 else None
@@ -117,6 +120,9 @@ class Data2Vec2Encoder(Encoder):
 
 def _without_first(x: Tensor, counts: Sequence[int], extra: int) -> Tensor:
     """Packed frames without the first `extra` of each utterance."""
+    if extra and few_calls(x.device):
+        begins = accumulate((count for count in counts[:-1]), initial=extra)
+        return taken(x, [count - extra for count in counts], [*begins])
     return torch.cat([rows[extra:] for rows in x.split(list(counts))]) if extra else x
 
 
