@@ -27,7 +27,9 @@ PLAIN = "wav2vec2 base"
 SETTINGS: Mapping[str, dict[str, float]] = {
     "lambda 0": {"lambd": 0.0},
     "lambda 0.5": {"lambd": 0.5},
+    "frame_period_ms 40": {"frame_period_ms": 40.0},
     "frame_period_ms 60": {"frame_period_ms": 60.0},
+    "frame_period_ms 80": {"frame_period_ms": 80.0},
     "lambda 1": {"lambd": 1.0},
 }
 

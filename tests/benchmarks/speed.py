@@ -1,0 +1,82 @@
+"""wav2vec 2.0, all hidden states, beside the peers: one thread by processor time, two threads by the clock on the wall."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import torch
+
+from hubcore_wav2vec2 import CONFIGS
+from tests.benchmarks.measure import Section, interleaved, ratio, sizes, table, threads
+from tests.benchmarks.peers import OURS, Call, flops, peers, systems
+
+SHORT = [1.2, 2.3, 0.8, 3.1, 1.9, 2.2, 0.7, 4.0, 5.2, 1.1, 6.4, 2.9, 3.6, 0.9, 4.4, 3.9]
+LONG = [9.2, 19.6, 14.1, 14.8]
+SETTINGS: dict[str, tuple[str, int | None, Sequence[float], int]] = {
+    "16 short, one by one": ("base", None, SHORT, 1),
+    "16 short, one batch": ("base", None, SHORT, 16),
+    "4 long, one by one": ("base", None, LONG, 1),
+    "4 long, one batch": ("base", None, LONG, 4),
+    "large, 8 of 24 layers, 4 long, one batch": ("large_lv60", 8, LONG, 4),
+}
+"""Name -> shape, its layers, seconds of the utterances, utterances in a batch."""
+
+
+@torch.inference_mode()
+def run() -> Section:
+    """Two tables, and the ratios that the plot shows."""
+    parts, figures = [], {}
+    for count, clock, what in ((1, time.process_time, "processor time"), (2, time.perf_counter, "time on the wall")):
+        with threads(count):
+            rows = []
+            for setting in SETTINGS:
+                row, ratios = _measured(setting, clock)
+                rows.append(row)
+                figures |= {f"{name}, {count} threads, {setting}": value for name, value in ratios.items()}
+        headers = ["utterances", "x real time", "time / floor", *(f"{name} / hubcore" for name in peers())]
+        parts.append(f"{count} thread{'s' if count > 1 else ''}, {what}, median (least-most):\n\n{table(headers, rows)}")
+    return Section("Speed", "\n\n".join(parts), figures)
+
+
+def _measured(setting: str, clock: Callable[[], float]) -> tuple[list[str], dict[str, float]]:
+    shape, layers, durations, size = SETTINGS[setting]
+    name = shape if shape in CONFIGS else "large"
+    wavs = [0.1 * torch.randn(int(16000 * sizes().scale * seconds)) for seconds in durations]
+    batches = [wavs[i : i + size] for i in range(0, len(wavs), size)]
+    calls = systems(name, layers)
+    config = calls[OURS].config  # type: ignore[attr-defined]
+    runs: dict[str, Callable[[], object]] = {system: partial(_all, call, batches) for system, call in calls.items()}
+    runs["product"] = product
+    seconds = interleaved(runs, rounds=7, clock=clock)
+    work = sum(flops(config, len(wav)) for wav in wavs)
+    floors = [time * work / PRODUCT_FLOPS for time in seconds["product"]]
+    above = sorted(took / floor for took, floor in zip(seconds[OURS], floors, strict=True))
+    audio = sum(len(wav) for wav in wavs) / 16000
+    others = [system for system in calls if system != OURS]
+    row = [
+        setting,
+        f"{audio / statistics.median(seconds[OURS]):.2f}",
+        f"{statistics.median(above):.2f} ({above[0]:.2f}-{above[-1]:.2f})",
+        *(ratio(seconds, system, OURS) for system in others),
+    ]
+    medians = {s: statistics.median(a / b for a, b in zip(seconds[s], seconds[OURS], strict=True)) for s in others}
+    return row, medians
+
+
+def _all(call: Call, batches: list[list[torch.Tensor]]) -> None:
+    for batch in batches:
+        call(batch)
+
+
+_LEFT, _RIGHT = torch.randn(1024, 768), torch.randn(768, 3072)
+_TIMES = 4
+PRODUCT_FLOPS = 2.0 * 1024 * 768 * 3072 * _TIMES
+
+
+def product() -> None:
+    """Matrix products of the blocks' shape: the speed that every operation would have at best."""
+    for _ in range(_TIMES):
+        torch.mm(_LEFT, _RIGHT)
