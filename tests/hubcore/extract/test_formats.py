@@ -202,6 +202,17 @@ def test_a_stopped_run_is_resumed_to_the_same_bytes(
         same_tree(out, tmp_path / "clean")
 
 
+def test_a_row_is_never_there_before_its_shard(audio: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*given: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("hubcore.extract.formats.shards.ShardWriter.put", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            extract([audio], toy(), tmp_path / "out", format="safetensors")
+    assert not (tmp_path / "out/manifest.jsonl").exists() and not [*(tmp_path / "out").glob("shards/*")]
+
+
 class Mates(ToyUpstream):
     """Adds the size of the batch, as a last bit of rounding may depend on it."""
 
