@@ -25,6 +25,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from hubcore.audio_ffmpeg import decode_with_ffmpeg
 from hubcore.audio_headers import (
     Data,
     begins_audio,
@@ -157,7 +158,13 @@ Audio = str | os.PathLike[str] | Embedded | AudioBytes
 
 
 def load_audio(
-    audio: Audio, sample_rate: int = 16000, *, start: float = 0.0, end: float | None = None, channel: int | None = None
+    audio: Audio,
+    sample_rate: int = 16000,
+    *,
+    start: float = 0.0,
+    end: float | None = None,
+    channel: int | None = None,
+    ffmpeg: bool = False,
 ) -> Tensor:
     """The waveform of a file, or of a part of it: `(T,)` float32, one channel, at `sample_rate` Hz, full scale being 1.0.
 
@@ -174,6 +181,7 @@ def load_audio(
         start: where the part begins, in seconds, to the nearest sample.
         end: where it ends, which may be up to half a second beyond the file; the file's end if None.
         channel: the one to read, from 0; the mean of all if None.
+        ffmpeg: decode with FFmpeg what libsndfile does not read (m4a, aac, wma, ...); all of it, for a part too.
 
     Raises:
         AudioError: missing, a directory, not audio, empty, cut off, joined, damaged, NaN or infinite; no such part or channel.
@@ -190,6 +198,9 @@ def load_audio(
         what = f"sample_rate is {sample_rate}. It must be a rate in Hz from {_LOWEST_RATE} to {_HIGHEST_RATE}."
         raise AudioError(what, fix="Pass the upstream's own: model.sample_rate.")
     try:
+        if ffmpeg and _is_foreign(audio):
+            samples, info, first = _decode_foreign(audio, start, end, channel)
+            return _finish(samples, info, first, sample_rate, channel)
         with _opened(audio, decode=True, part=start > 0 or end is not None) as (sound, whole, exact):
             info, first = _part(whole, start, end, channel)
             if info.frames > _MOST_SAMPLES:
@@ -200,6 +211,11 @@ def load_audio(
             samples = _decode(sound, info, exact, first, most, channel)
     except MemoryError as error:  # a few megabytes of FLAC may be days of silence
         raise AudioError(f"{_name(audio)} does not fit into memory.", fix="Cut it into shorter files.") from error
+    return _finish(samples, info, first, sample_rate, channel)
+
+
+def _finish(samples: NDArray[np.float32], info: AudioInfo, first: int, sample_rate: int, channel: int | None) -> Tensor:
+    """The samples, checked and resampled."""
     bad = np.flatnonzero(~np.isfinite(samples))
     if len(bad):
         first_bad = f"the first is sample {first + bad[0]}, {samples[bad[0]]}"
@@ -219,7 +235,9 @@ def load_audio(
     return torch.from_numpy(np.ascontiguousarray(samples, dtype=np.float32))
 
 
-def probe(audio: Audio, *, start: float = 0.0, end: float | None = None, channel: int | None = None) -> AudioInfo:
+def probe(
+    audio: Audio, *, start: float = 0.0, end: float | None = None, channel: int | None = None, ffmpeg: bool = False
+) -> AudioInfo:
     """Reads the header of an audio file without decoding it; of a part, its length.
 
     Args:
@@ -227,6 +245,7 @@ def probe(audio: Audio, *, start: float = 0.0, end: float | None = None, channel
         start: see `load_audio`.
         end: see `load_audio`.
         channel: see `load_audio`.
+        ffmpeg: see `load_audio`. Such a file is decoded.
 
     Raises:
         AudioError: missing, a directory, not audio, empty, or shorter than its header promises; no such part or channel. It
@@ -239,8 +258,31 @@ def probe(audio: Audio, *, start: float = 0.0, end: float | None = None, channel
         >>> probe(path).seconds, probe(path).samples_at(16000)
         (0.5, 8000)
     """
+    if ffmpeg and _is_foreign(audio):
+        return _decode_foreign(audio, start, end, channel)[1]
     with _opened(audio) as (_, info, _):
         return _part(info, start, end, channel)[0]
+
+
+def _is_foreign(audio: Audio) -> bool:
+    """True if a file is of a format that FFmpeg reads and libsndfile does not, by its content or its ending."""
+    name = _name(audio)
+    with _open(audio, name) as file:
+        known = kind_of(_bytes(audio, file, name))
+    return (known is not None and "ffmpeg" in known[1]) or is_audio_name(os.path.basename(name)) is False
+
+
+def _decode_foreign(
+    audio: Audio, start: float, end: float | None, channel: int | None
+) -> tuple[NDArray[np.float32], AudioInfo, int]:
+    """`(T,)` samples of a part that FFmpeg decodes, its length and its first sample."""
+    name = _name(audio)
+    with _open(audio, name) as file:
+        samples, rate = decode_with_ffmpeg(_bytes(audio, file, name), name)  # (C, T)
+    channels, frames = samples.shape
+    info, first = _part(AudioInfo(name, frames / rate, rate, channels, frames, "FFmpeg"), start, end, channel)
+    part = samples[:, first : first + info.frames]
+    return (part.mean(axis=0, dtype=np.float32) if channel is None else part[channel]), info, first
 
 
 def _part(info: AudioInfo, start: float, end: float | None, channel: int | None) -> tuple[AudioInfo, int]:
@@ -260,12 +302,12 @@ def _part(info: AudioInfo, start: float, end: float | None, channel: int | None)
     return replace(info, frames=last - first, seconds=(last - first) / info.sample_rate), first
 
 
-def find_audio(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
+def find_audio(paths: Iterable[str | os.PathLike[str]], *, ffmpeg: bool = False) -> list[Path]:
     """The audio files among `paths`: files as they are, folders searched to any depth, in a fixed order, no name twice.
 
     In a folder, files are taken by their ending (`AUDIO_EXTENSIONS`, in any case) and hidden ones are skipped; symbolic
     links are followed, and a file with two names is found under both. What has the ending of audio that is not read is
-    counted and named in a warning of the logger `hubcore.audio`.
+    counted and named in a warning of the logger `hubcore.audio`, or found too, if it is for `ffmpeg`.
 
     Raises:
         AudioError: paths do not exist or cannot be reached, or a folder holds no audio file or cannot be listed.
@@ -282,7 +324,7 @@ def find_audio(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
     check_exist(given)
     found: dict[str, Path] = {}
     for path in given:
-        inside, not_read = _search(path) if _is_folder(path) else ([path], [])
+        inside, not_read = _search(path, ffmpeg) if _is_folder(path) else ([path], [])
         if not_read:
             what = f"{plural(len(not_read), 'file')} in {printable(path)} may be audio but cannot be read"
             _log.warning("%s: %s. `ffmpeg -i IN OUT.wav` converts most formats.", what, listed(not_read, _SHOWN))
@@ -348,7 +390,7 @@ def _is_folder(path: str | os.PathLike[str]) -> bool | None:
         raise
 
 
-def _search(top: Path) -> tuple[list[Path], list[str]]:
+def _search(top: Path, ffmpeg: bool) -> tuple[list[Path], list[str]]:
     """The audio files in a folder, and the names of those that may be audio too but are not read."""
 
     def refused(error: OSError) -> None:
@@ -375,7 +417,7 @@ def _search(top: Path) -> tuple[list[Path], list[str]]:
         for name in sorted(files):
             path = Path(root, name)
             audio = is_audio_name(name)
-            if audio:
+            if audio or (ffmpeg and audio is False and name.lower().rpartition(".")[2] in _NOT_READ):
                 found.append(path)
             elif audio is False:
                 not_read.append(printable(path.relative_to(top)))
@@ -466,7 +508,7 @@ def _opened(audio: Audio, *, decode: bool = False, part: bool = False) -> Iterat
         plain = not isinstance(audio, Embedded | AudioBytes)
         # The decoder reads from where the descriptor stands, so that what is read beside it needs one of its own.
         beside = stack.enter_context(_open(audio, name)) if plain else file
-        data = _Bytes(beside, name, (audio.offset, audio.size) if isinstance(audio, Embedded) else None)
+        data = _bytes(audio, beside, name)
         if not len(data):
             raise AudioError(f"{name} is empty, 0 bytes.", fix="Fetch it again.")
         streamed = fill_in(data)
@@ -501,6 +543,11 @@ def _opened(audio: Audio, *, decode: bool = False, part: bool = False) -> Iterat
 def _name(audio: Audio) -> str:
     """The name of an audio file in messages."""
     return printable(audio.name if isinstance(audio, Embedded | AudioBytes) else audio)
+
+
+def _bytes(audio: Audio, file: BinaryIO, name: str) -> _Bytes:
+    """The bytes of the audio in its file."""
+    return _Bytes(file, name, (audio.offset, audio.size) if isinstance(audio, Embedded) else None)
 
 
 def _open(audio: Audio, name: str) -> BinaryIO:

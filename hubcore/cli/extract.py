@@ -47,6 +47,13 @@ Example:
 )
 @click.option("--columns", metavar="path=P,id=I,...", help="A list's own names of path, id, start, end, duration, channel.")
 @click.option("--allow-commands", is_flag=True, help="Run the commands that lists name, as in Kaldi's wav.scp.")
+@click.option(
+    "--audio",
+    type=click.Choice(["libsndfile", "ffmpeg"]),
+    default="libsndfile",
+    show_default=True,
+    help="ffmpeg also decodes m4a, aac, wma and others; needs hubcore[av].",
+)
 @click.option("--checkpoint", "-c", shell_complete=files, metavar="C", help="Your own weights: a path, https://... or hf://...")
 @click.option(
     "--layers", metavar="LAYERS", help="all, last, 9, block_9, 0,6,12 or 1-3; the card's default, which is mostly all."
@@ -83,6 +90,7 @@ def command(
     root: str | None,
     columns: str | None,
     allow_commands: bool,
+    audio: str,
     checkpoint: str | None,
     layers: str | None,
     dtype: str,
@@ -111,7 +119,9 @@ def command(
     from hubcore.options import once
 
     options, calls = typed_options(name, checkpoint, pairs)
-    named = find_utterances(paths, root=root, columns=named_columns(columns), allow_commands=allow_commands)
+    named = find_utterances(
+        paths, root=root, columns=named_columns(columns), allow_commands=allow_commands, ffmpeg=audio == "ffmpeg"
+    )
     upstream = hub.load(name, checkpoint, device=device, **options)
     logging.getLogger("hubcore.extract").setLevel(logging.WARNING if as_json else logging.INFO)
     try:

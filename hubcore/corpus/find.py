@@ -35,7 +35,7 @@ _READERS: Mapping[str, Reader] = {
     ".jsonl.gz": read_jsonl,
     ".parquet": read_arrow,
     ".scp": read_wav_scp,
-    ".tar": lambda path, _: read_archive(path),
+    ".tar": read_archive,
 }
 """Readers of files by their ending; `.tsv` may be of two forms, and any other file is audio."""
 
@@ -46,6 +46,7 @@ def find_utterances(
     root: str | os.PathLike[str] | None = None,
     columns: Mapping[str, str] | None = None,
     allow_commands: bool = False,
+    ffmpeg: bool = False,
 ) -> list[Utterance]:
     r"""The utterances of `paths`: in the order of the paths and of the lists, sorted inside a folder.
 
@@ -62,6 +63,7 @@ def find_utterances(
             If None, they are below the list's own folder or, if nothing is there, the current one.
         columns: a list's own names of the columns path, id, start, end, duration and channel, where they are others.
         allow_commands: whether commands that lists name are run, as in Kaldi's `wav.scp`.
+        ffmpeg: whether FFmpeg decodes what libsndfile does not read (m4a, aac, wma, ...), which is then found too.
 
     Raises:
         AudioError: paths do not exist, or a folder holds no audio file.
@@ -78,9 +80,9 @@ def find_utterances(
         ['2.flac', '2.wav', 'anna/1']
         >>> _ = (folder / "list.csv").write_text("wav,from,to\nanna/1.wav,0.5,2\n")
         >>> find_utterances([folder / "list.csv"], columns={"path": "wav", "start": "from", "end": "to"})
-        [Utterance(name='anna/1-0.500-2.000', source=File(path='...anna/1.wav'), start=0.5, end=2.0, channel=None)]
+        [Utterance(name='anna/1-0.500-2.000', source=File(path='...anna/1.wav'), start=0.5, end=2.0, ...)]
     """
-    reading = Reading(None if root is None else os.fspath(root), columns or {}, allow_commands)
+    reading = Reading(None if root is None else os.fspath(root), columns or {}, allow_commands, ffmpeg)
     given = [place for path in paths for place in _places(os.fspath(path))]
     check_exist(place for place in given if isinstance(place, Path))
     seen: dict[tuple[object, ...], Found] = {}
@@ -90,7 +92,7 @@ def find_utterances(
             name = full_name(text_path(item.source.given)) if item.ending or not item.where else ""
             key = (name, item.start, item.end, item.channel) if name else (len(seen),)
             seen.setdefault(key, item)
-    return name_apart(seen.values())
+    return name_apart(seen.values(), ffmpeg=ffmpeg)
 
 
 def utterances_by_name(given: Iterable[str | os.PathLike[str]] | Iterable[Utterance]) -> dict[str, Utterance]:

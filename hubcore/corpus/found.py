@@ -56,7 +56,7 @@ class Found(NamedTuple):
         return self.where or printable(self.source.given)
 
 
-def name_apart(found: Iterable[Found]) -> list[Utterance]:
+def name_apart(found: Iterable[Found], *, ffmpeg: bool = False) -> list[Utterance]:
     """Utterances with names, of which no two are the same, in the order given.
 
     Those that would share a name all get the next longer one that they have: with the ending (`a.wav`, `a.flac`), then below
@@ -89,7 +89,10 @@ def name_apart(found: Iterable[Found]) -> list[Utterance]:
         if problem:
             what = f"{item.told}: the utterance {printable(name)!r} {problem}. Its features would be a file of that name."
             raise ExtractionError(what, fix="Give it another name.")
-    return [Utterance(name, item.source, item.start, item.end, item.channel) for item, name in zip(items, names, strict=True)]
+    return [
+        Utterance(name, item.source, item.start, item.end, item.channel, ffmpeg)
+        for item, name in zip(items, names, strict=True)
+    ]
 
 
 def _shared(names: Iterable[str]) -> list[list[int]]:

@@ -6,7 +6,7 @@ import os
 import shutil
 import subprocess
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypedDict
 
 from hubcore.audio import Audio, AudioBytes, AudioInfo, Embedded, load_audio, probe
 from hubcore.errors import AudioError
@@ -131,6 +131,13 @@ class Command:
         return AudioBytes(self.given, run.stdout)
 
 
+class _Part(TypedDict):
+    start: float
+    end: float | None
+    channel: int | None
+    ffmpeg: bool
+
+
 @dataclass(frozen=True)
 class Utterance:
     """One utterance of a corpus: an audio file, or a part of one.
@@ -154,6 +161,8 @@ class Utterance:
     """Its end, in seconds; the file's end if None."""
     channel: int | None = None
     """The channel it is, from 0; the mean of all if None."""
+    ffmpeg: bool = False
+    """True if FFmpeg decodes what libsndfile does not read."""
 
     def probe(self) -> AudioInfo:
         """Length and rate, from the header.
@@ -161,7 +170,7 @@ class Utterance:
         Raises:
             AudioError: there is no such audio; the message names it.
         """
-        return probe(self.source.open(), start=self.start, end=self.end, channel=self.channel)
+        return probe(self.source.open(), **self._part())
 
     def read(self, sample_rate: int) -> Tensor:
         """The samples: `(T,)` float32 at `sample_rate` Hz; see `load_audio`.
@@ -169,7 +178,10 @@ class Utterance:
         Raises:
             AudioError: there is no such audio; the message names it.
         """
-        return load_audio(self.source.open(), sample_rate, start=self.start, end=self.end, channel=self.channel)
+        return load_audio(self.source.open(), sample_rate, **self._part())
+
+    def _part(self) -> _Part:
+        return {"start": self.start, "end": self.end, "channel": self.channel, "ffmpeg": self.ffmpeg}
 
 
 def stamp_of(path: str | os.PathLike[str]) -> tuple[int, int]:

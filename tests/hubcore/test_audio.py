@@ -8,6 +8,7 @@ import logging
 import os
 import struct
 from collections.abc import Callable, Iterator
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -944,3 +945,46 @@ def test_broken_audio_inside_another_file_is_named(tmp_path: Path) -> None:
             for read in (load_audio, probe):
                 with pytest.raises(AudioError, match=rf"b\.tar/a {said}"):
                     read(inside)
+
+
+# FFmpeg ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def m4a(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    av = pytest.importorskip("av")
+    path: Path = tmp_path_factory.mktemp("m4a") / "a.m4a"
+    with av.open(str(path), "w", options={"movflags": "faststart"}) as container:
+        stream = container.add_stream("aac", rate=16000, layout="stereo")
+        for at in range(0, 32000, 1000):
+            samples = np.ascontiguousarray(tone(32000, channels=2).T[:, at : at + 1000], dtype=np.float32)
+            frame = av.AudioFrame.from_ndarray(samples, format="fltp", layout="stereo")
+            frame.rate, frame.pts, frame.time_base = 16000, at, Fraction(1, 16000)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return path
+
+
+def test_ffmpeg_decodes_what_libsndfile_does_not(m4a: Path, tmp_path: Path) -> None:
+    with pytest.raises(AudioError, match="an MP4 file"):
+        load_audio(m4a)
+    wav = load_audio(m4a, ffmpeg=True)
+    assert abs(len(wav) - 32000) < 2048 and probe(m4a, ffmpeg=True).frames == len(wav)
+    assert np.abs(wav[:30000].numpy() - tone(32000, channels=2).mean(axis=1)[:30000]).max() < 0.1
+    assert load_audio(m4a, ffmpeg=True, start=0.5, end=1.0).equal(wav[8000:16000])
+    second = load_audio(m4a, ffmpeg=True, channel=1)
+    assert np.abs(second[:30000].numpy() - tone(32000, channels=2)[:30000, 1]).max() < 0.1
+    assert load_audio(AudioBytes("x/a.m4a", m4a.read_bytes()), ffmpeg=True).equal(wav)
+    plain = put(tmp_path / "a.wav", encode())
+    assert load_audio(plain, ffmpeg=True).equal(load_audio(plain)), "libsndfile reads what it can"
+    assert find_audio([m4a.parent], ffmpeg=True) == [m4a]
+
+
+def test_broken_files_that_ffmpeg_decodes_are_named(m4a: Path, tmp_path: Path) -> None:
+    data = m4a.read_bytes()
+    cut = put(tmp_path / "cut.m4a", data[: len(data) * 2 // 3])
+    none = put(tmp_path / "none.m4a", b"no audio" * 100)
+    for path, said in ((cut, "is cut off|cannot be decoded"), (none, "cannot be decoded by FFmpeg")):
+        for read in (load_audio, probe):
+            with pytest.raises(AudioError, match=rf"{path.name} ({said})"):
+                read(path, ffmpeg=True)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from hubcore.audio import full_name, is_audio_name
 from hubcore.corpus.found import Found
+from hubcore.corpus.inputs.reading import Reading
 from hubcore.corpus.utterance import Member
 from hubcore.errors import ExtractionError
 from hubcore.files import open_at_once
@@ -17,7 +18,7 @@ _log = logger("corpus")
 _BLOCK = 1 << 20
 
 
-def read_archive(path: Path) -> Iterator[Found]:
+def read_archive(path: Path, reading: Reading) -> Iterator[Found]:
     """The audio files of an archive, in its order, named as WebDataset does: the path up to the first dot of the file's name.
 
     Raises:
@@ -35,7 +36,7 @@ def read_archive(path: Path) -> Iterator[Found]:
                 kind = is_audio_name(last)
                 if member.isdir() or kind is None:
                     continue
-                if not kind or not member.isreg() or member.issparse():
+                if not (kind or reading.ffmpeg) or not member.isreg() or member.issparse():
                     not_read.append(place)
                     continue
                 key, dot, ending = last.partition(".")

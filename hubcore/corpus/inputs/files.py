@@ -15,9 +15,9 @@ from hubcore.errors import ExtractionError
 from hubcore.text import path_text, printable, text_path
 
 
-def read_files(path: Path, reading: Reading) -> Iterator[Found]:  # noqa: ARG001 - as the readers of lists
+def read_files(path: Path, reading: Reading) -> Iterator[Found]:
     """An audio file, or those below a folder, sorted by name."""
-    found = find_audio([path])
+    found = find_audio([path], ffmpeg=reading.ffmpeg)
     folder = path if path.is_dir() else path.parent
     yield from sorted((file_below(folder, file) for file in found), key=lambda item: item.stem)
 

@@ -37,6 +37,8 @@ class Reading:
     """A list's own names of the columns in `FIELDS`, where they are others."""
     allow_commands: bool = False
     """True if commands in lists are run."""
+    ffmpeg: bool = False
+    """True if FFmpeg decodes what libsndfile does not read."""
 
     def __post_init__(self) -> None:
         unknown = set(self.columns) - set(FIELDS)

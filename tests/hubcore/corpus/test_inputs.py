@@ -420,3 +420,15 @@ def test_rows_without_names_are_numbered(tmp_path: Path) -> None:
 def test_a_pattern_that_matches_nothing_is_named(tmp_path: Path) -> None:
     with pytest.raises(AudioError, match=r"nothing matches .*\*\.wav"):
         find_utterances([tmp_path / "*.wav"])
+
+
+def test_what_ffmpeg_reads_is_found_when_it_is_asked_for(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for name in ("a.wav", "b.m4a", "c.wav.gz"):
+        (tmp_path / name).touch()
+    with tarfile.open(tmp_path / "x.tar", "w") as archive:
+        archive.addfile(tarfile.TarInfo("d.m4a"))
+    assert [item.name for item in find_utterances([tmp_path])] == ["a"] and "2 files in" in caplog.text
+    caplog.clear()
+    found = find_utterances([tmp_path, tmp_path / "x.tar"], ffmpeg=True)
+    assert [item.name for item in found] == ["a", "b", "d"] and all(item.ffmpeg for item in found)
+    assert "1 file in" in caplog.text and "c.wav.gz" in caplog.text
