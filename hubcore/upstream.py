@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -24,6 +24,7 @@ from hubcore.protocol import UpstreamOutput
 from hubcore.ragged import Packed, check_wavs, layer_indices
 from hubcore.sources.resolve import find_checkpoint
 from hubcore.strategy import few_calls, send
+from hubcore.streaming import CHUNK_SECONDS, Chunk, stream_windows
 from hubcore.text import listed
 
 AnyUpstream = TypeVar("AnyUpstream", bound="UpstreamBase")
@@ -245,6 +246,37 @@ class UpstreamBase(nn.Module):
                     raise unknown_option(type(self), name, self._call_options)
         output: UpstreamOutput = super().__call__(*args, **options)
         return output
+
+    def stream(
+        self,
+        wav: Tensor,
+        *,
+        layers: Sequence[int] | None = None,
+        chunk_seconds: float = CHUNK_SECONDS,
+        overlap_seconds: float | None = None,
+        **call_options: Any,
+    ) -> Iterator[Chunk]:
+        """The hidden states of one long waveform `(T,)`, chunk by chunk, in memory that does not grow with its hidden states.
+
+        Args:
+            wav: as for a call.
+            layers: as for a call.
+            chunk_seconds: the longest chunk.
+            overlap_seconds: audio before and behind a chunk that is computed with it, and cut off again; 5 if None.
+            **call_options: keywords of `forward`.
+
+        Raises:
+            AudioError: the waveform cannot be used.
+            OptionError: a layer or an option does not exist, a length is impossible, or the frame rate is not constant.
+
+        Example:
+            >>> from hubcore import hub
+            >>> model = hub.load("wav2vec2_tiny_prompts")
+            >>> [chunk.first_frame for chunk in model.stream(torch.randn(80000), layers=[4], chunk_seconds=2)]
+            [0, 83, 166]
+        """
+        lengths: dict[str, Any] = {"chunk_seconds": chunk_seconds, "overlap_seconds": overlap_seconds}
+        return stream_windows(self, wav, layers=layers, **lengths, **call_options)
 
     def check_input(self, wavs: Sequence[Tensor] | Tensor, lengths: Tensor | Sequence[int] | None = None) -> list[Tensor]:
         """The batch as valid 1-D waveforms on the device and in the dtype of the weights, or float32 where that is wider.

@@ -8,7 +8,7 @@ Shapes: `T` samples or rows, `F` frames, `N` packed frames of all utterances, `C
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import cast
 
 import numpy as np
@@ -21,6 +21,8 @@ from hubcore.strategy import few_calls, upload
 
 _BYTES_AT_ONCE = 4 << 30
 """Memory of the widest convolution's output on a GPU: five minutes of audio at base size."""
+_WINDOWS = 1 << 16
+"""Windows of which moments are taken at a time; an hour of audio must not become kernel times an hour."""
 
 
 def plain_features(extractor: ConvExtractor, wav: Tensor) -> Tensor:
@@ -154,6 +156,21 @@ class ConvExtractor(nn.Module):
             return frames[: counts[0]]
         return torch.cat([frames[start : start + count] for start, count in zip(starts, counts, strict=True)])
 
+    def in_parts(self, read: Callable[[int, int], Tensor], length: int, device: torch.device) -> Iterator[Tensor]:
+        """The frames of one waveform, `(F, C)` at a time: those that `forward` gives, in memory that does not grow with it.
+
+        Args:
+            read: gives the float32 samples from one place to another, `(T,)`; with a group norm each is read three times.
+            length: all samples.
+            device: where they are.
+        """
+        folded = [self._fold_in_parts(read, length, device)] if self.conv_norm == "group" else []
+        total, at_once = conv_length(length, self.geometry), 2000 if few_calls(device) else self.chunk
+        for first in range(0, total, at_once):
+            last = min(first + at_once, total)
+            samples = read(first * self.stride, (last - 1) * self.stride + self.receptive_field)
+            yield self._chunk(samples, [0], folded)
+
     def _chunk(self, samples: Tensor, starts: Sequence[int], folded: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
         """The frames of some samples, `(chunk, C)`; `starts` are the grid cells, counted from there, of its utterances."""
         return self._rest(self._first(samples, starts, folded))
@@ -252,12 +269,22 @@ class ConvExtractor(nn.Module):
             wav = signal[start * self.stride : start * self.stride + length].to(wide_dtype(signal.device))
             windows = wav.unfold(0, conv.kernel, conv.stride)  # (F of the first convolution, kernel)
             mean = windows.mean(0)  # (kernel,)
-            covariance = mean.new_zeros(conv.kernel, conv.kernel)
-            for some in windows.split(1 << 16):  # an hour of audio must not become kernel times an hour
-                centred = some - mean
-                covariance = covariance + centred.t() @ centred / windows.shape[0]
-            folded.append(self._folded(mean, covariance, signal.dtype))
+            folded.append(self._folded(mean, _covariance(windows.split(_WINDOWS), mean, windows.shape[0]), signal.dtype))
         return folded
+
+    def _fold_in_parts(self, read: Callable[[int, int], Tensor], length: int, device: torch.device) -> tuple[Tensor, Tensor]:
+        """`_fold_group_norm` of one waveform that is read twice, some samples at a time."""
+        conv, wide = self.convs[0], wide_dtype(device)
+        count = conv_length(length, self.geometry[:1])
+
+        def parts() -> Iterator[Tensor]:
+            for first in range(0, count, _WINDOWS):
+                last = min(first + _WINDOWS, count) - 1
+                samples = read(first * conv.stride, last * conv.stride + conv.kernel)
+                yield samples.to(wide).unfold(0, conv.kernel, conv.stride)
+
+        mean = sum((windows.sum(0) for windows in parts()), torch.zeros((), dtype=wide, device=device)) / count
+        return self._folded(mean, _covariance(parts(), mean, count), torch.float32)
 
     def _folded(self, mean: Tensor, covariance: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """`(..., C, kernel)` weight and `(..., C)` shift, from the wide mean `(..., kernel)` and covariance of windows."""
@@ -269,3 +296,12 @@ class ConvExtractor(nn.Module):
         if conv.bias is not None:  # it cancels out, but a parameter without any gradient stops distributed training
             shift = shift + 0 * conv.bias.to(mean.dtype)
         return (weight * scale[..., None]).to(dtype), shift.to(dtype)
+
+
+def _covariance(parts: Iterable[Tensor], mean: Tensor, count: int) -> Tensor:
+    """`(kernel, kernel)` covariance of `count` windows `(rows, kernel)`, some at a time, around their mean."""
+    covariance = mean.new_zeros(len(mean), len(mean))
+    for windows in parts:
+        centred = windows - mean
+        covariance = covariance + centred.t() @ centred / count
+    return covariance

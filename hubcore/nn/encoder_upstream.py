@@ -5,9 +5,9 @@ Shapes: `B` batch, `T` samples, `F` frames, `N` packed frames of all utterances,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +21,7 @@ from hubcore.options import unknown_option
 from hubcore.protocol import UpstreamOutput
 from hubcore.ragged import Packed, regular_frame_times
 from hubcore.strategy import numbers_on
+from hubcore.streaming import CHUNK_SECONDS, Chunk, in_frames, windows
 from hubcore.upstream import UpstreamBase, check_config, named_config
 
 
@@ -295,6 +296,41 @@ class EncoderUpstream(UpstreamBase):
         chosen = self.check_layers(layers)
         states, counts = self.model(rows, chosen)
         return self.timed_output(Packed(states, counts), counts, chosen, [len(row) for row in rows])
+
+    def stream(
+        self,
+        wav: Tensor,
+        *,
+        layers: Sequence[int] | None = None,
+        chunk_seconds: float = CHUNK_SECONDS,
+        overlap_seconds: float | None = None,
+        **call_options: Any,
+    ) -> Iterator[Chunk]:
+        """See `UpstreamBase.stream`.
+
+        A model that has `in_parts`, `num_frames` and `encode` gives its features in parts, with the statistics of the whole
+        waveform; only what follows them is computed in windows.
+        """
+        if not hasattr(self.model, "in_parts"):
+            lengths: dict[str, Any] = {"chunk_seconds": chunk_seconds, "overlap_seconds": overlap_seconds}
+            yield from super().stream(wav, layers=layers, **lengths, **call_options)
+            return
+        for name in call_options:
+            raise unknown_option(type(self), name, ("layers", "chunk_seconds", "overlap_seconds"))
+        chunk, overlap = in_frames(self, chunk_seconds, overlap_seconds)
+        (row,), chosen, model = self.check_input([wav]), self.check_layers(layers), cast("Any", self.model)
+        parts, stride, base, there = model.in_parts(row), cast("int", self.frame_stride), 0, 0
+        held: list[Tensor] = []
+        for low, first, end, high in windows(model.num_frames(len(row)), chunk, overlap):
+            while there < high:
+                held.append(next(parts))
+                there += len(held[-1])
+            features = torch.cat(held)[low - base :]
+            held, base = [features], low
+            states = model.encode(features[: high - low], [high - low], chosen)
+            begins = torch.arange(first, end, device=row.device, dtype=torch.float64) * stride + self.config.first_sample
+            times = torch.stack([begins, begins + self.receptive_field], dim=-1) / self.sample_rate
+            yield Chunk(first, tuple(state[first - low : end - low] for state in states), times)
 
     def timed_output(
         self,

@@ -8,8 +8,8 @@ come from: in float32 that makes their rounding, and so the features of near-sil
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
 import torch
@@ -23,6 +23,9 @@ from hubcore.ragged import pack_on_grid
 # for long recordings; a GPU wants as much as fits.
 _FRAMES_AT_ONCE = {"cpu": 512}
 _FRAMES_AT_ONCE_ELSEWHERE = 1 << 16
+_PART = 1 << 14
+"""Frames of which the statistics of columns are taken at a time, so that they are the same whether all features are there or
+not; a multiple of the numbers above, or less than them."""
 
 
 class Filterbank(nn.Module):
@@ -52,12 +55,54 @@ class Filterbank(nn.Module):
 
     def features(self, wavs: Sequence[Tensor]) -> list[Tensor]:
         """The features of each waveform, `(F, D)`."""
-        dtype, device = wavs[0].dtype, wavs[0].device.type
-        # Autocast would take the mel product to half precision, where quiet energies underflow to 0.
-        with torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext():
+        dtype = wavs[0].dtype
+        with _no_autocast(wavs[0].device.type):
             if dtype.itemsize < 4:
                 wavs = [wav.float() for wav in wavs]
             return [self.over_time(frames).to(dtype) for frames in self.frame_features(wavs)]
+
+    def num_frames(self, samples: int) -> int:
+        """The number of frames that so many samples give."""
+        return self.config.num_frames(samples)
+
+    def in_parts(self, wav: Tensor, dtype: torch.dtype | None = None) -> Iterator[Tensor]:
+        """The features of one long waveform `(T,)`, `(F, D)` at a time, on a CPU equal bit for bit to those of `features`.
+
+        What is kept of the whole waveform are its features without derivatives.
+
+        Args:
+            wav: the waveform.
+            dtype: what is computed in, and the features' type; the waveform's if None.
+        """
+        dtype = dtype or wav.dtype
+        config, count = self.config, self.config.num_frames(len(wav))
+        reach = config.delta_order * (config.delta_window // 2)  # frames on each side that a derivative sees
+        with _no_autocast(wav.device.type):
+            signal = wav if config.snip_edges else self._mirror(wav, count)
+            single: list[Tensor] = []
+            for first in range(0, count, _PART):
+                end = min(first + _PART, count)
+                # The last part has the samples behind its last frame too, and so as many windows as all would have.
+                last = len(signal) if end == count else (end - 1) * config.frame_shift + config.frame_length
+                samples = signal[first * config.frame_shift : last].to(dtype if dtype.itemsize >= 4 else torch.float32)
+                single += self._framed([samples], [end - first])
+            base = torch.cat(single)  # (F, base_dim)
+            del single, signal
+
+        def orders() -> Iterator[Tensor]:
+            for first in range(0, count, _PART):
+                end, low = min(first + _PART, count), max(0, first - reach)
+                yield self._with_deltas(base[low : end + reach])[first - low : end - low]
+
+        if not config.cmvn:
+            yield from (part.to(dtype) for part in orders())
+            return
+        mean, factor = column_statistics(orders, config.cmvn_epsilon, of_variance=config.cmvn_epsilon_of == "variance")
+        yield from (((part - mean) * factor).to(dtype) for part in orders())
+
+    def encode(self, features: Tensor, _counts: Sequence[int], layers: Sequence[int]) -> list[Tensor]:
+        """The features themselves, once for each of `layers`."""
+        return [features for _ in layers]
 
     def frame_features(self, wavs: Sequence[Tensor]) -> list[Tensor]:
         """Steps that need single frames only, all but derivatives and CMVN: `(F, base_dim)` for each waveform."""
@@ -65,6 +110,11 @@ class Filterbank(nn.Module):
         counts = [config.num_frames(len(wav)) for wav in wavs]
         if not config.snip_edges:
             wavs = [self._mirror(wav, count) for wav, count in zip(wavs, counts, strict=True)]
+        return self._framed(wavs, counts)
+
+    def _framed(self, wavs: Sequence[Tensor], counts: Sequence[int]) -> list[Tensor]:
+        """`frame_features` of waveforms that have their mirror images."""
+        config = self.config
         signal, starts = pack_on_grid(wavs, config.frame_shift)
         if config.input_scale != 1.0:
             signal = signal * config.input_scale
@@ -78,13 +128,16 @@ class Filterbank(nn.Module):
 
     def over_time(self, features: Tensor) -> Tensor:
         """`(F, D)` from the `(F, base_dim)` of one utterance: derivatives appended, columns normalised."""
-        orders = [features]
-        for _ in range(self.config.delta_order):
-            orders.append(deltas(orders[-1], self.config.delta_window))
-        features = torch.cat(orders, dim=1) if len(orders) > 1 else features
+        features = self._with_deltas(features)
         if not self.config.cmvn:
             return features
         return normalize_columns(features, self.config.cmvn_epsilon, of_variance=self.config.cmvn_epsilon_of == "variance")
+
+    def _with_deltas(self, features: Tensor) -> Tensor:
+        orders = [features]
+        for _ in range(self.config.delta_order):
+            orders.append(deltas(orders[-1], self.config.delta_window))
+        return torch.cat(orders, dim=1) if len(orders) > 1 else features
 
     def _mirror(self, wav: Tensor, count: int) -> Tensor:
         config = self.config
@@ -368,10 +421,38 @@ def normalize_columns(features: Tensor, epsilon: float, *, of_variance: bool = F
         >>> normalize_columns(torch.tensor([[1.0, 5.0], [2.0, 5.0], [3.0, 5.0]]), 1e-10).tolist()
         [[-1.0, 0.0], [0.0, 0.0], [1.0, 0.0]]
     """
-    centred = features - features.mean(0)
-    deviation = torch.linalg.vector_norm(centred, dim=0) / math.sqrt(max(len(features) - 1, 1))
+    mean, factor = column_statistics(lambda: features.split(_PART), epsilon, of_variance=of_variance)
+    return (features - mean) * factor
+
+
+def column_statistics(
+    parts: Callable[[], Iterable[Tensor]], epsilon: float, *, of_variance: bool = False
+) -> tuple[Tensor, Tensor]:
+    """The means `(D,)` of the columns of features, and what `normalize_columns` multiplies their rest with.
+
+    `parts` gives the features, some frames at a time, and is called twice.
+
+    Example:
+        >>> column_statistics(lambda: torch.tensor([[1.0, 5.0], [2.0, 5.0], [3.0, 5.0]]).split(2), 1e-10)
+        (tensor([2., 5.]), tensor([1., 0.]))
+    """
+    sums, highest, lowest, frames = [], [], [], 0
+    for part in parts():
+        values = part.detach()
+        frames += len(part)
+        sums.append(part.sum(0))
+        highest.append(values.amax(0))
+        lowest.append(values.amin(0))
+    mean = (sums[0] if len(sums) == 1 else torch.stack(sums).sum(0)) / frames
+    norms = [torch.linalg.vector_norm(part - mean, dim=0) for part in parts()]
+    norm = norms[0] if len(norms) == 1 else torch.linalg.vector_norm(torch.stack(norms), dim=0)
+    deviation = norm / math.sqrt(max(frames - 1, 1))
     divisor = (deviation.square() + epsilon).sqrt() if of_variance else deviation + epsilon
     # A constant column's rounded mean need not cancel exactly; dividing that rest by itself would make noise of it.
-    values = features.detach()
-    varies = values.amax(0) != values.amin(0)
-    return centred * torch.where(varies, 1.0 / divisor, 0.0)
+    varies = torch.stack(highest).amax(0) != torch.stack(lowest).amin(0)
+    return mean, torch.where(varies, 1.0 / divisor, 0.0)
+
+
+def _no_autocast(device: str) -> AbstractContextManager[object]:
+    """A context without autocast, which would take the mel product to half precision, where quiet energies underflow to 0."""
+    return torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext()

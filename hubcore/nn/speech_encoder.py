@@ -5,8 +5,9 @@ Shapes: `T` samples, `N` packed frames of all utterances, `C` channels, `D` dim,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -15,8 +16,11 @@ from hubcore.nn.conv import ConvExtractor, FrameConv
 from hubcore.nn.positions import BatchNormPositionalConv, PositionalConv
 from hubcore.nn.speech_encoder_config import SpeechEncoderConfig, WaveformEncoderConfig
 from hubcore.nn.transformer import Block, Encoder, FeedForward, init_linears
-from hubcore.ragged import conv_length, normalize_on_grid, pack_on_grid
+from hubcore.ragged import conv_length, normalize_on_grid, pack_on_grid, wide_dtype
 from hubcore.strategy import counted, few_calls
+
+_SAMPLES = 1 << 22
+"""Samples of a long waveform of which statistics are taken at a time."""
 
 
 class SpeechEncoder(nn.Module):
@@ -79,7 +83,36 @@ class SpeechEncoder(nn.Module):
     def forward(self, wavs: Sequence[Tensor], layers: Sequence[int]) -> tuple[list[Tensor], list[int]]:
         """Hidden states `(N, D)` of the layers asked for (0 to L), and the frames of each utterance."""
         features, counts = self.extract(wavs)
-        return self.encoder(self.projection(features), counts, layers), counts
+        return self.encode(features, counts, layers), counts
+
+    def encode(self, features: Tensor, counts: Sequence[int], layers: Sequence[int]) -> list[Tensor]:
+        """Hidden states `(N, D)` of normalised convolutional features `(N, C)`."""
+        states: list[Tensor] = self.encoder(self.projection(features), counts, layers)
+        return states
+
+    def num_frames(self, samples: int) -> int:
+        """The number of frames that so many samples give."""
+        return conv_length(samples, self.extractor.geometry)
+
+    def in_parts(self, wav: Tensor) -> Iterator[Tensor]:
+        """The features that `extract` gives of one waveform `(T,)`, `(F, C)` at a time, for `encode`.
+
+        Statistics of the waveform are those of all of it, taken before.
+        """
+        mean = scale = None
+        if self.normalize:
+            wide = wide_dtype(wav.device)
+            parts = wav.split(_SAMPLES)
+            mean = sum((part.sum(dtype=wide) for part in parts), torch.zeros((), dtype=wide, device=wav.device)) / len(wav)
+            variance = sum(((part - mean).square().sum(dtype=wide) for part in parts), torch.zeros_like(mean)) / len(wav)
+            scale = (variance + self.normalize_eps).rsqrt()
+
+        def read(first: int, end: int) -> Tensor:
+            samples = wav[first:end]
+            return samples if mean is None or scale is None else ((samples - mean) * scale).to(wav.dtype)
+
+        for frames in self.extractor.in_parts(read, len(wav), wav.device):
+            yield self.feature_norm(frames)
 
 
 def build_speech_encoder(config: SpeechEncoderConfig, encoder: Encoder | None = None) -> SpeechEncoder:

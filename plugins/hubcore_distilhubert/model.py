@@ -72,9 +72,8 @@ class DistilHubert(SpeechEncoder):
         widths = (config.dim, config.prediction_inner_dim, config.prediction_dim)
         self.predictions = Predictions(*widths, heads) if heads else None
 
-    def forward(self, wavs: Sequence[Tensor], layers: Sequence[int]) -> tuple[list[Tensor], list[int]]:
-        """Hidden states `(N, D)` of the layers asked for (0 to L + P), and the frames of each utterance."""
-        features, counts = self.extract(wavs)
+    def encode(self, features: Tensor, counts: Sequence[int], layers: Sequence[int]) -> list[Tensor]:
+        """Hidden states `(N, D)` of normalised convolutional features `(N, C)`: the layers asked for, 0 to L + P."""
         states = {0: self.projection(features)}
         last = self.num_layers
         blocks = sorted({min(layer, last) for layer in layers} - {0})
@@ -83,4 +82,4 @@ class DistilHubert(SpeechEncoder):
         if self.predictions is not None and max(layers) > last:
             predicted = self.predictions(states[last]).unbind(1)  # P times (N, D')
             states.update(enumerate(predicted, start=last + 1))
-        return [states[layer] for layer in layers], counts
+        return [states[layer] for layer in layers]

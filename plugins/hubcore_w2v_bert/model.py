@@ -5,7 +5,7 @@ Shapes: `T` samples, `F` frames, `N` packed frames of all utterances, `M` mel fi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -57,8 +57,26 @@ class W2vBertModel(nn.Module):
         """Hidden states `(N, D)` of the layers asked for (0 to L), and the frames of each utterance."""
         rows = self.features(wavs)
         counts = [len(frames) for frames in rows]
-        packed = torch.cat(rows).to(self.feature_norm.weight.dtype)
-        return self.encoder(self.projection(self.feature_norm(packed)), counts, layers), counts
+        return self.encode(torch.cat(rows), counts, layers), counts
+
+    def encode(self, features: Tensor, counts: Sequence[int], layers: Sequence[int]) -> list[Tensor]:
+        """Hidden states `(N, D)` of stacked filter banks `(N, stack M)`."""
+        features = self.feature_norm(features.to(self.feature_norm.weight.dtype))
+        states: list[Tensor] = self.encoder(self.projection(features), counts, layers)
+        return states
+
+    def num_frames(self, samples: int) -> int:
+        """The number of frames that so many samples give."""
+        return self.filterbank.num_frames(samples) // self.stack
+
+    def in_parts(self, wav: Tensor) -> Iterator[Tensor]:
+        """The rows that `features` gives of one long waveform `(T,)`, `(F, stack M)` at a time, for `encode`."""
+        rest: Tensor | None = None
+        for part in self.filterbank.in_parts(wav, wide_dtype(wav.device)):
+            rows = part if rest is None else torch.cat([rest, part])
+            whole = len(rows) // self.stack * self.stack
+            yield rows[:whole].reshape(-1, self.stack * rows.shape[1])
+            rest = rows[whole:]
 
 
 def build_model(config: W2vBertConfig) -> W2vBertModel:

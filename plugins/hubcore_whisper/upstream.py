@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar, get_args
@@ -15,6 +15,7 @@ from hubcore.errors import AudioError, OptionError
 from hubcore.nn.encoder_upstream import SpeechEncoderUpstream
 from hubcore.protocol import UpstreamOutput
 from hubcore.ragged import Packed
+from hubcore.streaming import CHUNK_SECONDS, Chunk
 from hubcore_whisper.checkpoint import READER
 from hubcore_whisper.config import CONFIGS, WhisperConfig
 from hubcore_whisper.model import WhisperEncoder
@@ -131,6 +132,29 @@ class WhisperUpstream(SpeechEncoderUpstream):
         samples = [len(row) for row in rows]
         windows = torch.tensor([-(-count // window) for count in samples], device=rows[0].device)
         return self.timed_output(Packed(states, counts), counts, chosen, samples, {"windows": windows, "pad": pad})
+
+    def stream(
+        self,
+        wav: Tensor,
+        *,
+        layers: Sequence[int] | None = None,
+        chunk_seconds: float = CHUNK_SECONDS,
+        overlap_seconds: float | None = None,
+        **call_options: Any,
+    ) -> Iterator[Chunk]:
+        """Chunks of 30 s, as the checkpoint was trained on: the numbers of `long="chunk"`. See `UpstreamBase.stream`.
+
+        Raises:
+            OptionError: other chunks, or an overlap, were asked for.
+        """
+        window = self.config.window_samples
+        if chunk_seconds * self.sample_rate != window or overlap_seconds:
+            what = "Whisper has chunks of its own, of 30 s without an overlap."
+            raise OptionError(what, fix="Pass chunk_seconds=30 and overlap_seconds=0, or leave them out.")
+        for first in range(0, len(wav), window):
+            out = self([wav[first : first + window]], layers=layers, **call_options)
+            states = tuple(state[0] for state in out.hidden_states)
+            yield Chunk(first // self.config.frame_stride, states, out.frame_times()[0] + first / self.sample_rate)
 
 
 def _checked(long: Any, pad: Any) -> tuple[Long, bool]:
