@@ -40,6 +40,8 @@ _BEAT = 30.0
 SILENT = 300.0
 """Seconds without one after which a process of another machine counts as dead."""
 _SETTLE = 0.5
+_WAIT = 0.2
+"""Seconds between two attempts to hold a folder that another process holds for a moment."""
 
 
 _AGAIN = "Fetch it again; its address may ask for a login."
@@ -256,7 +258,7 @@ def output_folder(path: str | os.PathLike[str]) -> Path:
     return Path(path)
 
 
-def hold(folder: Path, *, force: bool = False) -> contextlib.ExitStack:
+def hold(folder: Path, *, force: bool = False, brief: bool = False) -> contextlib.ExitStack:
     """Holds a folder against other processes until the result is closed, or this process ends; creates it first.
 
     The system's lock tells processes of one machine apart. Where it does nothing, or not between machines, as on some network
@@ -265,6 +267,7 @@ def hold(folder: Path, *, force: bool = False) -> contextlib.ExitStack:
     Args:
         folder: the folder.
         force: take no notice of a lock file.
+        brief: hold it for a moment only, and wait for others that do so too.
 
     Raises:
         BlockingIOError: another process holds it; `strerror` says which one.
@@ -280,11 +283,22 @@ def hold(folder: Path, *, force: bool = False) -> contextlib.ExitStack:
         ...         print("in use")
         in use
     """
+    while True:
+        try:
+            return _hold(folder, force, brief)
+        except BlockingIOError:
+            if not brief or not (_read_lock(folder / _LOCK) or {"brief": True}).get("brief"):
+                raise
+        time.sleep(_WAIT)
+
+
+def _hold(folder: Path, force: bool, brief: bool) -> contextlib.ExitStack:
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / _LOCK
     with contextlib.ExitStack() as stack:
         locked = _lock(folder, stack)
-        mine = json.dumps({"host": socket.gethostname(), "pid": os.getpid(), "since": time.strftime("%Y-%m-%d %H:%M:%S")})
+        record: dict[str, Any] = {"host": socket.gethostname(), "pid": os.getpid(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
+        mine = json.dumps(record | ({"brief": True} if brief else {}))
         there = _read_lock(path)
         try:
             with write_whole(path, durable=False, replace=there is not None) as temporary:

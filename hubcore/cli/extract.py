@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from typing import TYPE_CHECKING
 
 import click
@@ -80,6 +81,15 @@ Example:
     help="Audio computed at once.",
 )
 @click.option("--device", default="cpu", show_default=True, help="Where to compute, such as cuda:0.")
+@click.option(
+    "--workers",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    metavar="N",
+    help="Threads that decode audio.",
+)
+@click.option("--shard", metavar="I/N", help="Make one part, such as 0/2; default: that of SLURM's array, torchrun or MPI.")
 @click.option("--force-unlock", is_flag=True, help="Ignore the lock file of a run that died on another machine.")
 @option_flag()
 @json_flag()
@@ -99,6 +109,8 @@ def command(
     pool: str | None,
     batch_seconds: float,
     device: str,
+    workers: int,
+    shard: str | None,
     force_unlock: bool,
     pairs: tuple[str, ...],
     as_json: bool,
@@ -116,9 +128,15 @@ def command(
     from hubcore import hub
     from hubcore.corpus import find_utterances
     from hubcore.extract import extract
+    from hubcore.extract.journal import Part
     from hubcore.options import once
 
     options, calls = typed_options(name, checkpoint, pairs)
+    if shard is None:
+        part, launcher = Part.of_launcher(os.environ)
+        shard = f"{part.index}/{part.count}"
+        if part.count > 1:
+            echo(f"this is shard {shard}, by the variables of {launcher}; --shard 0/1 makes everything here", err=True)
     named = find_utterances(
         paths, root=root, columns=named_columns(columns), allow_commands=allow_commands, ffmpeg=audio == "ffmpeg"
     )
@@ -140,6 +158,8 @@ def command(
                 pool=pool,
                 call_options=once(calls),
                 report=progress,
+                workers=workers,
+                shard=shard,
                 force_unlock=force_unlock,
             )
     except KeyboardInterrupt:

@@ -25,6 +25,7 @@ COMMANDS = (
     "list",
     "info",
     "extract",
+    "merge",
     "diff",
     "stats",
     "plot",

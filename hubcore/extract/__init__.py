@@ -1,7 +1,7 @@
 """Bulk extraction: folders of audio in, one feature file per utterance and a manifest out.
 
-`extract` is the whole of it. It makes batches from the headers (`batches`), computes and writes one at a time (`run_batch`),
-and records what is finished (`finished`), so that a run that was killed resumes where it stopped.
+`extract` is the whole of it. It plans blocks from the headers (`plan`), decodes, computes and writes them (`work`), and records
+what is finished (`journal`), so that a run that was killed resumes where it stopped, and several processes fill one folder.
 """
 
 from __future__ import annotations
@@ -18,10 +18,9 @@ if TYPE_CHECKING:
     from hubcore.extract.batches import measure as measure
     from hubcore.extract.finished import ROW_KEYS as ROW_KEYS
     from hubcore.extract.finished import Finished as Finished
-    from hubcore.extract.run import BatchResult as BatchResult
+    from hubcore.extract.merge import merge as merge
     from hubcore.extract.run import Summary as Summary
     from hubcore.extract.run import extract as extract
-    from hubcore.extract.run import run_batch as run_batch
     from hubcore.extract.settings import Settings as Settings
     from hubcore.extract.writers import FeatureWriter as FeatureWriter
     from hubcore.extract.writers import NpyWriter as NpyWriter

@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -126,10 +125,35 @@ class Finished:
         with write_held(self.path) as temporary:
             temporary.write_bytes(_lines(rows))
 
-    def forget_failures(self) -> None:
-        """Removes `failures.jsonl`, whose items are about to be tried again."""
+    def failures(self) -> dict[str, Failure]:
+        """The failures by utterance, without a last line that a killed run left unfinished.
+
+        Raises:
+            ExtractionError: the file is not one of failures.
+        """
         with _usable(self.failures_path):
-            self.failures_path.unlink(missing_ok=True)
+            whole = read_regular(self.failures_path).rpartition(b"\n")[0] if self.failures_path.exists() else b""
+        found: dict[str, Failure] = {}
+        for number, line in enumerate(whole.split(b"\n") if whole else [], start=1):
+            try:
+                failure = Failure(**parse_json(line))
+                found[failure.utterance] = failure
+            except (ValueError, TypeError) as error:
+                raise _malformed(self.failures_path, number, error) from error
+        return found
+
+    def replace_failures(self, failures: Sequence[Failure]) -> None:
+        """Makes `failures` all there are, in one step; without any there is no file.
+
+        Raises:
+            ExtractionError: the file system refuses.
+        """
+        if failures:
+            with write_held(self.failures_path) as temporary:
+                temporary.write_bytes(_lines(map(asdict, failures)))
+        else:
+            with _usable(self.failures_path):
+                self.failures_path.unlink(missing_ok=True)
 
     def append_failures(self, failures: Sequence[Failure]) -> None:
         """Adds to `failures.jsonl`, which exists only if something failed."""
@@ -137,21 +161,19 @@ class Finished:
             _append(self.failures_path, map(asdict, failures))
 
 
-def exclusive(folder: Path, *, force: bool = False) -> contextlib.ExitStack:
+def exclusive(folder: Path, *, force: bool = False, brief: bool = False) -> contextlib.ExitStack:
     """Holds the folder against another run until the result is closed; creates it first; see `hubcore.files.hold`.
 
     Raises:
         ExtractionError: it cannot be created, or another run holds it.
     """
     try:
-        held = hold(folder, force=force)
+        return hold(folder, force=force, brief=brief)
     except BlockingIOError as error:
         what = f"{printable(folder)} is being written by another extraction ({error.strerror})."
         raise ExtractionError(what, fix=f"Wait for it, or choose another folder. {IF_DEAD}") from error
     except OSError as error:
         raise _unusable(folder, error) from error
-    held.callback(shutil.rmtree, folder / PARTIAL, ignore_errors=True)
-    return held
 
 
 @contextlib.contextmanager

@@ -8,7 +8,7 @@ their own.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,6 +36,8 @@ class Block:
     """Its place in the plan, from 0."""
     samples: Mapping[str, int]
     """The length of each utterance at the upstream's rate, longest first."""
+    places: tuple[int, ...] = ()
+    """The place of each in the corpus, when it was planned."""
 
 
 class Plan:
@@ -44,9 +46,11 @@ class Plan:
     Example:
         >>> import tempfile
         >>> plan = Plan(Path(tempfile.mkdtemp()))
-        >>> plan.add({"a": 3, "b": 2}, bytes_per_sample=8.0)
-        >>> Plan(plan.path.parent).blocks == plan.blocks == [Block(0, {"a": 3, "b": 2})]
+        >>> plan.add({"a": 3, "b": 2}, ["b", "a"], bytes_per_sample=8.0)
+        >>> Plan(plan.path.parent).blocks == plan.blocks == [Block(0, {"a": 3, "b": 2}, (1, 0))]
         True
+        >>> plan.order
+        ['b', 'a']
     """
 
     def __init__(self, folder: Path) -> None:
@@ -59,10 +63,11 @@ class Plan:
         self.blocks: list[Block] = []
         try:
             for number, line in enumerate(read_regular(self.path).splitlines()):
-                samples = parse_json(line)["samples"]
-                if not all(type(length) is int for length in samples.values()):
+                found = parse_json(line)
+                samples, places = found["samples"], tuple(found.get("places", ()))
+                if not all(type(number) is int for number in (*samples.values(), *places)):
                     raise ValueError("a length is no integer")
-                self.blocks.append(Block(number, samples))
+                self.blocks.append(Block(number, samples, places))
         except FileNotFoundError:
             pass
         except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
@@ -76,21 +81,45 @@ class Plan:
         """The names of all utterances that have a block."""
         return {name for block in self.blocks for name in block.samples}
 
-    def add(self, samples: Mapping[str, int], *, bytes_per_sample: float) -> None:
+    @property
+    def order(self) -> list[str]:
+        """The names of all utterances, as the corpus had them."""
+        places = [(place, name) for block in self.blocks for name, place in zip(block.samples, block.places, strict=False)]
+        return [name for _, name in sorted(places)]
+
+    def add(self, samples: Mapping[str, int], corpus: Iterable[str], *, bytes_per_sample: float) -> None:
         """Adds blocks for utterances, given by name with their lengths, longest first, and writes the plan.
+
+        Args:
+            samples: the lengths.
+            corpus: the names of the whole corpus, in its order.
+            bytes_per_sample: of the features, about.
 
         Raises:
             ExtractionError: the file system refuses.
         """
         if not samples:
             return
+        place = {name: number for number, name in enumerate(corpus)}
         room, size = 0, 0.0
-        block: dict[str, int] = {}
+        blocks: list[dict[str, int]] = []
         for name, length in samples.items():
             if not room or size + length * bytes_per_sample > BLOCK_BYTES:
-                block, room, size = {}, BLOCK_UTTERANCES, 0.0
-                self.blocks.append(Block(len(self.blocks), block))
-            block[name] = length
+                blocks.append({})
+                room, size = BLOCK_UTTERANCES, 0.0
+            blocks[-1][name] = length
             room, size = room - 1, size + length * bytes_per_sample
+        for block in blocks:
+            self.blocks.append(Block(len(self.blocks), block, tuple(place[name] for name in block)))
+        self.write()
+
+    def write(self) -> None:
+        """Writes the plan.
+
+        Raises:
+            ExtractionError: the file system refuses.
+        """
         with write_held(self.path) as temporary, open(temporary, "w", encoding="ascii") as stream:
-            stream.writelines(json.dumps({"block": b.number, "samples": dict(b.samples)}) + "\n" for b in self.blocks)
+            stream.writelines(
+                json.dumps({"block": b.number, "samples": dict(b.samples), "places": b.places}) + "\n" for b in self.blocks
+            )

@@ -33,16 +33,27 @@ class Record:
     """The names of the layers that were written, or mixed."""
     card: Card | None
     """The card of the upstream."""
+    version: str
+    """The version of hubcore that made them."""
+
+    def differences(self, settings: Mapping[str, Any], version: str) -> list[str]:
+        """Lists how other settings, as rows have them, and another version differ, each as a phrase."""
+        there, here = ({"hubcore_version": v, **s} for v, s in ((self.version, self.settings), (version, settings)))
+        return [f"{key} is {there.get(key)!r} there and {here[key]!r} here" for key in here if there.get(key) != here[key]]
 
 
 def write_record(folder: Path, upstream: Upstream, settings: Settings) -> None:
-    """Writes `run.json`, unless it is there.
+    """Writes `run.json`; one that is there must say the same.
 
     Raises:
-        ExtractionError: the file system refuses.
+        ExtractionError: it says something else, or the file system refuses.
     """
     path = folder / "run.json"
     if path.exists():
+        differences = read_record(folder).differences(json.loads(json.dumps(settings.in_row())), VERSION)
+        if differences:
+            what = f"{printable(folder)} was begun with other settings: {'; '.join(differences)}."
+            raise ExtractionError(what, fix="Extract into another folder, or remove this one.")
         return
     record = {
         "hubcore_version": VERSION,
@@ -80,7 +91,7 @@ def read_record(folder: Path) -> Record:
         if card is not None:
             lists = {name: tuple(value) for name, value in card.items() if isinstance(value, list)}
             card = Card(**{**card, **lists, "sources": tuple(Source(**source) for source in card["sources"])})
-        return Record(dict(found["settings"]), tuple(found["layer_names"]), card)
+        return Record(dict(found["settings"]), tuple(found["layer_names"]), card, str(found["hubcore_version"]))
     except FileNotFoundError as error:
         what = f"{printable(folder)} has no run.json, so it holds no features that hubcore wrote."
         fix = "Pass the --out of `hubcore extract`. A folder of an older version gets it when that command is run again."

@@ -1,61 +1,41 @@
-"""`extract`, a bulk extraction in this process, and `run_batch`, the step that any engine repeats.
+"""`extract`, a bulk extraction: what is to be done, and what became of it.
 
-Shapes: `B` batch, `T` samples, `L` layers, `F` frames, `D` dim.
+Shapes: `L` layers, `F` frames, `D` dim.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NamedTuple, SupportsIndex, cast
+from typing import Any, NamedTuple, SupportsIndex
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
 from hubcore.corpus.find import utterances_by_name
 from hubcore.corpus.utterance import NO_STAMP, Utterance
-from hubcore.errors import AudioError, ExtractionError, HubcoreError, OptionError, PluginError
-from hubcore.extract.batches import Failure, Measured, batches_of, check_length, failure_of, measure
-from hubcore.extract.finished import ROW_KEYS, Finished, exclusive
+from hubcore.errors import ExtractionError, OptionError
+from hubcore.extract.batches import Failure, Measured, batches_of, measure
+from hubcore.extract.finished import Finished
+from hubcore.extract.journal import PARTS, Journal, Part, in_order, opened
 from hubcore.extract.plan import Block, Plan
 from hubcore.extract.record import usual_format, write_record
-from hubcore.extract.reduce import mixed, pooled
 from hubcore.extract.settings import Settings, settings_for
-from hubcore.extract.writers import BlockWriter, FeatureWriter, Indexed, check_holds, find_writer, open_writer
+from hubcore.extract.work import BatchResult, Done, Unit, Worker, write_index, writer_fault
+from hubcore.extract.writers import BlockWriter, FeatureWriter, check_holds, find_writer, open_writer
 from hubcore.files import output_folder
 from hubcore.guests import as_guest
-from hubcore.protocol import Upstream, UpstreamOutput
-from hubcore.strategy import send
-from hubcore.text import error_text, format_bytes, format_duration, logger, plural, printable
+from hubcore.protocol import Upstream
+from hubcore.text import format_bytes, format_duration, logger, plural, printable
 from hubcore.version import VERSION
 
 _log = logger("extract")
-
-
-@dataclass(frozen=True)
-class BatchResult:
-    """Result of one batch: a manifest row for each utterance that was written, a failure for each other one."""
-
-    rows: tuple[dict[str, Any], ...]
-    failures: tuple[Failure, ...]
-    stopped: ExtractionError | None = None
-    """Why the rest of the batch was not tried, if no later one could be written either: to be raised once the rows are kept."""
-
-
-class _Decoded(NamedTuple):
-    """An utterance with its samples, and what its file was just before it was read."""
-
-    item: Measured
-    wav: Tensor
-    source_bytes: int
-    source_mtime_ns: int
 
 
 Report = Callable[[int, int, str], None]
@@ -105,6 +85,8 @@ def extract(
     pool: str | None = None,
     call_options: Mapping[str, Any] = MappingProxyType({}),
     report: Report | None = None,
+    workers: int = 1,
+    shard: str = "0/1",
     force_unlock: bool = False,
 ) -> Summary:
     """Computes the features of audio files and writes them below `out_dir`, with `manifest.jsonl`.
@@ -130,6 +112,9 @@ def extract(
             table.
         call_options: keywords of each call of the upstream.
         report: called before the first batch and after each one; see `Report`.
+        workers: the number of threads, each of which decodes a batch while another one is computed.
+        shard: the part to make, such as `0/2` and `1/2`, which may be made by two processes at the same time. When the last
+            one is done, the folder is that of a run that was not divided.
         force_unlock: take no notice of the lock file of another run.
 
     Raises:
@@ -155,6 +140,9 @@ def extract(
         layers = getattr(upstream, "default_layers", None) or "all"
     if not batch_seconds > 0:
         raise OptionError(f"batch_seconds is {batch_seconds}. It must be above 0.", fix="60 suits a base model on a laptop.")
+    if workers < 1:
+        raise OptionError(f"workers is {workers}. It must be 1 or more.", fix="Each is a thread that decodes audio.")
+    part = Part.parse(shard)
     folder = output_folder(out_dir)
     settings = settings_for(upstream, layers, dtype, name, format or "npy", call_options, mix, pool)
     named = utterances_by_name(paths)
@@ -162,132 +150,115 @@ def extract(
     settings = dataclasses.replace(settings, format=format)
     make_writer = find_writer(format, pooled=pool is not None)
     check_holds(make_writer, settings)
-    with exclusive(folder, force=force_unlock):
-        finished = Finished(folder)
+    with opened(folder, part, force=force_unlock) as journal:
+        if part.count < 2 and (folder / PARTS).exists():
+            journal.fold(list(named))
+        _check_settings(journal, settings)
         writer = open_writer(make_writer, folder, format)
         try:
-            kept = _kept(named, finished, settings, writer)
             write_record(folder, upstream, settings)
-            blocks, failures = _planned(folder, named, upstream, settings)
-            finished.append_failures(failures)
+            planned = _planned(folder, named, upstream, settings)
+            shared = part.share(_units(planned.blocks, named, batch_seconds, settings, isinstance(writer, BlockWriter)))
+            kept = _kept(journal, named, shared if part.count > 1 else None, writer)
+            journal.begin()
+            failures = [*part.share(planned.failures)]
+            journal.own.append_failures(failures)
             target = device_of(upstream) if device is None else torch.device(device)
-            run = _Run(named, kept, upstream, settings, writer, finished, target, batch_seconds, report, failures)
-            run.blocks(blocks)
-            rows = in_order(run.rows, named)
-            there = finished.read()
-            ordered = in_order(there.values(), named)
-            if rows or [name for name in there if name in named] != [name for name in named if name in there]:
-                finished.replace(ordered)
-            if isinstance(writer, Indexed):
-                with as_guest(lambda error: _writer_fault(writer, "index", error)):
-                    writer.index(ordered)
+            run = _Run(journal.own, kept, failures, report)
+            units = list(_pending(shared, kept))
+            run.announce(units, upstream, settings)
+            run.take(Worker(upstream, settings, writer, target, workers).run(units))
+            journal.finish(list(named), lambda rows: write_index(writer, rows), changed=bool(run.rows))
         finally:
-            with as_guest(lambda error: _writer_fault(writer, "close", error)):
+            with as_guest(lambda error: writer_fault(writer, "close", error)):
                 writer.close()
     wall = time.perf_counter() - began
-    skipped = sum(name in kept for name in named)
-    return Summary(folder, tuple(rows), skipped, tuple(run.failures), wall, run.speeds)
+    run.failures.sort(key=lambda failure: failure.utterance)
+    return Summary(
+        folder, tuple(in_order(run.rows, named)), len(kept.keys() & named.keys()), tuple(run.failures), wall, run.speeds
+    )
 
 
-def in_order(rows: Iterable[dict[str, Any]], named: Iterable[str]) -> list[dict[str, Any]]:
-    """Manifest rows in the order of utterance names; rows of others, from earlier runs, come last.
+class _Planned(NamedTuple):
+    """The blocks of a folder, and the utterances whose headers rule them out."""
 
-    Example:
-        >>> [row["utterance"] for row in in_order([{"utterance": "c"}, {"utterance": "b"}, {"utterance": "a"}], ["a", "b"])]
-        ['a', 'b', 'c']
-    """
-    place = {name: number for number, name in enumerate(named)}
-    return sorted(rows, key=lambda row: place.get(row["utterance"], len(place)))
+    blocks: Sequence[Block]
+    failures: Sequence[Failure]
 
 
-def _planned(
-    folder: Path, named: Mapping[str, Utterance], upstream: Upstream, settings: Settings
-) -> tuple[Sequence[Block], list[Failure]]:
-    """The blocks of a folder, with new ones for utterances that have none, and the files whose headers rule them out."""
+def _planned(folder: Path, named: Mapping[str, Utterance], upstream: Upstream, settings: Settings) -> _Planned:
+    """The blocks of a folder, with new ones for utterances that have none."""
     plan = Plan(folder)
     known = plan.planned
     new = [utterance for name, utterance in named.items() if name not in known]
     measured, failures = measure(new, sample_rate=upstream.sample_rate, min_samples=upstream.min_samples)
     size = 0.0 if settings.pool else _frame_bytes(settings) / (upstream.frame_stride or upstream.sample_rate / 50)
-    plan.add({item.name: item.samples for item in measured}, bytes_per_sample=size)
-    return plan.blocks, failures
+    plan.add({item.name: item.samples for item in measured}, named, bytes_per_sample=size)
+    return _Planned(plan.blocks, failures)
+
+
+def _units(
+    blocks: Iterable[Block], named: Mapping[str, Utterance], batch_seconds: float, settings: Settings, in_shards: bool
+) -> list[Unit]:
+    """All the work of a folder, done or not, so that all processes divide it in the same way."""
+    units: list[Unit] = []
+    for block in blocks:
+        rate = settings.sample_rate
+        items = [Measured(named[name], n, n / rate) for name, n in block.samples.items() if name in named]
+        batches = batches_of(items, batch_seconds, rate)
+        if in_shards:
+            units.append(Unit(block.number, batches, frozenset(block.samples), {}))
+        else:
+            units += [Unit(None, (batch,), frozenset(item.name for item in batch), {}) for batch in batches]
+    return units
+
+
+def _pending(units: Iterable[Unit], kept: Mapping[str, Mapping[str, Any]]) -> Iterator[Unit]:
+    """Units with what is not done yet."""
+    for unit in units:
+        pending = frozenset(item.name for batch in unit.batches for item in batch) - kept.keys()
+        if pending:
+            there = {name: kept[name]["file"] for name in unit.pending if name in kept} if unit.block is not None else {}
+            yield unit._replace(pending=pending, there=there)
 
 
 @dataclass
 class _Run:
-    """One run over the blocks of a folder, and what became of them."""
+    """The results of the units of one run."""
 
-    named: Mapping[str, Utterance]
-    kept: Mapping[str, dict[str, Any]]
-    upstream: Upstream
-    settings: Settings
-    writer: FeatureWriter
     finished: Finished
-    device: torch.device
-    batch_seconds: float
-    report: Report | None
+    kept: Mapping[str, Mapping[str, Any]]
     failures: list[Failure]
+    report: Report | None
     rows: list[dict[str, Any]] = field(default_factory=list)
     speeds: dict[str, float] = field(default_factory=dict)
     """The speed at which each utterance was computed."""
 
-    def blocks(self, blocks: Iterable[Block]) -> None:
-        """Computes and writes what is not done yet."""
-        rate = self.settings.sample_rate
-        todo: list[tuple[Block, list[Measured], set[str]]] = []
-        for block in blocks:
-            items = [Measured(self.named[name], n, n / rate) for name, n in block.samples.items() if name in self.named]
-            pending = {item.name for item in items} - self.kept.keys()
-            if pending:
-                todo.append((block, items, pending))
-        waiting = [item for _, items, pending in todo for item in items if item.name in pending]
+    def announce(self, units: Sequence[Unit], upstream: Upstream, settings: Settings) -> None:
+        """Says how much there is to do."""
+        waiting = [item for unit in units for batch in unit.batches for item in batch if item.name in unit.pending]
         self._done, self._total = len(self.failures), len(self.failures) + len(waiting)
-        size = expected_bytes(waiting, self.upstream, self.settings)
+        size = expected_bytes(waiting, upstream, settings)
         about = "" if size is None else f", about {format_bytes(size)} to write"
         duration = format_duration(sum(item.seconds for item in waiting))
         _log.info("%s, %s%s", plural(self._total, "utterance"), duration, about)
         self._tell()
-        for block, items, pending in todo:
-            batches = batches_of(items, self.batch_seconds, rate)
-            if isinstance(self.writer, BlockWriter):
-                self._shard(block, batches, pending, self.writer)
-            else:
-                for batch in batches:
-                    self._keep([self._batch(batch, pending, self.writer)])
 
-    def _shard(
-        self, block: Block, batches: Sequence[Sequence[Measured]], pending: Collection[str], writer: BlockWriter
-    ) -> None:
-        """Writes the shard of a block; one that was whole is only made again if what failed then succeeds now."""
-        there = [name for name in block.samples if name in self.kept]
-        if there:
-            tried = [self._batch(batch, pending, None) for batch in batches]
-            if not any(result.rows for result in tried):
-                self._keep(tried)
-                return
-            gone = next((name for name in there if name not in self.named), None)
-            if gone is not None:
-                shard = printable(self.kept[gone]["file"])
-                what = f"{shard} must be made again, and the utterance {printable(gone)!r} in it is not among the paths."
-                raise ExtractionError(what, fix="Pass the paths of the earlier run too.")
-        with as_guest(lambda error: _writer_fault(self.writer, "begin_block", error)):
-            writer.begin_block(block.number)
-        results: list[BatchResult] = []
-        for batch in batches:
-            results.append(self._batch(batch, None, self.writer))
-            if results[-1].stopped:
-                raise results[-1].stopped
-            self._tell(results)
-        with as_guest(lambda error: _writer_fault(self.writer, "end_block", error)):
-            writer.end_block()
-        self._keep(results)
-
-    def _batch(self, batch: Sequence[Measured], only: Collection[str] | None, writer: FeatureWriter | None) -> BatchResult:
-        began = time.perf_counter()
-        result = run_batch(batch, self.upstream, self.settings, writer, self.device, only)
-        speed = sum(row["seconds"] for row in result.rows) / max(time.perf_counter() - began, 1e-9)
-        self.speeds.update((row["utterance"], speed) for row in result.rows)
-        return result
+    def take(self, results: Generator[Done, None, None]) -> None:
+        """Records what is finished, as it comes."""
+        began, shard = time.perf_counter(), list[BatchResult]()
+        with contextlib.closing(results):
+            for result, whole in results:
+                now = time.perf_counter()
+                speed = sum(row["seconds"] for row in result.rows) / max(now - began, 1e-9)
+                self.speeds.update((row["utterance"], speed) for row in result.rows)
+                began = now
+                shard.append(result)
+                if whole:
+                    self._keep(shard)
+                    shard = []
+                else:
+                    self._tell(shard)
 
     def _keep(self, results: Sequence[BatchResult]) -> None:
         """Records what is finished, then raises what stopped a batch."""
@@ -317,192 +288,40 @@ class _Run:
             self.report(self._done + self._new(more), self._total, f"{failed} failed")
 
 
-def run_batch(
-    batch: Sequence[Measured],
-    upstream: Upstream,
-    settings: Settings,
-    writer: FeatureWriter | None,
-    device: torch.device,
-    only: Collection[str] | None = None,
-) -> BatchResult:
-    """Decodes, computes and writes one batch. It may be repeated: the same batch gives the same files and rows.
-
-    Nothing raises. What costs one utterance is a failure of that one; a file system that takes nothing more is `stopped`.
-
-    Args:
-        batch: utterances to compute together.
-        upstream: the model.
-        settings: those of the folder.
-        writer: of the folder's format; None to find out whether they can be computed, without writing them.
-        device: where the waveforms go.
-        only: names of those to write; the others, which an earlier run wrote, are computed with them so that the numbers are
-            the same to the last bit. All if None.
-    """
-    asked = {item.name for item in batch if only is None or item.name in only}
-    decoded: dict[str, _Decoded] = {}
-    failures: list[Failure] = []
-    for item in sorted(batch, key=lambda item: item.name not in asked):
-        if item.name not in asked and not decoded:
-            break  # nothing to write
-        # Taken before the samples are: a file replaced in between looks changed to the next run, and is done again.
-        source = item.utterance.source
-        before = source.stamp()
-        try:
-            wav = item.utterance.read(upstream.sample_rate)
-            check_length(source.given, len(wav), sample_rate=upstream.sample_rate, min_samples=upstream.min_samples)
-        except AudioError as error:
-            if item.name in asked:
-                failures.append(failure_of(item.utterance, error))
-        else:
-            decoded[item.name] = _Decoded(item, wav, *before)
-    rows: list[dict[str, Any]] = []
-    stopped: ExtractionError | None = None
-    items = [decoded[item.name] for item in batch if item.name in decoded]
-    for one, computed in _compute(items, upstream, settings, device):
-        if one.item.name not in asked:
-            continue
-        try:
-            if isinstance(computed, Exception):
-                raise computed
-            array, frames, more = computed
-            rows.append({**_row(one, array, frames, _write(writer, one.item, array) if writer else "", settings), **more})
-        except ExtractionError as error:
-            stopped = error
-            break
-        except Exception as error:  # any failure of any model or writer must cost one utterance and not the run
-            what = str(error) if isinstance(error, HubcoreError) else f"{type(error).__name__}: {error}"
-            given = one.item.utterance.source.given
-            failures.append(Failure(one.item.name, given, f"{printable(given)}: {what}"))
-    return BatchResult(tuple(rows), tuple(failures), stopped)
-
-
-def _write(writer: FeatureWriter, item: Measured, array: NDArray[Any]) -> str:
-    """The path of the file that was written."""
-    with as_guest():
-        file = writer.write(item.name, array)
-    if not isinstance(file, str):
-        what = f"{type(writer).__qualname__}.write gave {file!r}, not the file's path as text."
-        raise PluginError(what, fix="Tell its authors.")
-    return file
-
-
-def _writer_fault(writer: FeatureWriter, method: str, error: BaseException) -> BaseException:
-    if isinstance(error, HubcoreError):
-        return error
-    return PluginError(f"{type(writer).__qualname__}.{method} failed: {error_text(error)}.", fix="Update its distribution.")
-
-
-def _compute(
-    items: Sequence[_Decoded], upstream: Upstream, settings: Settings, device: torch.device
-) -> Iterator[tuple[_Decoded, tuple[NDArray[Any], int, dict[str, Any]] | Exception]]:
-    """Each utterance with its array, its number of frames and what more its row says, or with why there is none.
-
-    They are computed together or, where that fails, one by one.
-    """
-    if not items:
-        return
-    failure: Exception | None = None
-    try:
-        with torch.inference_mode(), as_guest():
-            wavs = send([decoded.wav for decoded in items], device, torch.float32)
-            call: Any = upstream
-            output = call(wavs, layers=list(settings.layers), **settings.call_options)
-            arrays = [_features(output, index, settings) for index in range(len(items))]
-            frames = output.lengths.tolist()
-            more = [_times(output, index, upstream) for index in range(len(items))]
-    except Exception as error:  # any failure of any model
-        if len(items) == 1:
-            failure = error
-    else:
-        yield from zip(items, zip(arrays, frames, more, strict=True), strict=True)
-        return
-    # Out of the except block, whose exception would keep the tensors of a batch that was too large.
-    if failure is not None:
-        yield items[0], failure
-    else:
-        for single in items:
-            yield from _compute([single], upstream, settings, device)
-
-
-def _features(output: UpstreamOutput, index: int, settings: Settings) -> NDArray[Any]:
-    """`(F, D)` or `(L, F, D)` of one utterance of a batch, pooled without `F`, in the type asked for."""
-    frames = int(output.lengths[index])
-    if frames < 1:
-        raise AudioError("it gives no frame.", fix="Leave the file out.")
-    states = [state[index, :frames] for state in output.hidden_states]  # L of (F, D)
-    if settings.mix is not None:
-        states = [mixed(states, settings.mix)]
-    if settings.pool is not None:
-        states = [pooled(state, settings.pool) for state in states]  # L of (D,)
-    features = (torch.stack(states) if settings.stacked else states[0]).float().cpu()
-    dtype: torch.dtype = getattr(torch, settings.dtype)
-    largest, limit = float(features.abs().max()), torch.finfo(dtype).max
-    if not features.isfinite().all():
-        output.check_finite()  # names the layer
-        raise AudioError("its features are not finite.", fix="Check the audio and the checkpoint.")
-    if largest > limit:
-        raise AudioError(f"its features reach {largest:g}, beyond the {limit:g} of {settings.dtype}.", fix="Use float32.")
-    features = features.to(dtype)
-    if dtype == torch.bfloat16:
-        return cast("NDArray[Any]", features.view(torch.int16).numpy().view(np.uint16))
-    return features.numpy()
-
-
-def _row(decoded: _Decoded, array: NDArray[Any], frames: int, file: str, settings: Settings) -> dict[str, Any]:
-    utterance = decoded.item.utterance
-    values = {
-        **settings.in_row(),
-        "utterance": utterance.name,
-        "source": utterance.source.given,
-        "start": utterance.start or None,
-        "end": utterance.end,
-        "channel": utterance.channel,
-        "seconds": round(len(decoded.wav) / settings.sample_rate, 6),
-        "frames": frames,
-        "shape": list(array.shape),
-        "first_sample": None,
-        "receptive_field": None,
-        "file": file,
-        "hubcore_version": VERSION,
-        "source_bytes": decoded.source_bytes,
-        "source_mtime_ns": decoded.source_mtime_ns,
-    }
-    return {key: values[key] for key in ROW_KEYS}
-
-
-def _times(output: UpstreamOutput, index: int, upstream: Upstream) -> dict[str, Any]:
-    """Row entries that tell when the frames of an utterance were; with a frame rate of its own its single numbers too."""
-    times = output.frame_times()[index, : int(output.lengths[index])]
-    if upstream.frame_stride is not None:
-        first = getattr(getattr(upstream, "config", None), "first_sample", None)
-        if first is None:  # the last frame's start is the one that was not moved to the utterance's own
-            first = round(float(times[-1, 0]) * upstream.sample_rate) - (len(times) - 1) * upstream.frame_stride
-        return {"first_sample": first, "receptive_field": upstream.receptive_field}
-    numbers = {
-        name: float(value[index])  # unrounded: six digits may not be enough to make the same frames again
-        for name, value in output.extras.items()
-        if isinstance(value, Tensor) and value.shape == output.lengths.shape and value.is_floating_point()
-    }
-    return {**numbers, "frame_times": [[round(start, 5), round(end, 5)] for start, end in times.tolist()]}
+def _check_settings(journal: Journal, settings: Settings) -> None:
+    """Raises `ExtractionError` if a folder has features made otherwise."""
+    for row in journal.rows().values():
+        differences = settings.differences(row)
+        if row["hubcore_version"] != VERSION:
+            differences.append(f"hubcore_version is {row['hubcore_version']!r} there and {VERSION!r} here")
+        if differences:
+            raise ExtractionError(
+                f"{printable(journal.folder)} holds features made with other settings: {'; '.join(differences)}.",
+                fix="Extract into another folder.",
+            )
 
 
 def _kept(
-    named: dict[str, Utterance], finished: Finished, settings: Settings, writer: FeatureWriter
+    journal: Journal, named: Mapping[str, Utterance], units: Sequence[Unit] | None, writer: FeatureWriter
 ) -> dict[str, dict[str, Any]]:
-    """The rows of what need not be computed again; also brings the manifest in line with the files that are there."""
-    rows = finished.read()
-    for row in rows.values():
-        differences = settings.differences(row)
-        if differences:
-            raise ExtractionError(
-                f"{printable(finished.path.parent)} holds features made with other settings: {'; '.join(differences)}.",
-                fix="Extract into another folder.",
-            )
-    changed = {name for name in named.keys() & rows.keys() if _is_changed(named[name], rows[name], finished.path)}
+    """The rows of what need not be computed again; also brings the manifest in line with the files that are there.
+
+    Args:
+        journal: of the folder.
+        named: the utterances that were asked for.
+        units: those of a part, whose rows alone are of interest then.
+        writer: of the folder's format.
+    """
+    rows = journal.rows()
+    if units is not None:
+        mine = frozenset[str]().union(*(unit.pending for unit in units))
+        rows = {name: row for name, row in rows.items() if name in mine}
+    changed = {name for name in named.keys() & rows.keys() if _is_changed(named[name], rows[name], journal.whole.path)}
     kept = {name: row for name, row in rows.items() if name not in changed and _is_held(writer, row)}
-    if len(kept) < len(rows):
-        finished.replace(kept.values())
-    finished.forget_failures()
+    there = journal.own.read()
+    if not there.keys() <= kept.keys():
+        journal.own.replace(row for name, row in there.items() if name in kept)
+    journal.own.replace_failures(())
     return kept
 
 
@@ -527,7 +346,7 @@ def _is_changed(utterance: Utterance, row: Mapping[str, Any], manifest: Path) ->
 
 
 def _is_held(writer: FeatureWriter, row: Mapping[str, Any]) -> bool:
-    with as_guest(lambda error: _writer_fault(writer, "holds", error)):
+    with as_guest(lambda error: writer_fault(writer, "holds", error)):
         return writer.holds(row["file"], tuple(row["shape"]), row["dtype"])
 
 

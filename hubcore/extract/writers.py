@@ -21,6 +21,7 @@ import contextlib
 import errno
 import importlib
 import os
+import secrets
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -140,19 +141,18 @@ class FileWriter:
     """The folder of the files, inside the output folder."""
 
     def __init__(self, folder: Path) -> None:
-        """A writer into `folder`; what an earlier run left half-written there is removed.
+        """A writer into `folder`.
 
         Raises:
             ExtractionError: a folder in it is a link, through which files would be written elsewhere.
         """
         self.folder = folder
-        self._partial = folder / PARTIAL
-        for path in (self._partial, folder / self.place):
-            if path.is_symlink():
-                what = f"{printable(path)} is a link, through which files would be written elsewhere."
-                raise ExtractionError(what, fix="Remove it, or link the whole output folder instead.")
+        self._partial = folder / f"{PARTIAL}-{secrets.token_hex(4)}"  # other processes may write into this folder too
+        path = folder / self.place
+        if path.is_symlink():
+            what = f"{printable(path)} is a link, through which files would be written elsewhere."
+            raise ExtractionError(what, fix="Remove it, or link the whole output folder instead.")
         self._count = 0
-        shutil.rmtree(self._partial, ignore_errors=True)
 
     @contextlib.contextmanager
     def new_file(self, file: str) -> Iterator[Path]:

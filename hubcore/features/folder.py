@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from hubcore.card import Card
 from hubcore.errors import ExtractionError, OptionError, nearest_hint
-from hubcore.extract.finished import Finished
+from hubcore.extract.journal import rows_of
 from hubcore.extract.record import read_record
 from hubcore.extract.writers import Readable, find_writer
 from hubcore.text import printable
@@ -43,7 +43,7 @@ class FeatureFolder(Mapping[str, Features]):
         """Those of a folder; see `open`."""
         self.folder = folder
         self.record = read_record(folder)
-        self.rows: Mapping[str, Mapping[str, Any]] = Finished(folder).look()[0]
+        self.rows: Mapping[str, Mapping[str, Any]] = rows_of(folder)
         """The row of the manifest for each utterance: source, seconds, frames, shape, dtype, and the settings."""
         format = self.record.settings["format"]
         reader = find_writer(format, pooled=self.record.settings["pool"] is not None)

@@ -25,7 +25,8 @@ from hubcore import hooks, hub
 from hubcore.cli import main, table
 from hubcore.cli.group import COMMANDS
 from hubcore.errors import AudioError, DownloadError
-from hubcore.extract import ROW_KEYS, NpyWriter, find_writer, run
+from hubcore.extract import ROW_KEYS, NpyWriter, find_writer
+from hubcore.extract.work import Worker
 from hubcore.findings import Finding
 from hubcore.registry.names import Registry, current_registry
 from hubcore.sources.pins import record_pin
@@ -565,15 +566,15 @@ def test_extract_says_what_it_resampled(tmp_path: Path) -> None:
 
 def test_extract_interrupted_exits_130_and_can_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     arguments = ("extract", DATA / "speech", "-u", "fbank", "-o", tmp_path / "out", "--batch-seconds", "7")
-    run_batch, calls = run.run_batch, []
+    compute, calls = Worker._compute, []
 
     def interrupted(*given: Any) -> Any:
         calls.append(1)
         if len(calls) == 3:
             raise KeyboardInterrupt
-        return run_batch(*given)
+        return compute(*given)
 
-    monkeypatch.setattr(run, "run_batch", interrupted)
+    monkeypatch.setattr(Worker, "_compute", interrupted)
     result = call(*arguments)
     assert result.exit_code == 130 and "Traceback" not in result.output
     assert "run the same command again" in result.output

@@ -23,7 +23,7 @@ from hubcore import Card, Featurizer, Source, features
 from hubcore.errors import ExtractionError, OptionError
 from hubcore.extract import extract, find_writer
 from hubcore.extract import plan as plan_module
-from hubcore.extract import run as run_module
+from hubcore.extract import work as work_module
 from hubcore.hooks import FORMATS
 from tests.hubcore.extract.test_run import ToyUpstream, failure_rows, manifest_rows, toy, tree
 
@@ -173,15 +173,15 @@ def test_every_format_is_tested() -> None:
 
 
 def stop_after(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    run_batch, calls = run_module.run_batch, []
+    compute, calls = work_module.Worker._compute, []
 
-    def stopping(*given: Any) -> Any:
+    def stopping(worker: Any, items: Any) -> Any:
         calls.append(1)
         if len(calls) > count:
             raise KeyboardInterrupt
-        return run_batch(*given)
+        return compute(worker, items)
 
-    monkeypatch.setattr(run_module, "run_batch", stopping)
+    monkeypatch.setattr(work_module.Worker, "_compute", stopping)
 
 
 @by_format

@@ -741,11 +741,15 @@ def test_an_upstream_that_ends_the_program_fails_its_utterance(
     assert ["SystemExit: 3" in failure.error for failure in extract([corpus], toy(), tmp_path / "out").failures] == [True] * 5
 
 
-def test_the_writer_removes_what_a_killed_run_left(tmp_path: Path) -> None:
-    (tmp_path / ".partial").mkdir()
-    (tmp_path / ".partial" / "1.npy").write_bytes(b"half")
+def test_a_run_removes_what_a_killed_run_left(corpus: Path, tmp_path: Path) -> None:
+    (tmp_path / "out/.partial-0").mkdir(parents=True)
+    (tmp_path / "out/.partial-0/1.npy").write_bytes(b"half")
+    extract([corpus], toy(), tmp_path / "out")
+    assert not list((tmp_path / "out").glob(".partial*"))
+
+
+def test_a_writer_knows_whole_files(tmp_path: Path) -> None:
     writer = NpyWriter(tmp_path)
-    assert not (tmp_path / ".partial").exists()
     file = writer.write("a", np.zeros((2, 3), np.float32))
     assert writer.holds(file, (2, 3), "float32")
     assert not writer.holds(file, (3, 3), "float32") and not writer.holds("features/b.npy", (2, 3), "float32")
