@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.functional import scaled_dot_product_attention
 
+from hubcore.nn.padded import Padded, attend_padded, distances, longest
 from hubcore.strategy import Counts, few_calls, upload
 
 
@@ -68,6 +69,9 @@ def attend(
         >>> torch.allclose(mixed[:2], attend(x[:2], x[:2], x[:2], counts=[2], num_heads=4))
         True
     """
+    if isinstance(counts, Padded):
+        given = bias.make(counts.apart(bias.rows)) if isinstance(bias, FrameBias) else bias
+        return attend_padded(q, k, v, counts, num_heads, given if isinstance(given, Tensor) else None, gate)
     if few_calls(q.device) and (bias is None or isinstance(bias, Tensor | FrameBias)):
         return _attend_at_once(torch.cat([q, k, v], dim=1), Counts.of(counts), num_heads, bias, gate, dropout)
     if isinstance(bias, FrameBias):
@@ -330,7 +334,8 @@ class RelativePositionBias(nn.Module):
 
     def forward(self, x: Tensor, counts: Sequence[int]) -> Tensor:  # noqa: ARG002
         """The bias `(H, F, F)` for `F` frames, those of the longest utterance; `attend` takes the corner for shorter ones."""
-        frames = max(counts)
-        rows = self.rows(torch.arange(1 - frames, frames, device=self.weight.device))
-        values = self.weight.t()[:, rows]  # (H, 2 F - 1)
+        frames = longest(counts)
+        values = self.weight.t()[:, self.rows(torch.arange(1 - frames, frames, device=self.weight.device))]  # (H, 2 F - 1)
+        if isinstance(counts, Padded):  # a graph has no view with as many axes as there are frames
+            return values[:, distances(frames, values.device) + frames - 1]
         return values.unfold(1, frames, 1).flip(1)  # row i holds the distances -i to F - 1 - i

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from hubcore.nn.padded import Padded, PaddedWavs, group_norm_padded, output_lengths, together
 from hubcore.ragged import conv_length, grid_owners, receptive_field, taken, wide_dtype
 from hubcore.strategy import few_calls, upload
 
@@ -45,6 +46,31 @@ def plain_features(extractor: ConvExtractor, wav: Tensor) -> Tensor:
             x = extractor.norms[0](x)
         x = functional.gelu(x)
     return x[0].t()
+
+
+def padded_features(extractor: ConvExtractor, wavs: PaddedWavs) -> tuple[Tensor, Padded]:
+    """`plain_features` of a padded batch: `(B x F, C)`, and the frames of each utterance.
+
+    Example:
+        >>> from hubcore.nn import SpeechEncoderConfig, build_extractor
+        >>> features, counts = padded_features(
+        ...     build_extractor(SpeechEncoderConfig()), PaddedWavs(torch.randn(2, 800), torch.tensor([400, 800]))
+        ... )
+        >>> features.shape, counts.lengths.tolist()
+        (torch.Size([4, 512]), [1, 2])
+    """
+    x, counts = wavs.samples[:, None], wavs.counts  # (B, 1, T)
+    for index, conv in enumerate(extractor.convs):
+        x = functional.conv1d(x, conv.weight.transpose(1, 2), conv.bias, stride=conv.stride)  # (B, C, F)
+        counts = Padded(output_lengths(counts.lengths, conv.kernel, conv.stride), x.shape[2])
+        rows = together(x.transpose(1, 2))  # (B x F, C)
+        if extractor.conv_norm == "layer":
+            rows = extractor.norms[index](rows)
+        elif index == 0:
+            rows = group_norm_padded(rows, counts, cast(nn.GroupNorm, extractor.norms[0]))
+        rows = functional.gelu(rows)
+        x = counts.apart(rows).transpose(1, 2)
+    return rows, counts
 
 
 class FrameConv(nn.Module):

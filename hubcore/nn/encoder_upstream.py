@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from hubcore.card import UpstreamShape
 from hubcore.checkpoints import Reader, open_checkpoint
 from hubcore.errors import OptionError
+from hubcore.nn.padded import PaddedWavs
 from hubcore.nn.speech_encoder import build_speech_encoder
 from hubcore.nn.transformer import Blocks, Encoder
 from hubcore.options import unknown_option
@@ -84,6 +85,8 @@ class EncoderUpstream(UpstreamBase):
     """Makes the model of a config, with fresh weights."""
     reader: ClassVar[Reader[Any, Any]]
     """Reads the family's checkpoints."""
+    most_samples: int | None = None
+    """Most samples of an utterance that `padded` takes; None for any number."""
 
     def __init__(self, config: EncoderConfig, model: nn.Module | None = None) -> None:
         """An upstream with fresh weights, or around a `model` that was built elsewhere from the same config."""
@@ -331,6 +334,29 @@ class EncoderUpstream(UpstreamBase):
             begins = torch.arange(first, end, device=row.device, dtype=torch.float64) * stride + self.config.first_sample
             times = torch.stack([begins, begins + self.receptive_field], dim=-1) / self.sample_rate
             yield Chunk(first, tuple(state[first - low : end - low] for state in states), times)
+
+    def padded(self, wavs: Tensor, lengths: Tensor, layers: Sequence[int]) -> tuple[list[Tensor], Tensor]:
+        """`forward` in the form that is traced for other programs: one graph for any batch, nothing checked.
+
+        Args:
+            wavs: `(B, T)` samples; those beyond a length do not matter.
+            lengths: `(B,)` samples of each row.
+            layers: indices into `layer_names`, not negative.
+
+        Returns:
+            The hidden states `(B, F, D)`, 0 beyond the frames of each, and those, `(B,)`.
+
+        Raises:
+            OptionError: the model uses single utterances where the parts of `hubcore.nn` can do without.
+
+        Example:
+            >>> from hubcore import hub
+            >>> (state,), frames = hub.load("wav2vec2_tiny_prompts").padded(torch.randn(2, 800), torch.tensor([400, 800]), [4])
+            >>> state.shape, frames.tolist()
+            (torch.Size([2, 2, 96]), [1, 2])
+        """
+        states, counts = self.model(PaddedWavs(wavs, lengths), layers)
+        return [counts.apart(counts.zeroed(state)) for state in states], counts.lengths
 
     def timed_output(
         self,

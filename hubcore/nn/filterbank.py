@@ -16,7 +16,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
+from hubcore.errors import OptionError
 from hubcore.nn.filterbank_config import FilterbankConfig
+from hubcore.nn.padded import Padded, PaddedWavs, standardized, take_rows, together, windows_padded
 from hubcore.ragged import pack_on_grid
 
 # On a CPU, so many frames and what is computed from them stay in the cache, which halves the time and bounds the memory
@@ -47,8 +49,11 @@ class Filterbank(nn.Module):
         self.config = config
         self._constants: dict[tuple[torch.device, torch.dtype], _Constants] = {}
 
-    def forward(self, wavs: Sequence[Tensor], layers: Sequence[int] = (0,)) -> tuple[list[Tensor], list[int]]:
+    def forward(self, wavs: Sequence[Tensor], layers: Sequence[int] = (0,)) -> tuple[list[Tensor], Sequence[int]]:
         """Packed features `(N, D)`, once for each of `layers` (there is only 0), and the frames of each utterance."""
+        if isinstance(wavs, PaddedWavs):
+            features, counts = self.padded(wavs)
+            return [features for _ in layers], counts
         rows = self.features(wavs)
         packed = rows[0] if len(rows) == 1 else torch.cat(rows)
         return [packed for _ in layers], [len(frames) for frames in rows]
@@ -125,6 +130,41 @@ class Filterbank(nn.Module):
         ends = [*starts[1:], len(packed)]
         sizes = [n for start, end, count in zip(starts, ends, counts, strict=True) for n in (count, end - start - count)]
         return list(torch.split(packed, sizes)[::2])
+
+    def padded(self, wavs: PaddedWavs) -> tuple[Tensor, Padded]:
+        """`features` of a padded batch, `(B x F, D)`, and the frames of each utterance."""
+        config, samples, lengths = self.config, wavs.samples, wavs.counts.lengths
+        if config.dither:
+            raise OptionError("dither is noise, new at each call, and a graph for other programs has none.", "Set it to 0.")
+        counts = Padded(
+            (lengths + config.frame_offset).div(config.frame_shift, rounding_mode="floor"),
+            (samples.shape[1] + config.frame_offset) // config.frame_shift,
+        )
+        if not config.snip_edges:  # each utterance goes on as its own mirror image
+            end, skip = lengths[:, None], int(config.center)  # the end sample counts once, or twice
+            reach = (counts.longest - 1) * config.frame_shift + config.frame_length + config.first_sample
+            at = torch.arange(config.first_sample, reach, device=samples.device)[None]
+            at = torch.where(at < 0, skip - 1 - at, torch.where(at < end, at, 2 * end - skip - 1 - at))
+            samples = take_rows(samples, at.clamp(min=0).minimum(end - 1))
+        if config.input_scale != 1.0:
+            samples = samples * config.input_scale
+        windows = windows_padded(samples, config.frame_length, config.frame_shift)
+        orders = [counts.apart(self._compute(together(windows)))]
+        reach = config.delta_window // 2
+        at = torch.arange(-reach, counts.longest + reach, device=samples.device).clamp(min=0)
+        for _ in range(config.delta_order):
+            orders.append(_slopes(take_rows(orders[-1], at[None].minimum(counts.lengths[:, None] - 1)), reach))
+        features = torch.cat(orders, 2)
+        return together(self._normalized(features, counts) if config.cmvn else features), counts
+
+    def _normalized(self, features: Tensor, counts: Padded) -> Tensor:
+        """`normalize_columns` of each utterance of `(B, F, D)`."""
+        centred, variance = standardized(features, counts)
+        each, beyond = counts.lengths[:, None, None], ~counts.mask()[..., None]
+        deviation = (variance * each / (each - 1).clamp(min=1)).sqrt()
+        highest, lowest = features.masked_fill(beyond, -torch.inf), features.masked_fill(beyond, torch.inf)
+        varies = highest.amax(1, keepdim=True) != lowest.amin(1, keepdim=True)
+        return centred * _inverse(deviation, varies, self.config.cmvn_epsilon, self.config.cmvn_epsilon_of == "variance")
 
     def over_time(self, features: Tensor) -> Tensor:
         """`(F, D)` from the `(F, base_dim)` of one utterance: derivatives appended, columns normalised."""
@@ -229,6 +269,15 @@ class LogMelWindow(nn.Module):
         energies = pad(energies, (0, 0, 0, frames - len(energies)), value=math.log(config.log_floor))
         decades = energies / math.log(10)
         return (torch.maximum(decades, decades.amax() - 8) + 4) / 4
+
+    def padded(self, wavs: PaddedWavs) -> tuple[Tensor, Padded]:
+        """`forward` for a padded batch of waveforms that fill their windows, `(B x F, M)`; and the frames of each."""
+        features, counts = self.filterbank.padded(wavs)
+        rows = counts.apart(features)
+        counts = Padded(counts.lengths - 1, counts.longest - 1)  # the last frame, see `forward`
+        decades = rows.narrow(1, 0, counts.longest) / math.log(10)
+        highest = decades.masked_fill(~counts.mask()[..., None], -torch.inf).amax((1, 2), keepdim=True)
+        return together((torch.maximum(decades, highest - 8) + 4) / 4), counts
 
 
 class _Constants(NamedTuple):
@@ -380,7 +429,7 @@ def shape_frames(frames: Tensor, window: Tensor, preemphasis: float, width: int)
     first = (frames[:, :1] - preemphasis * frames[:, :1]) * window[:1]
     # Two roundings on purpose: a fused multiply-add would differ from Kaldi's and torchaudio's in quiet bins.
     rest = torch.mul(frames[:, :-1], -preemphasis).add_(frames[:, 1:]).mul_(window[1:])
-    return torch.cat([first, rest, rest.new_zeros(len(rest), fill)], dim=1)
+    return torch.cat([first, rest, rest.new_zeros(rest.shape[0], fill)], dim=1)
 
 
 def power_spectrum(frames: Tensor) -> Tensor:
@@ -402,10 +451,15 @@ def deltas(features: Tensor, window: int) -> Tensor:
         >>> deltas(torch.tensor([[0.0], [1.0], [2.0], [3.0], [4.0]]), 5)[:, 0].tolist()
         [0.5, 0.800000011920929, 1.0, 0.800000011920929, 0.5]
     """
-    reach, frames = window // 2, len(features)
-    padded = torch.cat([features[:1].expand(reach, -1), features, features[-1:].expand(reach, -1)])
+    reach = window // 2
+    return _slopes(torch.cat([features[:1].expand(reach, -1), features, features[-1:].expand(reach, -1)]), reach)
+
+
+def _slopes(padded: Tensor, reach: int) -> Tensor:
+    """`deltas` of `(..., F, D)` from `(..., reach + F + reach, D)`."""
+    frames = padded.shape[-2] - 2 * reach
     # Differences first: a column that does not change then has a slope of exactly 0.
-    spans = [padded[reach + k : reach + k + frames] - padded[reach - k : reach - k + frames] for k in range(1, reach + 1)]
+    spans = [padded.narrow(-2, reach + k, frames) - padded.narrow(-2, reach - k, frames) for k in range(1, reach + 1)]
     slope = spans[0]
     for k, span in enumerate(spans[1:], start=2):
         slope = slope + k * span
@@ -447,10 +501,14 @@ def column_statistics(
     norms = [torch.linalg.vector_norm(part - mean, dim=0) for part in parts()]
     norm = norms[0] if len(norms) == 1 else torch.linalg.vector_norm(torch.stack(norms), dim=0)
     deviation = norm / math.sqrt(max(frames - 1, 1))
-    divisor = (deviation.square() + epsilon).sqrt() if of_variance else deviation + epsilon
-    # A constant column's rounded mean need not cancel exactly; dividing that rest by itself would make noise of it.
     varies = torch.stack(highest).amax(0) != torch.stack(lowest).amin(0)
-    return mean, torch.where(varies, 1.0 / divisor, 0.0)
+    return mean, _inverse(deviation, varies, epsilon, of_variance)
+
+
+def _inverse(deviation: Tensor, varies: Tensor, epsilon: float, of_variance: bool) -> Tensor:
+    """The factor of centred columns; 0 for a constant one, whose rounded mean need not cancel exactly: noise, if divided."""
+    divisor = (deviation.square() + epsilon).sqrt() if of_variance else deviation + epsilon
+    return torch.where(varies, 1.0 / divisor, 0.0)
 
 
 def _no_autocast(device: str) -> AbstractContextManager[object]:

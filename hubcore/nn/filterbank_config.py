@@ -200,10 +200,11 @@ class FilterbankConfig:
             >>> [FilterbankConfig(snip_edges=edges).num_frames(16000) for edges in (True, False)]
             [98, 100]
         """
-        if samples < self.min_samples:
-            return 0
-        if self.snip_edges:
-            return (samples - self.frame_length) // self.frame_shift + 1
-        if self.center:
-            return (samples - self.frame_length % 2) // self.frame_shift + 1
-        return (samples + self.frame_shift // 2) // self.frame_shift
+        return 0 if samples < self.min_samples else (samples + self.frame_offset) // self.frame_shift
+
+    @property
+    def frame_offset(self) -> int:
+        """Samples to add to those of an utterance so that each whole `frame_shift` of the sum is a frame."""
+        if not self.snip_edges and not self.center:
+            return self.frame_shift // 2
+        return self.frame_shift - (self.frame_length % 2 if self.center else self.frame_length)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence, pad_sequence
 
+from hubcore.nn.padded import Padded, conv_padded, group_norm_padded, recurrent_padded
 from hubcore.ragged import pad_packed, placed, taken, with_gaps, without_gaps
 from hubcore.strategy import counted, few_calls
 
@@ -38,6 +39,9 @@ def conv_same(
         [2.0, 2.0, 2.0, 3.0, 2.0]
     """
     gap = weight.shape[2] // 2
+    if isinstance(counts, Padded):
+        scaled = weight if scale is None else (weight * scale).to(weight.dtype)
+        return conv_padded(x, counts, scaled, bias, padding=(gap, (weight.shape[2] - 1) // 2), groups=groups)[0]
     return without_gaps(_conv1d(with_gaps(x, counts, gap), weight, bias, 1, groups, scale), counts, gap)
 
 
@@ -50,7 +54,7 @@ def conv_strided(
     stride: int = 1,
     padding: tuple[int, int] = (0, 0),
     groups: int = 1,
-) -> tuple[Tensor, list[int]]:
+) -> tuple[Tensor, Sequence[int]]:
     """Convolution with a stride and any padding, such as a causal one; and the frames of each utterance after it.
 
     Args:
@@ -67,6 +71,8 @@ def conv_strided(
         >>> rows[:, 0].tolist(), counts
         ([2.0, 3.0, 2.0, 3.0, 2.0], [2, 3])
     """
+    if isinstance(counts, Padded):
+        return conv_padded(x, counts, weight, bias, stride=stride, padding=padding, groups=groups)
     if few_calls(x.device):
         lengths = [sum(padding) + count for count in counts]
         begins = [*accumulate((length + -length % stride for length in lengths), initial=0)]
@@ -91,6 +97,8 @@ def group_norm(x: Tensor, counts: Sequence[int], norm: nn.GroupNorm) -> Tensor:
         >>> group_norm(torch.tensor([[1.0], [3.0], [7.0]]), [2, 1], nn.GroupNorm(1, 1)).flatten().round().tolist()
         [-1.0, 1.0, 0.0]
     """
+    if isinstance(counts, Padded):
+        return group_norm_padded(x, counts, norm)
     options = (norm.num_groups, norm.weight, norm.bias, norm.eps)
     return torch.cat([torch.group_norm(rows.t()[None], *options)[0].t() for rows in x.split(list(counts))])
 
@@ -102,6 +110,8 @@ def run_recurrent(net: nn.RNNBase, x: Tensor, counts: Sequence[int]) -> Tensor:
         >>> run_recurrent(nn.LSTM(4, 8, bidirectional=True), torch.zeros(5, 4), [2, 3]).shape
         torch.Size([5, 16])
     """
+    if isinstance(counts, Padded):
+        return recurrent_padded(net, x, counts)
     if few_calls(x.device) and not net.bidirectional:  # frames behind an utterance's end change none of its own
         padded: Tensor = net(pad_packed(x, counts).transpose(0, 1))[0].transpose(0, 1)  # (B, F, D')
         return taken(padded.flatten(0, 1), counts, range(0, padded.shape[0] * padded.shape[1], padded.shape[1]))

@@ -11,8 +11,10 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
-from hubcore.nn.attention import FrameBias, MultiHeadAttention
+from hubcore.nn.attention import Bias, FrameBias, MultiHeadAttention
+from hubcore.nn.padded import Padded, distances, from_start, longest
 from hubcore.strategy import Counts, few_calls
 
 
@@ -29,7 +31,7 @@ class RelativePositions(nn.Module):
 
     def forward(self, x: Tensor, counts: Sequence[int]) -> Tensor:
         """Sinusoids for packed frames `(N, D)`, in their dtype."""
-        dim, frames = x.shape[1], max(counts)
+        dim, frames = x.shape[1], longest(counts)
         wide = torch.promote_types(x.dtype, torch.float32)
         back = torch.arange(frames - 1, -frames - 1, -1, dtype=wide, device=x.device)  # (2 F,)
         rates = torch.exp(torch.arange(0, dim, 2, dtype=wide, device=x.device) * (-math.log(10000.0) / dim))  # (D / 2,)
@@ -76,17 +78,20 @@ class RelativeAttention(MultiHeadAttention):
 
     def forward(self, x: Tensor, counts: Sequence[int], sinusoids: Tensor) -> Tensor:
         """Packed frames `(N, D)` in and out; `counts` are the frames of each utterance, `sinusoids` those of the context."""
-        heads, longest = (self.num_heads, -1), max(counts)
+        heads, frames = (self.num_heads, -1), longest(counts)
         q = self.q_proj(x).unflatten(1, heads)  # (N, H, D / H)
         position = (q + self.position_bias) * q.shape[2] ** -0.5
         places = self.pos_proj(sinusoids).unflatten(1, heads).permute(1, 2, 0)  # (H, D / H, 2 F of the longest)
 
-        def bias(rows: Tensor) -> Tensor:  # (B, F, H, D / H) to (B, H, F, F)
-            frames = rows.shape[1]
-            return by_distance(rows.transpose(1, 2) @ places[:, :, longest - frames : longest + frames])
+        def make(rows: Tensor) -> Tensor:  # (B, F, H, D / H) to (B, H, F, F)
+            own = rows.shape[1]
+            return by_distance(rows.transpose(1, 2) @ places[:, :, frames - own : frames + own])
 
-        q = (q + self.content_bias).flatten(1)
-        return self.mix(q, self.k_proj(x), self.v_proj(x), counts, FrameBias(position, bias))
+        bias: Bias = FrameBias(position, make)
+        if isinstance(counts, Padded):  # a graph has no view that depends on how many frames there are
+            scores = counts.apart(torch.bmm(position.transpose(0, 1), places).transpose(0, 1)).transpose(1, 2)  # (B, H, F, 2 F)
+            bias = scores.gather(-1, (distances(frames, x.device) + frames - 1).expand(*scores.shape[:-1], -1))
+        return self.mix((q + self.content_bias).flatten(1), self.k_proj(x), self.v_proj(x), counts, bias)
 
 
 class RelativeKeyAttention(MultiHeadAttention):
@@ -109,9 +114,9 @@ class RelativeKeyAttention(MultiHeadAttention):
 
     def forward(self, x: Tensor, counts: Sequence[int]) -> Tensor:
         """Packed frames `(N, D)` in and out; `counts` are the frames of each utterance."""
-        q, frames = self.q_proj(x), torch.arange(max(counts), device=x.device)
-        index = (frames[None] - frames[:, None]).clamp(-self.left, self.right) + self.left  # (F, F) of the longest
-        scores = q.unflatten(1, (self.num_heads, -1)) @ self.distances.t()  # (N, H, P)
+        q = self.q_proj(x)
+        index = distances(longest(counts), x.device).clamp(-self.left, self.right) + self.left  # (F, F) of the longest
+        scores = functional.linear(q.unflatten(1, (self.num_heads, -1)), self.distances)  # (N, H, P)
         scores = scores * (q.shape[1] // self.num_heads) ** -0.5
 
         def bias(rows: Tensor) -> Tensor:  # (B, F, H, P) to (B, H, F, F)
@@ -155,13 +160,13 @@ class RotaryPositions(nn.Module):
     def forward(self, x: Tensor, counts: Sequence[int]) -> tuple[Tensor, Tensor]:
         """Cosines and sines for packed frames `(N, D)`, in their dtype."""
         rates = self.computed_rates(x) if self.rates is None else self.rates.to(torch.promote_types(x.dtype, torch.float32))
-        angles = torch.arange(max(counts), dtype=rates.dtype, device=x.device)[:, None] * rates  # (F, D / H / 2)
+        angles = torch.arange(longest(counts), dtype=rates.dtype, device=x.device)[:, None] * rates  # (F, D / H / 2)
         both = torch.cat([angles, angles], dim=1)[:, None]  # (F, 1, D / H)
-        if few_calls(x.device):
+        if few_calls(x.device) and not isinstance(counts, Padded):
             _, frames = Counts.of(counts).places(x.device)
             cos, sin = (rows.index_select(0, frames) for rows in (both.cos(), both.sin()))
         else:
-            cos, sin = (torch.cat([rows[:count] for count in counts]) for rows in (both.cos(), both.sin()))
+            cos, sin = (from_start(rows, counts) for rows in (both.cos(), both.sin()))
         return cos.to(x.dtype), sin.to(x.dtype)
 
 

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from hubcore.nn.attention import SelfAttention
-from hubcore.nn.conv import ConvExtractor, FrameConv
+from hubcore.nn.conv import ConvExtractor, FrameConv, padded_features
+from hubcore.nn.padded import PaddedWavs
 from hubcore.nn.positions import BatchNormPositionalConv, PositionalConv
 from hubcore.nn.speech_encoder_config import SpeechEncoderConfig, WaveformEncoderConfig
 from hubcore.nn.transformer import Block, Encoder, FeedForward, init_linears
@@ -64,8 +65,10 @@ class SpeechEncoder(nn.Module):
         """Number of blocks."""
         return len(self.encoder.blocks)
 
-    def convolve(self, wavs: Sequence[Tensor]) -> tuple[Tensor, list[int]]:
+    def convolve(self, wavs: Sequence[Tensor]) -> tuple[Tensor, Sequence[int]]:
         """Convolutional features `(N, C)` of 1-D waveforms before their layer norm, and the frames of each."""
+        if isinstance(wavs, PaddedWavs):
+            return padded_features(self.extractor, wavs.normalized(self.normalize_eps) if self.normalize else wavs)
         samples, stride, at_once = [wav.shape[0] for wav in wavs], self.extractor.stride, few_calls(wavs[0].device)
         if self.normalize and not at_once:
             wavs = [functional.layer_norm(wav, wav.shape, eps=self.normalize_eps) for wav in wavs]
@@ -75,12 +78,12 @@ class SpeechEncoder(nn.Module):
         counts = [conv_length(n, self.extractor.geometry) for n in samples]
         return self.extractor(signal, starts, samples), counted(counts, signal.device)
 
-    def extract(self, wavs: Sequence[Tensor]) -> tuple[Tensor, list[int]]:
+    def extract(self, wavs: Sequence[Tensor]) -> tuple[Tensor, Sequence[int]]:
         """Normalised convolutional features `(N, C)` of 1-D waveforms, and the frames of each."""
         features, counts = self.convolve(wavs)
         return self.feature_norm(features), counts
 
-    def forward(self, wavs: Sequence[Tensor], layers: Sequence[int]) -> tuple[list[Tensor], list[int]]:
+    def forward(self, wavs: Sequence[Tensor], layers: Sequence[int]) -> tuple[list[Tensor], Sequence[int]]:
         """Hidden states `(N, D)` of the layers asked for (0 to L), and the frames of each utterance."""
         features, counts = self.extract(wavs)
         return self.encode(features, counts, layers), counts

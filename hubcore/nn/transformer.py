@@ -14,6 +14,7 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from hubcore.layer_sum import KeptStates
+from hubcore.nn.padded import Padded
 from hubcore.strategy import counted, few_calls
 
 _ROWS = 1024
@@ -180,7 +181,8 @@ class Encoder(nn.Module):
         models includes the final layer norm. `layerdrop` is the probability that a block gives back its input, for
         pre-training only. fairseq: `encoder_layerdrop`.
         """
-        counts = counted(list(counts), x.device)
+        if not isinstance(counts, Padded):
+            counts = counted(list(counts), x.device)
         if self.pos_conv is not None:
             x = x + self.pos_conv(x, counts)
         if not self.pre_norm:

@@ -6,7 +6,7 @@ import importlib
 import importlib.util
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -19,12 +19,15 @@ from torch import Tensor
 from hubcore.checkpoints.layouts import open_checkpoint
 from hubcore.checkpoints.runs import newest_model
 from hubcore.errors import CheckpointError, CheckpointLayoutError, MissingWeightsError, OptionError
+from hubcore.hub import load
 from hubcore.loading import import_class
-from hubcore.registry.names import Family
+from hubcore.options import parse
+from hubcore.registry.names import Family, current_registry
 from hubcore.sources.resolve import resolve
 from hubcore.strict_yaml import parse_yaml
 from hubcore.text import printable
 from hubcore.tools.convert import check_equal, check_target, convert, read_with_any, write_checked
+from hubcore.tools.graph import Graph, GraphFormat, export_graph
 
 ExportFormat = Literal["fairseq", "hf", "safetensors"]
 _FUNCTIONS = {"fairseq": "to_fairseq", "hf": "to_transformers"}
@@ -88,6 +91,34 @@ def export(source: str | os.PathLike[str], out: str | os.PathLike[str], *, forma
         _check_config(original.config, copy.config, format)
         weights, layers = check_equal(path, original, copy)
     return Export(out, format, family.name, any(not name.startswith("model.") for name in state), weights, layers)
+
+
+def export_as_graph(
+    source: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    *,
+    format: GraphFormat,
+    layers: str | None = None,
+    options: Sequence[str] = (),
+    force: bool = False,
+) -> Graph:
+    """`export_graph` of a registered name, with options as `name=value`; or of a run or a file, read by the family it is of.
+
+    Raises:
+        OptionError: options for a file, or whatever `export_graph` and `hub.load` raise.
+    """
+    if not Path(source).exists() and "://" not in str(source):
+        entry = current_registry().find(str(source))
+        given = {}
+        if options and entry.family is not None and not entry.family.missing:
+            given = parse(import_class(entry.family), options, with_weights=entry.card.needs_weights if entry.card else None)
+        upstream: Any = load(str(source), **given)
+    elif options:
+        raise OptionError("-O is for names of `hubcore list`, and this is a file.", "Leave it out, or add a card for the file.")
+    else:
+        found = newest_model(Path(source)) if Path(source).is_dir() else None
+        _, upstream = read_with_any(found or Path(resolve(source)), None)
+    return export_graph(upstream, out, format=format, layers=layers, force=force)
 
 
 def _check_config(wanted: Any, got: Any, format: str) -> None:

@@ -6,12 +6,14 @@ Shapes: `T` samples, `F` frames of one utterance, `N` packed frames of all, `D` 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from hubcore.nn import FrameConv, conv_strided, run_recurrent
+from hubcore.nn.padded import PaddedWavs
 from hubcore.strategy import few_calls
 from hubcore_cpc.config import CONVOLUTIONS, CpcConfig
 
@@ -81,13 +83,18 @@ class CpcEncoder(nn.Module):
         """Packed frames `(N, D)` of all waveforms."""
         dtype = next(self.parameters()).dtype
         if few_calls(wavs[0].device):
-            x, counts = torch.cat([*wavs])[:, None].to(dtype), [len(wav) for wav in wavs]
-            for conv, norm, (_, stride, padding) in zip(self.convs, self.norms, CONVOLUTIONS, strict=True):
-                weight = conv.weight.transpose(1, 2)  # (D', D, kernel)
-                x, counts = conv_strided(x, counts, weight, conv.bias, stride=stride, padding=(padding, padding))
-                x = functional.relu(norm(x))
-            return x
+            return self.at_once(torch.cat([*wavs])[:, None].to(dtype), [len(wav) for wav in wavs])[0]
         return torch.cat([self.encode(wav.to(dtype)) for wav in wavs])
+
+    def at_once(self, x: Tensor, counts: Sequence[int]) -> tuple[Tensor, Sequence[int]]:
+        """The frames `(N, D)` of packed samples `(N, 1)`, each convolution one call; and how many each utterance has."""
+        conv: Any
+        norm: nn.Module
+        for conv, norm, (_, stride, padding) in zip(self.convs, self.norms, CONVOLUTIONS, strict=True):
+            weight = conv.weight.transpose(1, 2)  # (D', D, kernel)
+            x, counts = conv_strided(x, counts, weight, conv.bias, stride=stride, padding=(padding, padding))
+            x = functional.relu(norm(x))
+        return x, counts
 
     def encode(self, wav: Tensor) -> Tensor:
         """The frames `(F, D)` of one waveform."""
@@ -123,10 +130,13 @@ class CpcModel(nn.Module):
         self.extractor = CpcEncoder(config.encoder_dim)
         self.context = _NETS[config.context_net](config.encoder_dim, config.context_dim, config.num_levels)
 
-    def forward(self, wavs: Sequence[Tensor], layers: Sequence[int]) -> tuple[list[Tensor], list[int]]:
+    def forward(self, wavs: Sequence[Tensor], layers: Sequence[int]) -> tuple[list[Tensor], Sequence[int]]:
         """Hidden states `(N, D)` of the layers asked for, and the frames of each utterance."""
-        counts = [row_counts(len(wav))[-1] for wav in wavs]
-        encoded = self.extractor(wavs)
+        counts: Sequence[int]
+        if isinstance(wavs, PaddedWavs):
+            encoded, counts = self.extractor.at_once(wavs.samples.flatten()[:, None], wavs.counts)
+        else:
+            encoded, counts = self.extractor(wavs), [row_counts(len(wav))[-1] for wav in wavs]
         states = {0: encoded}
         if 1 in layers:
             states[1] = run_recurrent(self.context, encoded, counts)

@@ -6,15 +6,13 @@ Shapes: `F` frames of one utterance, `E` extra tokens, `N` packed frames of all 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import accumulate
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from hubcore.nn import Alibi, Block, Blocks, Encoder, SpeechEncoder, StackedPositionalConv, build_blocks, build_waveform_encoder
-from hubcore.ragged import taken
-from hubcore.strategy import counted, few_calls
+from hubcore.nn.padded import longest, with_first, without_first
 from hubcore_data2vec2.config import Data2Vec2Config
 
 
@@ -99,11 +97,10 @@ class Data2Vec2Encoder(Encoder):
         """
         if self.pos_conv is not None:
             x = x + self.pos_conv(x, counts)
-        extra, frames = 0, max(counts)
+        extra, frames = 0, longest(counts)
         if self.extra_tokens is not None:
             extra = len(self.extra_tokens)
-            x = torch.cat([rows for own in x.split(list(counts)) for rows in (self.extra_tokens, own)])
-            counts = counted([count + extra for count in counts], x.device)
+            x, counts = with_first(self.extra_tokens, x, counts)
         x = self.dropout(x if self.pre_norm else self.norm(x))
         distances = None if self.alibi is None else self.alibi.distances(frames, extra, x.device)
         one = self.alibi(distances, 0) if self.alibi is not None and len(self.alibi.scale) == 1 else None
@@ -115,15 +112,7 @@ class Data2Vec2Encoder(Encoder):
         for index in range(len(self.prenet)):
             x = self.prenet.run(index, x, counts, *bias(index), layerdrop=layerdrop)
         states = self.run_blocks(x, counts, layers, lambda index: bias(len(self.prenet) + index), layerdrop)
-        return [_without_first(state, counts, extra) for state in states]
-
-
-def _without_first(x: Tensor, counts: Sequence[int], extra: int) -> Tensor:
-    """Packed frames without the first `extra` of each utterance."""
-    if extra and few_calls(x.device):
-        begins = accumulate((count for count in counts[:-1]), initial=extra)
-        return taken(x, [count - extra for count in counts], [*begins])
-    return torch.cat([rows[extra:] for rows in x.split(list(counts))]) if extra else x
+        return [without_first(state, counts, extra) for state in states]
 
 
 def build_model(config: Data2Vec2Config) -> SpeechEncoder:

@@ -12,13 +12,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from hubcore.errors import OptionError
+from hubcore.nn.padded import Padded, together
 from hubcore.ragged import pad_packed, taken, wide_dtype
 from hubcore.strategy import Counts, counted, few_calls, numbers_on
 
@@ -115,6 +116,40 @@ def fire(
     ends = taken(ends, kept, begins)
     starts = ends.roll(1).masked_fill(Counts.of(kept).places(device)[1] == 0, 0.0)
     return Fired(rows.to(frames.dtype), kept, torch.stack([starts, ends], dim=-1), mass)
+
+
+def fire_padded(
+    frames: Tensor, alpha: Tensor, counts: Padded, *, tail: Tail, tail_threshold: float = 0.5
+) -> tuple[Tensor, Padded]:
+    """`fire` with `beta=1` for a padded batch: from frames `(B x F, C)` and alpha `(B x F,)` outputs `(B x M, C)`.
+
+    Example:
+        >>> outputs, fired = fire_padded(torch.ones(4, 2), torch.full((4,), 0.5), Padded(torch.tensor([4]), 4), tail="drop")
+        >>> outputs.tolist(), fired.lengths.tolist()
+        ([[1.0, 1.0], [1.0, 1.0]], [2])
+    """
+    alpha = counts.apart(counts.zeroed(alpha[:, None]))[..., 0]  # (B, F)
+    upper = _snapped(alpha.cumsum(1), 1.0)
+    lower = functional.pad(upper, (1, 0)).narrow(1, 0, counts.longest)
+    mass = upper.amax(1)
+    fires = mass.floor()
+    left = mass - fires
+    kept = fires == 0
+    if tail == "keep":
+        kept = kept | (left >= max(tail_threshold, 1e-6))
+    lengths = fires.long() + kept.long()
+    longest: Any = lengths.max().item()
+    torch._check(longest >= 1)
+    output = torch.arange(longest, device=alpha.device)[None, :, None]  # (1, M, 1)
+    weight = (torch.minimum(upper[:, None], output + 1) - torch.maximum(lower[:, None], output)).clamp(min=0)  # (B, M, F)
+    # The last output of an utterance may be less than a whole one, and of no mass at all if nothing fires.
+    partial = (output[..., 0] == fires[:, None]) & kept[:, None]
+    plain = counts.mask()[:, None] / counts.lengths[:, None, None]
+    scaled = torch.where(left[:, None, None] > 1e-6, weight / left.clamp(min=1e-6)[:, None, None], plain)
+    weight = torch.where(partial[..., None], scaled, weight)
+    precise = torch.promote_types(frames.dtype, torch.float32)
+    outputs = weight.to(precise) @ counts.apart(counts.zeroed(frames)).to(precise)
+    return together(outputs.to(frames.dtype)), Padded(lengths, longest)
 
 
 def without_nan(frames: Tensor, alpha: Tensor) -> tuple[Tensor, Tensor]:

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from hubcore.errors import OptionError
+from hubcore.nn.padded import Padded, together
 from hubcore.ragged import pad_packed, wide_dtype
 from hubcore.strategy import few_calls, numbers_on
 
@@ -83,8 +84,10 @@ def mix(alpha: Tensor, lambd: Tensor, lengths: Sequence[int]) -> Tensor:
         >>> mix(torch.tensor([0.25, 0.25, 0.25]), torch.tensor([0.0, 1.0, -1.0]), [1, 1, 1]).tolist()
         [1.0, 0.25, 2.0]
     """
-    counts = numbers_on(lambd.device, lengths)
-    each = lambd.repeat_interleave(counts, output_size=sum(lengths))  # (N,)
+    if isinstance(lengths, Padded):
+        each = together(lambd[:, None].expand(-1, lengths.longest))
+    else:
+        each = lambd.repeat_interleave(numbers_on(lambd.device, lengths), output_size=sum(lengths))  # (N,)
     alpha = alpha.to(lambd.dtype)
     mixed = torch.where(each <= 1, (1 - each) + each * alpha, (HIGHEST - each) * alpha)
     return torch.where(each < 0, 1 - each, mixed)
@@ -117,8 +120,11 @@ def lambd_for_period(alpha: Tensor, lengths: Sequence[int], frames_per_output: f
         44
     """
     wide = wide_dtype(alpha.device)
-    masses = sums_of_each(alpha.detach().to(wide), lengths)
-    frames = numbers_on(alpha.device, lengths).to(wide)
+    alpha = alpha.detach().to(wide)
+    if isinstance(lengths, Padded):
+        masses, frames = lengths.apart(lengths.zeroed(alpha[:, None])).sum((1, 2)), lengths.lengths.to(wide)
+    else:
+        masses, frames = sums_of_each(alpha, lengths), numbers_on(alpha.device, lengths).to(wide)
     wanted = frames / frames_per_output
     outputs = wanted.round().clamp_min(1)
     # The sum of mixed weights must reach `outputs`, also where it is meant to equal it: the margin is far above what a sum

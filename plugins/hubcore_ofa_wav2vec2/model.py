@@ -14,10 +14,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from hubcore.nn.conv import ConvExtractor, FrameConv
+from hubcore.nn.packed import conv_same
+from hubcore.nn.padded import Padded, PaddedWavs
 from hubcore.nn.speech_encoder import SpeechEncoder, build_encoder, build_extractor, build_feature_norm, build_projection
 from hubcore.nn.transformer import Encoder
 from hubcore.ragged import wide_dtype, with_gaps, without_gaps
-from hubcore_ofa_wav2vec2.cif import Tail, fire
+from hubcore_ofa_wav2vec2.cif import Tail, fire, fire_padded
 from hubcore_ofa_wav2vec2.config import DEFAULT_LAMBD, OfaWav2Vec2Config
 from hubcore_ofa_wav2vec2.lambd import check_lambd, lambd_for_period, mix, sums_of_each
 
@@ -40,8 +42,11 @@ class AlphaPredictor(nn.Module):
 
     def forward(self, features: Tensor, lengths: Sequence[int]) -> Tensor:
         """Alpha `(N,)`, float32 or wider, of packed features `(N, C)`; `lengths` are the frames of each utterance."""
-        gap = self.conv.kernel // 2
-        x = without_gaps(self.conv(with_gaps(features, lengths, gap)), lengths, gap)
+        if isinstance(lengths, Padded):
+            x = conv_same(features, lengths, self.conv.weight.transpose(1, 2), self.conv.bias)
+        else:
+            gap = self.conv.kernel // 2
+            x = without_gaps(self.conv(with_gaps(features, lengths, gap)), lengths, gap)
         logits: Tensor = self.linear(functional.relu(self.norm(x)))
         return torch.sigmoid(logits[:, 0].to(torch.promote_types(logits.dtype, torch.float32)))
 
@@ -62,7 +67,7 @@ class Compressed:
     """`(N,)` float64, the weights that were fired."""
     lambd: Tensor | None
     """`(B,)` float64; None for a model without mixing."""
-    frames: list[int]
+    frames: Sequence[int]
     """Convolutional frames of each utterance."""
 
 
@@ -122,25 +127,41 @@ class OfaWav2Vec2Model(SpeechEncoder):
         """
         features, frames = self.extract(wavs)
         alpha = self.alpha_predictor(features, frames)
-        chosen: Tensor | None = None
-        if not self.mixing:
-            mixed = alpha.to(wide_dtype(alpha.device))
-        else:
-            if frames_per_output is not None:
-                chosen = lambd_for_period(alpha, frames, frames_per_output)
-            else:
-                chosen = check_lambd(lambd, len(frames), alpha.device).expand(len(frames))
-            mixed = mix(alpha, chosen, frames)
+        if self.mixing and frames_per_output is None:
+            lambd = check_lambd(lambd, len(frames), alpha.device).expand(len(frames))
+        mixed, chosen = self._mixed(alpha, frames, lambd, frames_per_output)
         fired = fire(features, mixed, frames, tail=tail)
         states = self.encoder(self.projection(fired.frames), fired.lengths, layers)
         return Compressed(states, fired.lengths, fired.spans, alpha, mixed, chosen, frames)
+
+    def _mixed(
+        self, alpha: Tensor, frames: Sequence[int], lambd: Tensor, frames_per_output: float | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """The weights that are fired, `(N,)`, and the lambda of each utterance."""
+        if not self.mixing:
+            return alpha.to(wide_dtype(alpha.device)), None
+        if frames_per_output is not None:
+            lambd = lambd_for_period(alpha, frames, frames_per_output)
+        return mix(alpha, lambd, frames), lambd
+
+    def compress_padded(
+        self, wavs: PaddedWavs, layers: Sequence[int], *, lambd: float | None, frames_per_output: float | None, tail: Tail
+    ) -> tuple[list[Tensor], Padded]:
+        """`compress` for a padded batch: hidden states `(B x M, D)`, and the compressed frames of each utterance."""
+        frames: Any  # a `Padded`
+        features, frames = self.extract(wavs)
+        alpha = self.alpha_predictor(features, frames)
+        each = torch.full_like(frames.lengths, lambd or 0.0, dtype=wide_dtype(alpha.device))
+        mixed, _ = self._mixed(alpha, frames, each, frames_per_output)
+        outputs, counts = fire_padded(features, mixed, frames, tail=tail)
+        return self.encoder(self.projection(outputs), counts, layers), counts
 
     def forward(self, wavs: Sequence[Tensor], layers: Sequence[int]) -> tuple[list[Tensor], list[int]]:
         """`compress` at the default lambda: hidden states `(M, D)` and the compressed frames of each utterance."""
         result = self.compress(wavs, layers, lambd=DEFAULT_LAMBD)
         return result.states, result.lengths
 
-    def alpha_sums(self, wavs: Sequence[Tensor]) -> tuple[Tensor, list[int]]:
+    def alpha_sums(self, wavs: Sequence[Tensor]) -> tuple[Tensor, Sequence[int]]:
         """The sum of alpha of each utterance, `(B,)` float64, and its convolutional frames; runs no block."""
         features, frames = self.extract(wavs)
         alpha = self.alpha_predictor(features, frames)

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from hubcore.checkpoints import Reader
 from hubcore.errors import OptionError
 from hubcore.nn.encoder_upstream import EncoderUpstream
+from hubcore.nn.padded import PaddedWavs
 from hubcore.panels import Panel
 from hubcore.protocol import UpstreamOutput
 from hubcore.ragged import Packed, frame_mask, pad_packed
@@ -212,6 +213,20 @@ class OfaWav2Vec2Upstream(EncoderUpstream):
         if per_output is not None and result.lambd is not None:
             self._warn_outside(result.lambd)
         return self._output(result, chosen)
+
+    def padded(self, wavs: Tensor, lengths: Tensor, layers: Sequence[int]) -> tuple[list[Tensor], Tensor]:
+        """See `EncoderUpstream.padded`; at the lambda or the frame period that is set, one for all utterances."""
+        lambd, period = self.lambd, self._frame_period_ms
+        if isinstance(lambd, Tensor | list):
+            raise OptionError("lambd has one number for each utterance, and a graph for other programs one for all. Set that.")
+        states, counts = self.model.compress_padded(
+            PaddedWavs(wavs, lengths),
+            layers,
+            lambd=lambd,
+            frames_per_output=None if period is None else self._frames_per_output(period),
+            tail=self.tail,
+        )
+        return [counts.apart(counts.zeroed(state)) for state in states], counts.lengths
 
     def panels(self, wav: Tensor, variants: Sequence[Mapping[str, Any]]) -> Iterator[Panel]:
         """Panels for `hubcore plot`; see `hubcore.panels`."""

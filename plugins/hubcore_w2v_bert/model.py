@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from hubcore.nn import Encoder, Filterbank, build_conformer
+from hubcore.nn.padded import Padded, PaddedWavs
 from hubcore.ragged import wide_dtype
 from hubcore_w2v_bert.config import W2vBertConfig
 
@@ -53,11 +54,15 @@ class W2vBertModel(nn.Module):
         rows = self.filterbank.features([wav.to(wide) for wav in wavs])
         return [frames[: len(frames) // self.stack * self.stack].reshape(-1, self.stack * frames.shape[1]) for frames in rows]
 
-    def forward(self, wavs: Sequence[Tensor], layers: Sequence[int]) -> tuple[list[Tensor], list[int]]:
+    def forward(self, wavs: Sequence[Tensor], layers: Sequence[int]) -> tuple[list[Tensor], Sequence[int]]:
         """Hidden states `(N, D)` of the layers asked for (0 to L), and the frames of each utterance."""
-        rows = self.features(wavs)
-        counts = [len(frames) for frames in rows]
-        return self.encode(torch.cat(rows), counts, layers), counts
+        counts: Sequence[int]
+        if isinstance(wavs, PaddedWavs):
+            packed, counts = self._padded(wavs)
+        else:
+            rows = self.features(wavs)
+            packed, counts = torch.cat(rows), [len(frames) for frames in rows]
+        return self.encode(packed, counts, layers), counts
 
     def encode(self, features: Tensor, counts: Sequence[int], layers: Sequence[int]) -> list[Tensor]:
         """Hidden states `(N, D)` of stacked filter banks `(N, stack M)`."""
@@ -77,6 +82,16 @@ class W2vBertModel(nn.Module):
             whole = len(rows) // self.stack * self.stack
             yield rows[:whole].reshape(-1, self.stack * rows.shape[1])
             rest = rows[whole:]
+
+    def _padded(self, wavs: PaddedWavs) -> tuple[Tensor, Padded]:
+        """`features` of a padded batch, `(B x F, stack M)`, and the frames of each utterance."""
+        wide = wavs.samples.to(wide_dtype(wavs.samples.device))
+        rows, counts = self.filterbank.padded(PaddedWavs(wide, wavs.counts.lengths))
+        stacked = Padded(counts.lengths.div(self.stack, rounding_mode="floor"), counts.longest // self.stack)
+        whole = torch.arange(stacked.longest * self.stack, device=rows.device)
+        rows = counts.apart(rows).index_select(1, whole)
+        shape = (rows.shape[0] * stacked.longest, self.stack * rows.shape[2])
+        return rows.view(shape), stacked
 
 
 def build_model(config: W2vBertConfig) -> W2vBertModel:

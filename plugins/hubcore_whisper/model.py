@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from hubcore.nn import Block, Encoder, FeedForward, LogMelWindow, SelfAttention, conv_strided
+from hubcore.nn.padded import Padded, PaddedWavs, from_start, together
 from hubcore_whisper.config import WhisperConfig
 
 
@@ -45,11 +47,15 @@ class WhisperExtractor(nn.Module):
     def forward(self, wavs: Sequence[Tensor], frames: Sequence[int]) -> Tensor:
         """Packed frames `(N, D)`, `frames` of each waveform, which is padded with silence to that length."""
         counts = [2 * count for count in frames]
-        x = torch.cat([*map(self.log_mel, wavs, counts)]).to(self.conv1.weight.dtype)  # (2N, M)
+        return self.convolve(torch.cat([*map(self.log_mel, wavs, counts)]), counts)[0]
+
+    def convolve(self, features: Tensor, counts: Sequence[int]) -> tuple[Tensor, Sequence[int]]:
+        """Packed frames `(N, D)` of log mel energies `(2N, M)`, and the frames of each window."""
+        x = features.to(self.conv1.weight.dtype)
         for conv in (self.conv1, self.conv2):
             x, counts = conv_strided(x, counts, conv.weight, conv.bias, stride=conv.stride[0], padding=(1, 1))
             x = functional.gelu(x)
-        return x
+        return x, counts
 
 
 class WhisperEncoder(nn.Module):
@@ -85,11 +91,13 @@ class WhisperEncoder(nn.Module):
         """Number of blocks."""
         return len(self.encoder.blocks)
 
-    def forward(self, wavs: Sequence[Tensor], layers: Sequence[int], *, pad: bool = True) -> tuple[list[Tensor], list[int]]:
+    def forward(self, wavs: Sequence[Tensor], layers: Sequence[int], *, pad: bool = True) -> tuple[list[Tensor], Sequence[int]]:
         """Hidden states `(N, D)` of the layers asked for (0 to L), and the frames of each utterance.
 
         With `pad=False`, a waveform is padded only to a whole frame: faster, but not what Whisper computes.
         """
+        if isinstance(wavs, PaddedWavs):
+            return self._padded(wavs, layers, pad)
         windows = [window for wav in wavs for window in wav.split(self.window)]
         at_once = 1 if wavs[0].device.type == "cpu" else 16  # one window fills a CPU; a GPU wants more, and has the memory
         parts = [self.encode(windows[i : i + at_once], layers, pad=pad) for i in range(0, len(windows), at_once)]
@@ -103,3 +111,15 @@ class WhisperEncoder(nn.Module):
         x = self.extractor(windows, frames) + torch.cat([self.positions[:count] for count in frames])
         states = self.encoder(x, frames, layers)
         return [torch.cat([rows[:count] for rows, count in zip(state.split(frames), own, strict=True)]) for state in states]
+
+    def _padded(self, wavs: PaddedWavs, layers: Sequence[int], pad: bool) -> tuple[list[Tensor], Padded]:
+        """`forward` for a padded batch of waveforms, none longer than the window."""
+        stride, lengths, longest = WhisperConfig.frame_stride, wavs.counts.lengths, wavs.counts.longest
+        own = Padded((lengths + stride - 1).div(stride, rounding_mode="floor"), (longest + stride - 1) // stride)
+        room = self.window if pad else own.longest * stride
+        sizes = torch.full_like(lengths, self.window) if pad else own.lengths * stride
+        windows = PaddedWavs(functional.pad(wavs.samples, (0, room - longest)), sizes)
+        counts: Any  # a `Padded`, as it goes in
+        x, counts = self.extractor.convolve(*self.extractor.log_mel.padded(windows))
+        states = self.encoder(x + from_start(self.positions, counts), counts, layers)
+        return [together(counts.apart(state).narrow(1, 0, own.longest)) for state in states], own

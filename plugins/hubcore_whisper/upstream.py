@@ -13,6 +13,7 @@ from torch import Tensor
 from hubcore.checkpoints import Reader
 from hubcore.errors import AudioError, OptionError
 from hubcore.nn.encoder_upstream import SpeechEncoderUpstream
+from hubcore.nn.padded import PaddedWavs
 from hubcore.protocol import UpstreamOutput
 from hubcore.ragged import Packed
 from hubcore.streaming import CHUNK_SECONDS, Chunk
@@ -72,6 +73,11 @@ class WhisperUpstream(SpeechEncoderUpstream):
         """
         super().__init__(config, model)
         self.long, self.pad = _checked(long, pad)
+
+    @property
+    def most_samples(self) -> int:  # type: ignore[override]
+        """Most samples that `padded` takes: one window."""
+        return self.config.window_samples
 
     @property
     def options(self) -> dict[str, Any]:
@@ -155,6 +161,13 @@ class WhisperUpstream(SpeechEncoderUpstream):
             out = self([wav[first : first + window]], layers=layers, **call_options)
             states = tuple(state[0] for state in out.hidden_states)
             yield Chunk(first // self.config.frame_stride, states, out.frame_times()[0] + first / self.sample_rate)
+
+    def padded(self, wavs: Tensor, lengths: Tensor, layers: Sequence[int]) -> tuple[list[Tensor], Tensor]:
+        """See `EncoderUpstream.padded`; for waveforms of one window, with the constructor's choice of `pad`."""
+        if self.long != "error":
+            raise OptionError("a graph for other programs encodes one window of 30 s. Load the model with long='error'.")
+        states, counts = self.model(PaddedWavs(wavs, lengths), layers, pad=self.pad)
+        return [counts.apart(counts.zeroed(state)) for state in states], counts.lengths
 
 
 def _checked(long: Any, pad: Any) -> tuple[Long, bool]:

@@ -139,14 +139,14 @@ class Wav2Vec2Pretraining(Objective):
         answers = self.answer(features, frames, update=update, seed=seed, given=given)
         return self.losses(answers, frames, squares)
 
-    def features(self, batch: Batch) -> tuple[Tensor, list[int], Tensor]:
+    def features(self, batch: Batch) -> tuple[Tensor, Sequence[int], Tensor]:
         """Normalised features `(N, C)`, the frames of each utterance, and the mean square of its raw features, `(B,)`."""
         scale = self.config.feature_grad_scale
         with torch.set_grad_enabled(scale > 0 and torch.is_grad_enabled()):
             raw, frames = self.model.convolve(batch.wavs)
         if 0 < scale != 1:
             raw = scale_gradient(raw, scale)
-        squares = torch.stack([part.mean() for part in raw.float().square().mean(1).split(frames)])
+        squares = torch.stack([part.mean() for part in raw.float().square().mean(1).split(list(frames))])
         return self.model.feature_norm(raw), frames, squares
 
     def answer(self, features: Tensor, frames: Sequence[int], *, update: int, seed: int, given: Draws | None = None) -> Answers:
