@@ -10,7 +10,7 @@ from tests.benchmarks.page import keep, write_page
 
 NAMES = (
     *("speed", "families", "layers", "memory", "compression", "fbank"),
-    *("extraction", "loading", "large", "imports", "listing", "training", "gpu"),
+    *("extraction", "loading", "large", "imports", "listing", "training", "precision", "gpu"),
 )
 ON_REQUEST = ("instructions",)
 """Measured only where they are named, since they take long."""
