@@ -178,6 +178,7 @@ class UpstreamBase(nn.Module):
             >>> Wav2Vec2Upstream.from_checkpoint(path).config == model.config
             True
         """
+        from hubcore.checkpoints.meta import without_memory
         from hubcore.checkpoints.native import write_native
 
         state = self.state_dict()
@@ -185,7 +186,7 @@ class UpstreamBase(nn.Module):
             raise OptionError(f"{type(self).__name__} has no weights. There is nothing to save; keep its config instead.")
         config = getattr(self, "config", None)
         if self.config_class is not None and isinstance(config, self.config_class):
-            with torch.device("meta"):
+            with without_memory():
                 fresh: Mapping[str, Tensor] = type(self).from_config(config).state_dict()
             changed = sorted(state.keys() ^ fresh.keys()) or [name for name in state if state[name].shape != fresh[name].shape]
             if changed:

@@ -34,7 +34,7 @@ with tempfile.TemporaryDirectory() as folder:
         ("from hubcore import hub; assert hub.info('xlsr_53').shape.frame_stride == 320", {"torch"}),
         ("import hubcore.corpus", {"torch"}),
         ("import hubcore.audio", {"torchaudio"}),
-        ("import hubcore.cli, hubcore_wavlm.upstream, hubcore_ofa_wav2vec2.upstream", {"torch._dynamo", "sympy"}),
+        ("from hubcore import cli, hub; hub.load('ofa_wav2vec2_tiny_prompts')", {"torch._dynamo", "sympy"}),
         ("import hubcore_fbank; hubcore_fbank.CONFIGS['mel'].num_frames(16000)", {"torch"}),
         (S3PRL, TORCH | {*PLUGINS}),
         (MAIN.format("['list']"), TORCH | {*PLUGINS}),

@@ -129,14 +129,13 @@ def _class_problems(card: Card, cls: type[Any]) -> _Found:
 
 
 def _value_problems(cls: type[Any], card: Card) -> _Found:
-    """Builds a class on the meta device with a card's options and finds values that it refuses."""
-    import torch
-
+    """Builds a class without memory with a card's options and finds values that it refuses."""
+    from hubcore.checkpoints.meta import without_memory
     from hubcore.options import option_names
 
     options = {name: value for name, value in card.options.items() if name in (option_names(cls, with_weights=False) or ())}
     try:
-        with torch.device("meta"), warnings.catch_warnings():
+        with without_memory(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # loading says it again, to whoever loads
             cls.from_config(card.config, **options)
     except OptionError as error:

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from hubcore.checkpoints import espnet, fairseq, transformers
 from hubcore.checkpoints.layouts import ESPNET, HUGGING_FACE, NATIVE, PLAIN, Checkpoint, Layout, open_checkpoint
+from hubcore.checkpoints.meta import without_memory
 from hubcore.checkpoints.names import OURS, Names, Turn
 from hubcore.checkpoints.report import LoadReport
 from hubcore.errors import CheckpointLayoutError, MissingWeightsError, nearest_names
@@ -172,7 +173,7 @@ class Reader(Generic[Config, Model]):
         if getattr(config, "num_layers", 0) > len(blocks) > 0:
             raise _too_few_blocks(checkpoint, config.num_layers, len(blocks))
         try:
-            with torch.device("meta"):  # no memory until the weights come
+            with without_memory():
                 model = self.build(config)
         except (RuntimeError, ValueError, TypeError, ArithmeticError) as error:  # sizes whose product no tensor can have
             raise _senseless_config(self, checkpoint, error) from error

@@ -39,8 +39,9 @@ class PositionalConv(nn.Module):
         """Normal weights of variance 4 / (kernel x dim), zero bias. fairseq: `make_conv_pos`."""
         nn.init.normal_(self.weight_v, std=(4 / (self.kernel * self.weight_v.shape[0])) ** 0.5)
         nn.init.zeros_(self.bias)
-        with torch.no_grad():
-            self.weight_g.copy_(torch.linalg.vector_norm(self.weight_v, dim=(0, 1), keepdim=True))
+        if not self.weight_v.is_meta:  # on the meta device torch imports torch._dynamo for a norm
+            with torch.no_grad():
+                self.weight_g.copy_(torch.linalg.vector_norm(self.weight_v, dim=(0, 1), keepdim=True))
 
     def scale(self) -> Tensor:
         """The factor `(kernel,)` of each tap of `weight_v` that gives it the norm in `weight_g`."""
