@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import socket
 import sys
@@ -11,7 +12,10 @@ from pathlib import Path
 import pytest
 
 from hubcore import hooks
+from hubcore.card import Card
+from hubcore.errors import RegistryError
 from hubcore.registry import names as registry
+from hubcore.registry.reading import read_registry
 
 Installer = Callable[..., Path]
 CardWriter = Callable[..., Path]
@@ -35,12 +39,25 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 item.add_marker(pytest.mark.slow)
 
 
+@functools.cache
+def _own_cards(path: Path, distribution: str | None) -> tuple[list[Card], list[RegistryError]]:
+    return read_registry(path, distribution)
+
+
+def _kept_registry(path: Path, distribution: str | None = None) -> tuple[list[Card], list[RegistryError]]:
+    """`read_registry`, which reads hubcore's own file once: that is most of what a first `hub.load` of a test would take."""
+    read = _own_cards if path == registry.own_registry_file() else read_registry
+    cards, errors = read(path, distribution)
+    return list(cards), list(errors)
+
+
 @pytest.fixture(autouse=True)
 def _own_environment(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     home = tmp_path_factory.mktemp("home")
     monkeypatch.setenv("HUBCORE_CACHE", str(home / "cache"))
     monkeypatch.setenv("XDG_CONFIG_HOME", str(home / "config"))
     monkeypatch.setenv("HF_HOME", str(home / "hf"))
+    monkeypatch.setattr(registry, "read_registry", _kept_registry)
     for name in ("HUBCORE_REGISTRY", "HUBCORE_OFFLINE", "HF_HUB_OFFLINE", "HUBCORE_DISABLE_PLUGINS"):
         monkeypatch.delenv(name, raising=False)
     registry.refresh()
