@@ -11,13 +11,14 @@ from hubcore.text import printable
 
 LINE_EVERY = 10.0
 """Seconds between two lines where there is no terminal."""
+_HOURS = "{l_bar}{bar}| {n:.2f}/{total:.2f} h of audio [{elapsed}<{remaining}{postfix}]"
 
 
 class Progress:
     """The one display of progress; called with what is done and how much there will be.
 
     Args:
-        unit: what is counted, such as "file"; "B" for bytes.
+        unit: what is counted, such as "file"; "B" for bytes, "h" for hours of audio, whose note has the speed.
         label: stands before the bar and at the start of a line.
         say: takes a line where standard error is no terminal; None if nothing is to be said there.
         quiet: show nothing anywhere.
@@ -33,7 +34,7 @@ class Progress:
     ) -> None:
         self._unit, self._label, self._say, self._quiet, self._keep = unit, printable(label), say, quiet, keep
         self._bar: Any = None
-        self._began: tuple[float, int] | None = None
+        self._began: tuple[float, float] | None = None
         self._said = time.monotonic()
 
     def __enter__(self) -> Progress:
@@ -43,7 +44,7 @@ class Progress:
         if self._bar is not None:
             self._bar.close()
 
-    def __call__(self, done: int, total: int | None, note: str = "") -> None:
+    def __call__(self, done: float, total: float | None, note: str = "") -> None:
         """Shows that `done` of `total` are done (None: unknown); `note` is added to it."""
         if self._quiet:
             return
@@ -57,7 +58,7 @@ class Progress:
                 speed = (done - self._began[1]) / max(now - self._began[0], 1e-9)
                 self._say(progress_line(self._label, done, total, speed, self._unit, note))
 
-    def _draw(self, done: int, total: int | None, note: str) -> None:
+    def _draw(self, done: float, total: float | None, note: str) -> None:
         if self._bar is None:
             from tqdm import tqdm
 
@@ -72,6 +73,7 @@ class Progress:
                 leave=self._keep,
                 unit_scale=in_bytes,
                 unit_divisor=1024 if in_bytes else 1000,
+                bar_format=_HOURS if self._unit == "h" else None,
             )
         self._bar.total = total
         if note:
@@ -92,7 +94,7 @@ def is_terminal(stream: object) -> bool:
         return False
 
 
-def progress_line(label: str, done: int, total: int | None, speed: float, unit: str = "B", note: str = "") -> str:
+def progress_line(label: str, done: float, total: float | None, speed: float, unit: str = "B", note: str = "") -> str:
     """One line about some work; `speed` in units a second.
 
     Example:
@@ -100,11 +102,14 @@ def progress_line(label: str, done: int, total: int | None, speed: float, unit: 
         'model.pt: 30.0 of 120.0 MiB, 3.0 MiB/s, 30 s left'
         >>> progress_line("", 3, 10, 0.5, "file", "1 failed")
         '3 of 10 file, 0.5 file/s, 14 s left, 1 failed'
+        >>> progress_line("", 0.5, 2.0, 0.01, "h", "36 x real time, 1 failed")
+        '0.50 of 2.00 h of audio, 150 s left, 36 x real time, 1 failed'
     """
-    scale, name, digits = (1 << 20, "MiB", ".1f") if unit == "B" else (1, unit, "d")
-    amount = format(done / scale if unit == "B" else done, digits)
-    whole = "" if total is None else f" of {format(total / scale if unit == 'B' else total, digits)}"
-    parts = [f"{label}: " * bool(label) + f"{amount}{whole} {name}", f"{speed / scale:.1f} {name}/s"]
+    scale, name, digits = {"B": (1 << 20, "MiB", ".1f"), "h": (1, "h of audio", ".2f")}.get(unit, (1, unit, ".0f"))
+    whole = "" if total is None else f" of {total / scale:{digits}}"
+    parts = [f"{label}: " * bool(label) + f"{done / scale:{digits}}{whole} {name}"]
+    if unit != "h":
+        parts.append(f"{speed / scale:.1f} {name}/s")
     if total and speed > 0:
         parts.append(f"{(total - done) / speed:.0f} s left")
     return ", ".join([*parts, *([note] if note else [])])

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -13,7 +15,7 @@ from hubcore.cli.echo import echo, echo_json, json_flag
 from hubcore.cli.options import option_flag, typed_options
 from hubcore.cli.table import format_table
 from hubcore.progress import Progress
-from hubcore.text import format_duration, plural, printable
+from hubcore.text import format_bytes, format_duration, plural, printable
 
 if TYPE_CHECKING:
     from hubcore.card import Card
@@ -89,7 +91,16 @@ Example:
     metavar="N",
     help="Threads that decode audio.",
 )
+@click.option(
+    "--engine",
+    type=click.Choice(["local", "ray"]),
+    default="local",
+    show_default=True,
+    help="ray: --workers processes on a Ray cluster; needs hubcore[ray].",
+)
+@click.option("--address", metavar="A", help="A running Ray cluster; default: RAY_ADDRESS, or this machine.")
 @click.option("--shard", metavar="I/N", help="Make one part, such as 0/2; default: that of SLURM's array, torchrun or MPI.")
+@click.option("--dry-run", is_flag=True, help="Say how much there is to do and to write, and what cannot be used.")
 @click.option("--force-unlock", is_flag=True, help="Ignore the lock file of a run that died on another machine.")
 @option_flag()
 @json_flag()
@@ -110,7 +121,10 @@ def command(
     batch_seconds: float,
     device: str,
     workers: int,
+    engine: str,
+    address: str | None,
     shard: str | None,
+    dry_run: bool,
     force_unlock: bool,
     pairs: tuple[str, ...],
     as_json: bool,
@@ -132,7 +146,9 @@ def command(
     from hubcore.options import once
 
     options, calls = typed_options(name, checkpoint, pairs)
-    if shard is None:
+    if shard is None and engine == "ray":
+        shard = "0/1"
+    elif shard is None:
         part, launcher = Part.of_launcher(os.environ)
         shard = f"{part.index}/{part.count}"
         if part.count > 1:
@@ -140,10 +156,10 @@ def command(
     named = find_utterances(
         paths, root=root, columns=named_columns(columns), allow_commands=allow_commands, ffmpeg=audio == "ffmpeg"
     )
-    upstream = hub.load(name, checkpoint, device=device, **options)
+    upstream = hub.load(name, checkpoint, device="cpu" if engine == "ray" else device, **options)
     logging.getLogger("hubcore.extract").setLevel(logging.WARNING if as_json else logging.INFO)
     try:
-        with Progress("utt", say=lambda line: echo(line, err=True), quiet=as_json) as progress:
+        with Progress("h", say=lambda line: echo(line, err=True), quiet=as_json) as progress:
             summary = extract(
                 named,
                 upstream,
@@ -160,7 +176,10 @@ def command(
                 report=progress,
                 workers=workers,
                 shard=shard,
+                engine=engine,
+                address=address,
                 force_unlock=force_unlock,
+                dry_run=dry_run,
             )
     except KeyboardInterrupt:
         echo("what is finished is kept; run the same command again to resume", err=True)
@@ -194,8 +213,16 @@ def _print(summary: Summary, card: Card | None, as_json: bool) -> None:
             "wall_seconds": round(summary.wall_seconds, 3),
             "speed": round(summary.speed, 2),
         }
-        echo_json(result)
+        echo_json(result | ({"forecast": vars(summary.forecast)} if summary.forecast else {}))
         return
+    if summary.forecast:
+        forecast, free = summary.forecast, format_bytes(free_space(summary.folder))
+        size = "a size that depends on the audio" if forecast.bytes is None else f"about {format_bytes(forecast.bytes)}"
+        echo(
+            f"{plural(forecast.utterances, 'utterance')} to do, {format_duration(forecast.seconds)} of audio: "
+            f"{size} in {plural(forecast.files, 'file')} below {printable(summary.folder)}, where {free} are free; "
+            f"{summary.skipped} done before, {len(summary.failures)} cannot be used"
+        )
     if summary.rows:
         name = "file" if len({row["file"] for row in summary.rows}) == len(summary.rows) else "utterance"
         rows = [
@@ -214,15 +241,21 @@ def _print(summary: Summary, card: Card | None, as_json: bool) -> None:
         if len(summary.rows) > _ROWS_SHOWN:
             echo(f"... and {len(summary.rows) - _ROWS_SHOWN} more, all of them in manifest.jsonl")
     frames = sum(row["frames"] for row in summary.rows)
-    echo(
-        f"{len(summary.rows)} written to {printable(summary.folder)}, {summary.skipped} done before, "
-        f"{len(summary.failures)} failed; {format_duration(summary.audio_seconds)} of audio, {plural(frames, 'frame')}, "
-        f"in {summary.wall_seconds:.1f} s ({summary.speed:.1f} x real time)"
-    )
+    if not summary.forecast:
+        echo(
+            f"{len(summary.rows)} written to {printable(summary.folder)}, {summary.skipped} done before, "
+            f"{len(summary.failures)} failed; {format_duration(summary.audio_seconds)} of audio, {plural(frames, 'frame')}, "
+            f"in {summary.wall_seconds:.1f} s ({summary.speed:.1f} x real time)"
+        )
     if card is not None and card.note and card.needs_weights:
         echo(f"note: {printable(card.note)}")
     for failure in summary.failures:
         echo(f"failed: {printable(failure.error)}", err=True)
+
+
+def free_space(folder: Path) -> int:
+    """The bytes that are free where a folder is, or is to be."""
+    return shutil.disk_usage(next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())).free
 
 
 def _layers(indices: list[int]) -> str:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from hubcore.extract.finished import ROW_KEYS as ROW_KEYS
     from hubcore.extract.finished import Finished as Finished
     from hubcore.extract.merge import merge as merge
+    from hubcore.extract.run import Forecast as Forecast
     from hubcore.extract.run import Summary as Summary
     from hubcore.extract.run import extract as extract
     from hubcore.extract.settings import Settings as Settings

@@ -47,6 +47,8 @@ class Plan:
         >>> import tempfile
         >>> plan = Plan(Path(tempfile.mkdtemp()))
         >>> plan.add({"a": 3, "b": 2}, ["b", "a"], bytes_per_sample=8.0)
+        True
+        >>> plan.write()
         >>> Plan(plan.path.parent).blocks == plan.blocks == [Block(0, {"a": 3, "b": 2}, (1, 0))]
         True
         >>> plan.order
@@ -87,19 +89,14 @@ class Plan:
         places = [(place, name) for block in self.blocks for name, place in zip(block.samples, block.places, strict=False)]
         return [name for _, name in sorted(places)]
 
-    def add(self, samples: Mapping[str, int], corpus: Iterable[str], *, bytes_per_sample: float) -> None:
-        """Adds blocks for utterances, given by name with their lengths, longest first, and writes the plan.
+    def add(self, samples: Mapping[str, int], corpus: Iterable[str], *, bytes_per_sample: float) -> bool:
+        """Adds blocks for utterances, given by name with their lengths, longest first; True if there are new ones.
 
         Args:
             samples: the lengths.
             corpus: the names of the whole corpus, in its order.
             bytes_per_sample: of the features, about.
-
-        Raises:
-            ExtractionError: the file system refuses.
         """
-        if not samples:
-            return
         place = {name: number for number, name in enumerate(corpus)}
         room, size = 0, 0.0
         blocks: list[dict[str, int]] = []
@@ -111,7 +108,7 @@ class Plan:
             room, size = room - 1, size + length * bytes_per_sample
         for block in blocks:
             self.blocks.append(Block(len(self.blocks), block, tuple(place[name] for name in block)))
-        self.write()
+        return bool(samples)
 
     def write(self) -> None:
         """Writes the plan.

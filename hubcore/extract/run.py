@@ -23,7 +23,7 @@ from hubcore.corpus.utterance import NO_STAMP, Utterance
 from hubcore.errors import ExtractionError, OptionError
 from hubcore.extract.batches import Failure, Measured, batches_of, measure
 from hubcore.extract.finished import Finished
-from hubcore.extract.journal import PARTS, Journal, Part, in_order, opened
+from hubcore.extract.journal import PARTS, Journal, Part, in_order, opened, rows_of
 from hubcore.extract.plan import Block, Plan
 from hubcore.extract.record import usual_format, write_record
 from hubcore.extract.settings import Settings, settings_for
@@ -38,8 +38,29 @@ from hubcore.version import VERSION
 _log = logger("extract")
 
 
-Report = Callable[[int, int, str], None]
-"""Called with how many utterances are done, of how many, and how many failed, in words."""
+Report = Callable[[float, float, str], None]
+"""Called with the hours of audio that are done, of how many, and speed, utterances and failures in words."""
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """The work that is to be done."""
+
+    utterances: int
+    """The number of utterances that are to be written."""
+    seconds: float
+    """The duration of their audio."""
+    bytes: int | None
+    """About the size of their features; None where the frame rate depends on the input."""
+    files: int
+    """The number of files, or of shards, that hold them."""
+
+    @classmethod
+    def of(cls, units: Sequence[Unit], upstream: Upstream, settings: Settings) -> Forecast:
+        """That of units."""
+        waiting = [item for unit in units for batch in unit.batches for item in batch if item.name in unit.pending]
+        files = sum(1 if unit.block is not None else len(unit.pending) for unit in units)
+        return cls(len(waiting), sum(item.seconds for item in waiting), expected_bytes(waiting, upstream, settings), files)
 
 
 @dataclass(frozen=True)
@@ -58,6 +79,8 @@ class Summary:
     """Seconds that it took."""
     speeds: dict[str, float]
     """For each utterance of this run, seconds of audio per second of the batch it was computed in."""
+    forecast: Forecast | None = None
+    """The work that there is, of a dry run."""
 
     @property
     def audio_seconds(self) -> float:
@@ -87,7 +110,10 @@ def extract(
     report: Report | None = None,
     workers: int = 1,
     shard: str = "0/1",
+    engine: str = "local",
+    address: str | None = None,
     force_unlock: bool = False,
+    dry_run: bool = False,
 ) -> Summary:
     """Computes the features of audio files and writes them below `out_dir`, with `manifest.jsonl`.
 
@@ -112,10 +138,13 @@ def extract(
             table.
         call_options: keywords of each call of the upstream.
         report: called before the first batch and after each one; see `Report`.
-        workers: the number of threads, each of which decodes a batch while another one is computed.
+        workers: the number of threads, each of which decodes a batch while another one is computed; with Ray, of processes.
         shard: the part to make, such as `0/2` and `1/2`, which may be made by two processes at the same time. When the last
             one is done, the folder is that of a run that was not divided.
+        engine: `local`, in this process, or `ray`, in processes of a Ray cluster whose machines share the folder.
+        address: of a running cluster; if None, that in `RAY_ADDRESS`, else processes on this machine.
         force_unlock: take no notice of the lock file of another run.
+        dry_run: compute and write nothing; the summary has a `forecast`, and the failures that headers show.
 
     Raises:
         AudioError: a path does not exist or cannot be reached; a folder holds no audio file or cannot be listed.
@@ -143,6 +172,9 @@ def extract(
     if workers < 1:
         raise OptionError(f"workers is {workers}. It must be 1 or more.", fix="Each is a thread that decodes audio.")
     part = Part.parse(shard)
+    if engine not in ("local", "ray") or (engine == "ray" and part.count > 1):
+        what = f"engine is {engine!r}, and shard is {shard!r}."
+        raise OptionError(what, fix="The engine is local or ray, and Ray divides the work itself: shard 0/1.")
     folder = output_folder(out_dir)
     settings = settings_for(upstream, layers, dtype, name, format or "npy", call_options, mix, pool)
     named = utterances_by_name(paths)
@@ -150,10 +182,18 @@ def extract(
     settings = dataclasses.replace(settings, format=format)
     make_writer = find_writer(format, pooled=pool is not None)
     check_holds(make_writer, settings)
+    if dry_run:
+        rows = rows_of(folder)
+        _check_settings(folder, rows.values(), settings)
+        planned = _planned(folder, named, upstream, settings, write=False)
+        shared = part.share(_units(planned.blocks, named, batch_seconds, settings, issubclass(make_writer, BlockWriter)))
+        forecast = Forecast.of(list(_pending(shared, rows)), upstream, settings)
+        unusable, wall = tuple(part.share(planned.failures)), time.perf_counter() - began
+        return Summary(folder, (), len(rows.keys() & named.keys()), unusable, wall, {}, forecast)
     with opened(folder, part, force=force_unlock) as journal:
         if part.count < 2 and (folder / PARTS).exists():
             journal.fold(list(named))
-        _check_settings(journal, settings)
+        _check_settings(folder, journal.rows().values(), settings)
         writer = open_writer(make_writer, folder, format)
         try:
             write_record(folder, upstream, settings)
@@ -166,8 +206,16 @@ def extract(
             target = device_of(upstream) if device is None else torch.device(device)
             run = _Run(journal.own, kept, failures, report)
             units = list(_pending(shared, kept))
-            run.announce(units, upstream, settings)
-            run.take(Worker(upstream, settings, writer, target, workers).run(units))
+            run.announce(Forecast.of(units, upstream, settings))
+            if engine == "ray":
+                from hubcore.extract.on_ray import run_on_ray
+
+                results = run_on_ray(
+                    units, upstream, settings, writer, folder, device=str(target), workers=workers, address=address
+                )
+            else:
+                results = Worker(upstream, settings, writer, target, workers).run(units)
+            run.take(results)
             journal.finish(list(named), lambda rows: write_index(writer, rows), changed=bool(run.rows))
         finally:
             with as_guest(lambda error: writer_fault(writer, "close", error)):
@@ -186,14 +234,17 @@ class _Planned(NamedTuple):
     failures: Sequence[Failure]
 
 
-def _planned(folder: Path, named: Mapping[str, Utterance], upstream: Upstream, settings: Settings) -> _Planned:
+def _planned(
+    folder: Path, named: Mapping[str, Utterance], upstream: Upstream, settings: Settings, *, write: bool = True
+) -> _Planned:
     """The blocks of a folder, with new ones for utterances that have none."""
     plan = Plan(folder)
     known = plan.planned
     new = [utterance for name, utterance in named.items() if name not in known]
     measured, failures = measure(new, sample_rate=upstream.sample_rate, min_samples=upstream.min_samples)
     size = 0.0 if settings.pool else _frame_bytes(settings) / (upstream.frame_stride or upstream.sample_rate / 50)
-    plan.add({item.name: item.samples for item in measured}, named, bytes_per_sample=size)
+    if plan.add({item.name: item.samples for item in measured}, named, bytes_per_sample=size) and write:
+        plan.write()
     return _Planned(plan.blocks, failures)
 
 
@@ -216,7 +267,7 @@ def _units(
 def _pending(units: Iterable[Unit], kept: Mapping[str, Mapping[str, Any]]) -> Iterator[Unit]:
     """Units with what is not done yet."""
     for unit in units:
-        pending = frozenset(item.name for batch in unit.batches for item in batch) - kept.keys()
+        pending = frozenset(item.name for batch in unit.batches for item in batch).difference(kept)
         if pending:
             there = {name: kept[name]["file"] for name in unit.pending if name in kept} if unit.block is not None else {}
             yield unit._replace(pending=pending, there=there)
@@ -234,14 +285,12 @@ class _Run:
     speeds: dict[str, float] = field(default_factory=dict)
     """The speed at which each utterance was computed."""
 
-    def announce(self, units: Sequence[Unit], upstream: Upstream, settings: Settings) -> None:
+    def announce(self, forecast: Forecast) -> None:
         """Says how much there is to do."""
-        waiting = [item for unit in units for batch in unit.batches for item in batch if item.name in unit.pending]
-        self._done, self._total = len(self.failures), len(self.failures) + len(waiting)
-        size = expected_bytes(waiting, upstream, settings)
-        about = "" if size is None else f", about {format_bytes(size)} to write"
-        duration = format_duration(sum(item.seconds for item in waiting))
-        _log.info("%s, %s%s", plural(self._total, "utterance"), duration, about)
+        self._began, self._audio, self._hours = time.perf_counter(), 0.0, forecast.seconds / 3600
+        self._done, self._total = len(self.failures), len(self.failures) + forecast.utterances
+        about = "" if forecast.bytes is None else f", about {format_bytes(forecast.bytes)} to write"
+        _log.info("%s, %s%s", plural(self._total, "utterance"), format_duration(forecast.seconds), about)
         self._tell()
 
     def take(self, results: Generator[Done, None, None]) -> None:
@@ -273,30 +322,36 @@ class _Run:
                 raise result.stopped
         if any(result.rows or result.failures for result in results):
             self.rows += rows
-            self._done += self._new(results)
+            done, seconds = self._new(results)
+            self._done, self._audio = self._done + done, self._audio + seconds
             self._tell()
 
-    def _new(self, results: Sequence[BatchResult]) -> int:
-        """The number of utterances that these are the first results of."""
-        written = sum(row["utterance"] not in self.kept for result in results for row in result.rows)
-        return written + sum(len(result.failures) for result in results)
+    def _new(self, results: Sequence[BatchResult]) -> tuple[int, float]:
+        """The number of utterances that these are the first results of, and the seconds of those that were written."""
+        new = [row["seconds"] for result in results for row in result.rows if row["utterance"] not in self.kept]
+        return len(new) + sum(len(result.failures) for result in results), sum(new)
 
     def _tell(self, more: Sequence[BatchResult] = ()) -> None:
-        """Reports how many are done, those of a shard that is not yet whole among them."""
+        """Reports how much is done, that of a shard that is not yet whole with it."""
         if self.report:
             failed = len(self.failures) + sum(len(result.failures) for result in more)
-            self.report(self._done + self._new(more), self._total, f"{failed} failed")
+            done, seconds = self._new(more)
+            seconds += self._audio
+            speed = seconds / max(time.perf_counter() - self._began, 1e-9)
+            note = f"{speed:.0f} x real time, {self._done + done} of {self._total} utterances, {failed} failed"
+            hours = self._hours if self._done + done == self._total else min(seconds / 3600, self._hours)
+            self.report(hours, self._hours, note)
 
 
-def _check_settings(journal: Journal, settings: Settings) -> None:
+def _check_settings(folder: Path, rows: Iterable[Mapping[str, Any]], settings: Settings) -> None:
     """Raises `ExtractionError` if a folder has features made otherwise."""
-    for row in journal.rows().values():
+    for row in rows:
         differences = settings.differences(row)
         if row["hubcore_version"] != VERSION:
             differences.append(f"hubcore_version is {row['hubcore_version']!r} there and {VERSION!r} here")
         if differences:
             raise ExtractionError(
-                f"{printable(journal.folder)} holds features made with other settings: {'; '.join(differences)}.",
+                f"{printable(folder)} holds features made with other settings: {'; '.join(differences)}.",
                 fix="Extract into another folder.",
             )
 

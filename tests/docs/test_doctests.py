@@ -42,6 +42,7 @@ WITHOUT_EXAMPLE = {
     "hubcore.corpus.utterance.Source": "a protocol; File, which keeps it, has one",
     "hubcore.extract.batches.Measured": _RECORD,
     "hubcore.extract.run.Summary": _RECORD,
+    "hubcore.extract.run.Forecast": _RECORD,
     "hubcore.extract.writers.FeatureWriter": "a protocol; NpyWriter, which keeps it, has one",
     "hubcore.features.dataset.FeatureBatch": _RECORD,
     "hubcore.features.dataset.FeatureItem": _RECORD,

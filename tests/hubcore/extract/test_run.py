@@ -30,7 +30,7 @@ from hubcore.checkpoints.report import LoadReport
 from hubcore.cli import main
 from hubcore.corpus import build_manifest, write_built
 from hubcore.errors import AudioError, ExtractionError, OptionError, PluginError
-from hubcore.extract import ROW_KEYS, Finished, NpyWriter, Summary, extract
+from hubcore.extract import ROW_KEYS, Finished, Forecast, NpyWriter, Summary, extract
 from hubcore.extract import writers as writers_module
 from tests.toys import Energies
 
@@ -249,15 +249,30 @@ def test_progress_is_reported_from_nothing_to_everything(
     corpus: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (corpus / "empty.wav").touch()
-    seen: list[tuple[int, int, str]] = []
+    seen: list[tuple[float, float, str]] = []
     with caplog.at_level("INFO", "hubcore.extract"):
         summary = extract([corpus], toy(), tmp_path / "out", batch_seconds=1.0, report=lambda *how_far: seen.append(how_far))
-    assert seen[0] == (1, 6, "1 failed") and seen[-1] == (6, 6, "1 failed")
+    assert seen[0][0] == 0 and seen[0][2] == "0 x real time, 1 of 6 utterances, 1 failed"
+    assert seen[-1][0] == seen[-1][1] == pytest.approx(40500 / 16000 / 3600)
+    assert seen[-1][2].endswith(" x real time, 6 of 6 utterances, 1 failed")
     assert seen == sorted(set(seen)) and len(seen) == 1 + 3, "once before the first batch, and after each"
     written = sum(path.stat().st_size for path in (tmp_path / "out").rglob("*.npy"))
     (told,) = caplog.messages
     assert told == "6 utterances, 2.5 s, about 6.3 KiB to write" and 0.95 < written / (6.3 * 1024) < 1.05
     assert len(summary.rows) == 5
+
+
+@pytest.mark.parametrize(("format", "files"), [("npy", 5), ("safetensors", 1)])
+def test_a_dry_run_writes_nothing_and_foresees_what_a_run_writes(format: str, files: int, corpus: Path, tmp_path: Path) -> None:
+    (corpus / "empty.wav").touch()
+    out = tmp_path / "out"
+    summary = extract([corpus], toy(), out, format=format, dry_run=True)
+    assert summary.forecast and not out.exists() and [failure.utterance for failure in summary.failures] == ["empty"]
+    assert (summary.forecast.utterances, summary.forecast.files) == (5, files)
+    done = extract([corpus], toy(), out, format=format)
+    assert summary.forecast.seconds == pytest.approx(done.audio_seconds)
+    assert summary.forecast.bytes == pytest.approx(sum(path.stat().st_size for path in out.glob("*/**/*.*")), rel=0.2)
+    assert extract([corpus], toy(), out, dry_run=True).forecast == Forecast(0, 0, 0, 0)
 
 
 def test_options_of_a_call_are_passed_and_recorded(corpus: Path, tmp_path: Path) -> None:
