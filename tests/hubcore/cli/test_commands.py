@@ -446,8 +446,8 @@ def test_extract_gives_features_for_every_name_and_tells_what_it_leaves_out(tmp_
 @pytest.mark.slow
 def test_extract_lists_bad_files_and_computes_the_others(corpus: Path, tmp_path: Path) -> None:
     out, clean = tmp_path / "out", tmp_path / "clean"
-    result = process("extract", corpus, "--upstream", "fbank", "--out", out)
-    assert result.returncode == 1
+    result = call("extract", corpus, "--upstream", "fbank", "--out", out)
+    assert result.exit_code == 1
     assert "10 written" in result.stdout and "8 failed" in result.stdout
     failed = [line for line in result.stderr.splitlines() if line.startswith("failed: ")]
     assert {Path(line.split()[1].rstrip(":")).name for line in failed} == BAD
@@ -471,8 +471,8 @@ def test_extract_lists_bad_files_and_computes_the_others(corpus: Path, tmp_path:
 @pytest.mark.slow
 def test_extract_json_is_the_manifest_and_the_failures(corpus: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    result = process("extract", corpus, "-u", "fbank", "-o", out, "--json")
-    assert (result.returncode, result.stderr) == (1, "")
+    result = call("extract", corpus, "-u", "fbank", "-o", out, "--json")
+    assert (result.exit_code, result.stderr) == (1, "")
     data = json.loads(result.stdout)
     assert data["written"] == [json.loads(line) for line in (out / "manifest.jsonl").read_text().splitlines()]
     assert all(tuple(row) == ROW_KEYS for row in data["written"])

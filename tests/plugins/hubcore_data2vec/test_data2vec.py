@@ -20,7 +20,6 @@ from hubcore_wav2vec2 import Wav2Vec2Upstream
 from tests.gold import gold_wavs, relative_error
 from tests.paths import DATA
 from tests.references import check_references, gold_states
-from tests.running import python
 
 FAIRSEQ = DATA / "gold/upstreams/data2vec_tiny.fairseq.pt"
 FOLDER = DATA / "gold2/hf_data2vec_audio"
@@ -99,17 +98,6 @@ def test_other_families_say_whose_file_it_is(other: Any, file: Path) -> None:
 def test_what_is_saved_is_read_back(tmp_path: Path) -> None:
     Data2VecUpstream.from_checkpoint(FAIRSEQ).save_checkpoint(tmp_path / "mine.safetensors")
     assert_the_same(tmp_path / "mine.safetensors")
-
-
-@pytest.mark.slow
-def test_no_foreign_package_is_needed() -> None:
-    code = (
-        "import sys\n"
-        "sys.modules.update(dict.fromkeys(['fairseq', 'omegaconf', 'transformers', 'torchaudio', 's3prl', 'espnet']))\n"
-        "from hubcore import hub\n"
-        f"print([hub.load('data2vec', checkpoint=path).num_layers for path in ({str(FAIRSEQ)!r}, {str(FOLDER)!r})])"
-    )
-    assert python("-c", code).stdout.strip() == "[2, 3]"
 
 
 @pytest.mark.slow
