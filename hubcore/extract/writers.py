@@ -52,7 +52,10 @@ class FeatureWriter(Protocol):
     """
 
     def __init__(self, folder: Path) -> None:
-        """A writer into the existing folder `folder`, which may hold what a killed run left behind."""
+        """A writer into the existing folder `folder`, which may hold what a killed run left behind.
+
+        Other processes may have one each for the same folder, for other utterances (`--shard`, `--engine ray`).
+        """
         ...
 
     def write(self, utterance: str, features: NDArray[Any]) -> str:
