@@ -5,6 +5,7 @@ Shapes: `F` frames, `N` packed frames of all utterances, `D` dim, `L` layers.
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Sequence
 
 import torch
@@ -65,6 +66,17 @@ class LayerSum(tuple[int, ...]):
         return total
 
 
+_LARGE = 4 << 20
+
+
+def _apart(state: Tensor) -> Tensor:
+    """A large hidden state in memory of its own. One that stays between what blocks need for a moment splits the heap of a
+    CPU, which then grows half again as large as all states."""
+    if state.device.type != "cpu" or state.nbytes < _LARGE or torch.is_grad_enabled() or torch.compiler.is_compiling():
+        return state
+    return torch.frombuffer(mmap.mmap(-1, state.nbytes), dtype=state.dtype).view(state.shape).copy_(state)
+
+
 class KeptStates:
     """Hidden states of one pass through a model: those of the layers asked for, and no others, or their sum.
 
@@ -88,7 +100,7 @@ class KeptStates:
         if isinstance(self._layers, LayerSum):
             self._total = self._layers.add(self._total, self._layers.index(layer), state)
         else:
-            self._states[layer] = state
+            self._states[layer] = _apart(state)
 
     def states(self) -> list[Tensor]:
         """The hidden states in the order asked for, or their sum alone."""

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from hubcore import hub, ragged
+from hubcore.layer_sum import KeptStates
 from hubcore.protocol import UpstreamOutput
 from tests.gold import gold_wavs
 from tests.toys import ToyUpstream
@@ -69,3 +70,15 @@ def test_gradients_pass_wherever_the_states_are_first_read() -> None:
     with torch.inference_mode():
         out = MODEL(WAVS)
     assert out.last_hidden_state.is_inference()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_large_hidden_state_is_kept_in_memory_of_its_own(dtype: torch.dtype) -> None:
+    state = torch.randn(3000, 800, generator=torch.Generator().manual_seed(0)).to(dtype)
+    kept = KeptStates([0])
+    with torch.no_grad():
+        kept.add(0, state)
+    (own,) = kept.states()
+    assert own.dtype == dtype
+    assert torch.equal(own, state)
+    assert own.data_ptr() != state.data_ptr()
