@@ -82,6 +82,15 @@ Example:
     metavar="N",
     help="Audio computed at once.",
 )
+@click.option(
+    "--chunk-seconds",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="N",
+    help="Compute longer files in chunks of N seconds, in bounded memory; 30 suits most.",
+)
+@click.option(
+    "--overlap-seconds", type=click.FloatRange(min=0), metavar="N", help="Audio computed with a chunk on both sides; 5 mostly."
+)
 @click.option("--device", default="cpu", show_default=True, help="Where to compute, such as cuda:0.")
 @click.option(
     "--workers",
@@ -119,6 +128,8 @@ def command(
     mix: str | None,
     pool: str | None,
     batch_seconds: float,
+    chunk_seconds: float | None,
+    overlap_seconds: float | None,
     device: str,
     workers: int,
     engine: str,
@@ -167,6 +178,8 @@ def command(
                 layers=layers,
                 dtype=dtype,
                 batch_seconds=batch_seconds,
+                chunk_seconds=chunk_seconds,
+                overlap_seconds=overlap_seconds,
                 device=device,
                 name=upstream.card.name if upstream.card else name,
                 format=format,

@@ -24,9 +24,10 @@ from hubcore.errors import ExtractionError, OptionError
 from hubcore.extract.batches import Failure, Measured, batches_of, measure
 from hubcore.extract.finished import Finished
 from hubcore.extract.journal import PARTS, Journal, Part, in_order, opened, rows_of
+from hubcore.extract.long import LONG_SECONDS
 from hubcore.extract.plan import Block, Plan
 from hubcore.extract.record import usual_format, write_record
-from hubcore.extract.settings import Settings, settings_for
+from hubcore.extract.settings import Chunks, Settings, settings_for
 from hubcore.extract.work import BatchResult, Done, Unit, Worker, write_index, writer_fault
 from hubcore.extract.writers import BlockWriter, FeatureWriter, check_holds, find_writer, open_writer
 from hubcore.files import output_folder
@@ -114,6 +115,8 @@ def extract(
     address: str | None = None,
     force_unlock: bool = False,
     dry_run: bool = False,
+    chunk_seconds: float | None = None,
+    overlap_seconds: float | None = None,
 ) -> Summary:
     """Computes the features of audio files and writes them below `out_dir`, with `manifest.jsonl`.
 
@@ -145,6 +148,8 @@ def extract(
         address: of a running cluster; if None, that in `RAY_ADDRESS`, else processes on this machine.
         force_unlock: take no notice of the lock file of another run.
         dry_run: compute and write nothing; the summary has a `forecast`, and the failures that headers show.
+        chunk_seconds: what is longer is computed in chunks of at most so much; see `hubcore.streaming.stream`.
+        overlap_seconds: audio before and behind a chunk that is computed with it; the upstream's own choice if None.
 
     Raises:
         AudioError: a path does not exist or cannot be reached; a folder holds no audio file or cannot be listed.
@@ -176,7 +181,8 @@ def extract(
         what = f"engine is {engine!r}, and shard is {shard!r}."
         raise OptionError(what, fix="The engine is local or ray, and Ray divides the work itself: shard 0/1.")
     folder = output_folder(out_dir)
-    settings = settings_for(upstream, layers, dtype, name, format or "npy", call_options, mix, pool)
+    chunks = None if chunk_seconds is None else Chunks(chunk_seconds, overlap_seconds, folder)
+    settings = settings_for(upstream, layers, dtype, name, format or "npy", call_options, mix, pool, chunks)
     named = utterances_by_name(paths)
     format = format or usual_format(folder, len(named))
     settings = dataclasses.replace(settings, format=format)
@@ -206,6 +212,7 @@ def extract(
             target = device_of(upstream) if device is None else torch.device(device)
             run = _Run(journal.own, kept, failures, report)
             units = list(_pending(shared, kept))
+            _warn_of_long(units, upstream, settings)
             run.announce(Forecast.of(units, upstream, settings))
             if engine == "ray":
                 from hubcore.extract.on_ray import run_on_ray
@@ -271,6 +278,16 @@ def _pending(units: Iterable[Unit], kept: Mapping[str, Mapping[str, Any]]) -> It
         if pending:
             there = {name: kept[name]["file"] for name in unit.pending if name in kept} if unit.block is not None else {}
             yield unit._replace(pending=pending, there=there)
+
+
+def _warn_of_long(units: Iterable[Unit], upstream: Upstream, settings: Settings) -> None:
+    longest = max((item.seconds for unit in units for batch in unit.batches for item in batch), default=0.0)
+    if longest > LONG_SECONDS and upstream.num_layers and settings.chunks is None:
+        _log.warning(
+            "the longest has %s: attention over all of it takes time, and often memory, by the square of that. Chunks bound "
+            "both: --chunk-seconds 30",
+            format_duration(longest),
+        )
 
 
 @dataclass

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, SupportsIndex
+from typing import Any, NamedTuple, SupportsIndex
 
 from torch import nn
 
@@ -22,6 +22,7 @@ from hubcore.extract.batches import choose_layers
 from hubcore.extract.reduce import POOLS, choose_mix
 from hubcore.protocol import Upstream
 from hubcore.sources.stamps import file_sha256
+from hubcore.streaming import in_frames
 
 DTYPES = ("float32", "float16", "bfloat16")
 """The types features can be stored in; bfloat16 only by formats that have it."""
@@ -43,6 +44,21 @@ _IN_ROWS = (
     "pool",
 )
 """The settings that every row of a manifest has."""
+
+
+class Chunks(NamedTuple):
+    """The way to compute what is longer than a chunk."""
+
+    seconds: float
+    """The longest chunk."""
+    overlap: float | None
+    """Seconds before and behind it that are computed with it; the upstream's own choice if None."""
+    folder: Path
+    """The folder in which features are kept until they are written."""
+
+    def in_row(self) -> dict[str, Any]:
+        """The options that a manifest row has of them."""
+        return {"chunk_seconds": self.seconds, "overlap_seconds": self.overlap}
 
 
 @dataclass(frozen=True)
@@ -77,6 +93,12 @@ class Settings:
     """Weights of the layers, whose sum is written; None where the layers themselves are."""
     pool: str | None = None
     """`mean`, `mean+std` or `max` over the frames of an utterance; None for the frames themselves."""
+    chunks: Chunks | None = None
+    """The way to compute what is longer than a chunk; None to compute all in one pass."""
+
+    def is_long(self, samples: int) -> bool:
+        """True for an utterance of so many samples that is computed in chunks."""
+        return self.chunks is not None and samples > self.chunks.seconds * self.sample_rate
 
     @property
     def itemsize(self) -> int:
@@ -115,6 +137,7 @@ def settings_for(
     call_options: Mapping[str, Any] = MappingProxyType({}),
     mix: str | os.PathLike[str] | None = None,
     pool: str | None = None,
+    chunks: Chunks | None = None,
 ) -> Settings:
     """Settings that the rows of an extraction share; see `extract`.
 
@@ -144,7 +167,9 @@ def settings_for(
         same = {width: [i for i, other in zip(choice.indices, widths, strict=True) if other == width] for width in widths}
         calls = ", then ".join(f"layers={','.join(map(str, indices))}" for indices in same.values())
         raise ExtractionError(what, fix=f"Extract layers of one width at a time, each time into a new folder: {calls}.")
-    options = dict(getattr(upstream, "options", {}))
+    if chunks is not None:
+        in_frames(upstream, chunks.seconds, chunks.overlap)
+    options = dict(getattr(upstream, "options", {})) | ({} if chunks is None else chunks.in_row())
     options.pop("layers", None)  # a default that the layers named here replace
     return Settings(
         upstream=name or (upstream.card.name if upstream.card else type(upstream).__name__),
@@ -161,6 +186,7 @@ def settings_for(
         format=format,
         mix=weights,
         pool=pool,
+        chunks=chunks,
     )
 
 

@@ -14,7 +14,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, NamedTuple, cast
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
@@ -22,6 +21,7 @@ from torch import Tensor, nn
 from hubcore.errors import AudioError, ExtractionError, HubcoreError, PluginError
 from hubcore.extract.batches import Failure, Measured, check_length, failure_of
 from hubcore.extract.finished import ROW_KEYS
+from hubcore.extract.long import NotFiniteError, in_chunks, stored
 from hubcore.extract.reduce import mixed, pooled
 from hubcore.extract.settings import Settings
 from hubcore.extract.writers import BlockWriter, FeatureWriter, Indexed
@@ -69,10 +69,6 @@ class _Decoded(NamedTuple):
     wav: Tensor
     source_bytes: int
     source_mtime_ns: int
-
-
-class _NotFiniteError(AudioError):
-    """Infinite numbers, or none."""
 
 
 class _Read(NamedTuple):
@@ -271,7 +267,7 @@ class Worker:
             return [], False
         try:
             return self._call(self.upstream, items), False
-        except _NotFiniteError as error:
+        except NotFiniteError as error:
             if len(items) > 1 or not _is_half(self.upstream):
                 return error, False
         except Exception as error:  # any failure of any model
@@ -279,7 +275,7 @@ class Worker:
             if full and len(items) == 1:
                 seconds = len(items[0].wav) / self.settings.sample_rate
                 return AudioError(
-                    f"memory ran out with its {seconds:.1f} s.", fix="Cut it into parts, or use another --device."
+                    f"memory ran out with its {seconds:.1f} s.", fix="Compute it in chunks: --chunk-seconds 30."
                 ), full
             return error.with_traceback(None), full  # whose frames would keep the tensors of a batch that was too large
         try:
@@ -291,6 +287,16 @@ class Worker:
             return error.with_traceback(None), False
 
     def _call(self, upstream: Upstream, items: Sequence[_Decoded]) -> list[_Computed]:
+        """The features of utterances, those that are not long computed together."""
+        settings = self.settings
+        together = [decoded for decoded in items if not settings.is_long(len(decoded.wav))]
+        found = iter(self._call_together(upstream, together) if together else ())
+        return [
+            in_chunks(upstream, decoded.wav, settings, self.device) if settings.is_long(len(decoded.wav)) else next(found)
+            for decoded in items
+        ]
+
+    def _call_together(self, upstream: Upstream, items: Sequence[_Decoded]) -> list[_Computed]:
         settings = self.settings
         with torch.inference_mode(), as_guest():
             wavs = send([decoded.wav for decoded in items], self.device, torch.float32)
@@ -345,20 +351,12 @@ def _features(output: UpstreamOutput, index: int, settings: Settings) -> NDArray
     if settings.pool is not None:
         states = [pooled(state, settings.pool) for state in states]  # L of (D,)
     features = (torch.stack(states) if settings.stacked else states[0]).float().cpu()
-    dtype: torch.dtype = getattr(torch, settings.dtype)
-    largest, limit = float(features.abs().max()), torch.finfo(dtype).max
     if not features.isfinite().all():
         try:
             output.check_finite()  # names the layer
         except HubcoreError as error:
-            raise _NotFiniteError(error.what, error.fix) from error
-        raise _NotFiniteError("its features are not finite.", fix="Check the audio and the checkpoint.")
-    if largest > limit:
-        raise AudioError(f"its features reach {largest:g}, beyond the {limit:g} of {settings.dtype}.", fix="Use float32.")
-    features = features.to(dtype)
-    if dtype == torch.bfloat16:
-        return cast("NDArray[Any]", features.view(torch.int16).numpy().view(np.uint16))
-    return features.numpy()
+            raise NotFiniteError(error.what, error.fix) from error
+    return stored(features, settings.dtype)
 
 
 def _row(decoded: _Decoded, array: NDArray[Any], frames: int, file: str, settings: Settings) -> dict[str, Any]:

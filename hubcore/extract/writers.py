@@ -242,7 +242,8 @@ class NpyWriter(FileWriter):
         """
         file = f"{self.place}/{utterance}.npy"
         with self.new_file(file) as partial, open(partial, "wb") as stream:
-            np.save(stream, np.ascontiguousarray(features), allow_pickle=False)
+            # In C order; what lies in another is written some at a time, as it may be larger than memory.
+            np.save(stream, features.copy() if features.flags.fnc else features, allow_pickle=False)
         return file
 
     def holds(self, file: str, shape: tuple[int, ...], dtype: str) -> bool:
