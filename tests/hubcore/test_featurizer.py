@@ -120,6 +120,7 @@ def test_an_output_without_gradients_to_come_says_so(model: torch.nn.Module) -> 
         assert len(Featurizer(model)(WAVS, out)) == 2
 
 
+@pytest.mark.slow
 def test_the_weights_train(model: torch.nn.Module) -> None:
     with torch.no_grad():
         out = model(WAVS)

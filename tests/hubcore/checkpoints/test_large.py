@@ -102,6 +102,7 @@ def test_a_layer_that_was_not_read_is_an_error_that_says_how_to_get_it(tmp_path:
     assert last.present_layers == 4 and not last.load_report.notes
 
 
+@pytest.mark.slow
 def test_what_is_left_out_is_no_part_of_training() -> None:
     model: Any = hub.load("wav2vec2", checkpoint=FILES["safetensors"], layers=[2], train=True, gradient_checkpointing=True)
     assert [group["name"] for group in model.layer_groups()] == ["input", "block_1", "block_2"]

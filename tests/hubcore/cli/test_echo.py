@@ -50,6 +50,7 @@ def test_what_is_printed_is_visible() -> None:
 PRINTING = ("print", "click.echo", "click.secho", "sys.stdout.write")
 
 
+@pytest.mark.slow
 def test_no_part_of_the_command_line_prints_but_through_the_door() -> None:
     files = [*(REPOSITORY / "hubcore").rglob("*.py"), *(REPOSITORY / "plugins").rglob("*.py")]
     found = []

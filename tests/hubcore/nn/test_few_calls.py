@@ -79,6 +79,7 @@ def ragged(upstream: Any) -> list[Tensor]:
 
 
 @torch.no_grad()
+@pytest.mark.slow
 def test_a_base_model_makes_at_most_500_calls_whatever_the_batch_and_the_duration() -> None:
     upstream, numbers = narrow_base(), {}
     for name, seconds in BATCHES.items():

@@ -143,6 +143,7 @@ def test_what_is_saved_is_read_back(tmp_path: Path) -> None:
     assert all(torch.equal(weight, again.state_dict()[name]) for name, weight in model.state_dict().items())
 
 
+@pytest.mark.slow
 def test_the_published_shapes_have_their_number_of_parameters() -> None:
     with torch.device("meta"):
         sizes = {name: sum(w.numel() for w in READER.build(config).parameters()) for name, config in CONFIGS.items()}

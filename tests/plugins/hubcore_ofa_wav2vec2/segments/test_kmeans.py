@@ -65,6 +65,7 @@ def test_segments_are_runs_of_one_cluster() -> None:
     assert best_boundaries([distances], 0.5)[0].tolist() == list(range(50, 1201, 50))
 
 
+@pytest.mark.slow
 def test_the_penalty_is_tuned_to_the_number_of_segments() -> None:
     rng = np.random.default_rng(6)
     batch = [rng.random((length, 8), dtype=np.float32) for length in (300, 120, 500)]
