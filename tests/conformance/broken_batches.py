@@ -159,7 +159,7 @@ class CutsLongBatches(Mixing):
         return [row[:200] for row in rows] if max(map(len, rows)) > 2000 else rows
 
 
-@breaks("silent_input", "a silent clip: layer 0 (input) has")
+@breaks("silent_input", "a silent clip: layer 0 (input) is not finite in")
 class DividesByPeak(Mixing):
     def mixed(self, rows: list[Tensor]) -> list[Tensor]:
         return [row / row.abs().max() for row in rows]

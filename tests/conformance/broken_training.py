@@ -58,7 +58,7 @@ class IgnoresCheckpointing(Trainable):
 class Direct(Blocks):
     """Calls blocks without their `run`."""
 
-    def run(self, index: int, x: Tensor, *args: Any) -> Tensor:
+    def run(self, index: int, x: Tensor, *args: Any, layerdrop: float = 0.0) -> Tensor:
         return self[index](x, *args)
 
 
@@ -72,8 +72,8 @@ class OtherGradient(Trainable):
 class Recomputing(Blocks):
     """Gives other gradients where blocks run again."""
 
-    def run(self, index: int, x: Tensor, *args: Any) -> Tensor:
-        x = super().run(index, x, *args)
+    def run(self, index: int, x: Tensor, *args: Any, layerdrop: float = 0.0) -> Tensor:
+        x = super().run(index, x, *args, layerdrop=layerdrop)
         return 2 * x if self.gradient_checkpointing and not index else x
 
 
