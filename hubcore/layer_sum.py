@@ -73,7 +73,7 @@ def _apart(state: Tensor) -> Tensor:
     """A large hidden state in memory of its own. One that stays between what blocks need for a moment splits the heap of a
     CPU, which then grows half again as large as all states.
     """
-    if state.device.type != "cpu" or state.nbytes < _LARGE or torch.is_grad_enabled() or torch.compiler.is_compiling():
+    if torch.is_grad_enabled() or torch.compiler.is_compiling() or state.device.type != "cpu" or state.nbytes < _LARGE:
         return state
     return torch.frombuffer(mmap.mmap(-1, state.nbytes), dtype=state.dtype).view(state.shape).copy_(state)
 

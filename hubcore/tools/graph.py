@@ -142,7 +142,8 @@ def _trace(upstream: Any, layers: Sequence[int], format: str) -> Any:
     except HubcoreError as error:
         raise CheckpointLayoutError(f"{type(upstream).__name__} cannot be written as {format}: {error}") from error
     except Exception as error:
-        what = f"{type(upstream).__name__} cannot be written as {format}: torch.export does not trace it ({error_text(error)})."
+        reason = error_text(error).partition(" Exception raised from ")[0]  # of C++, whose frames follow
+        what = f"{type(upstream).__name__} cannot be written as {format}: torch.export does not trace it ({reason})."
         raise CheckpointLayoutError(what, "Its authors can build it from the parts of hubcore.nn, which are traced.") from error
     for node in program.graph.nodes:
         node.meta.pop("stack_trace", None)  # the paths of this machine's files
