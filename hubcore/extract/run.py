@@ -159,7 +159,7 @@ def extract(
             the layers differ in width.
 
     Example:
-        >>> import soundfile, tempfile
+        >>> import numpy as np, soundfile, tempfile
         >>> from hubcore import hub
         >>> folder = Path(tempfile.mkdtemp())
         >>> soundfile.write(folder / "a.wav", np.sin(np.arange(16000) / 9), 16000)
