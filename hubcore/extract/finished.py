@@ -181,15 +181,23 @@ def write_held(path: Path) -> Iterator[Path]:
     """As `write_whole`, for a file of a folder that is held: what a killed run leaves of it, the next one removes.
 
     Raises:
-        ExtractionError: the file system refuses.
+        ExtractionError: the file system refuses, or the folder of partial files is a link.
     """
     temporary = path.parent / PARTIAL / path.name
+    check_no_link(temporary.parent)
     with _usable(path):
         temporary.parent.mkdir(exist_ok=True)
         yield temporary
         sync(temporary)
         os.replace(temporary, path)
         sync(path.parent)
+
+
+def check_no_link(path: Path) -> None:
+    """Raises `ExtractionError` if a folder inside the output folder is a link."""
+    if path.is_symlink():
+        what = f"{printable(path)} is a link, through which files would be written elsewhere."
+        raise ExtractionError(what, fix="Remove it, or link the whole output folder instead.")
 
 
 def _append(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:

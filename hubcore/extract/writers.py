@@ -31,7 +31,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hubcore.errors import AudioError, ExtractionError, HubcoreError, OptionError, PluginError
-from hubcore.extract.finished import PARTIAL
+from hubcore.extract.finished import PARTIAL, check_no_link
 from hubcore.files import sync
 from hubcore.guests import as_guest
 from hubcore.hooks import FORMATS, current_hooks
@@ -151,10 +151,7 @@ class FileWriter:
         """
         self.folder = folder
         self._partial = folder / f"{PARTIAL}-{secrets.token_hex(4)}"  # other processes may write into this folder too
-        path = folder / self.place
-        if path.is_symlink():
-            what = f"{printable(path)} is a link, through which files would be written elsewhere."
-            raise ExtractionError(what, fix="Remove it, or link the whole output folder instead.")
+        check_no_link(folder / self.place)
         self._count = 0
 
     @contextlib.contextmanager

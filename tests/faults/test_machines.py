@@ -117,7 +117,7 @@ def test_two_extractions_into_one_folder_do_not_both_run_where_the_system_has_no
     assert len(inner) == 2
     assert f"another extraction (process {os.getpid()} on {socket.gethostname()} since 20" in inner[0]
     assert "--force-unlock" in inner[0]
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["features", "manifest.jsonl"]
+    assert sorted(os.listdir(tmp_path / "out")) == ["features", "manifest.jsonl", "plan.jsonl", "run.json"]
 
 
 def test_a_folder_held_by_another_machine_is_refused_until_it_is_silent(tmp_path: Path) -> None:
@@ -290,14 +290,14 @@ TWICE = """
 import atexit, os, signal, sys, time
 import click
 from hubcore.cli import main
-from hubcore.extract import run
+from hubcore.extract.work import Worker
 
 def interrupt():
     os.kill(os.getpid(), signal.SIGINT)
     time.sleep(5)
 
-compute, echo = run._compute, click.echo
-run._compute = lambda *arguments: interrupt()
+echo = click.echo
+Worker._compute = lambda *arguments: interrupt()
 if sys.argv[3] == "exit":
     atexit.register(interrupt)
 else:

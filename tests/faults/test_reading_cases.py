@@ -311,16 +311,22 @@ def unsafe_calls(text: str) -> Iterator[tuple[int, str]]:
                     yield node.lineno, name
 
 
-STARTS_PROCESSES = {
+ALLOWED = {
+    ("hubcore/corpus/inputs/archive.py", "tarfile"),
+    ("hubcore/corpus/utterance.py", "subprocess"),
+    ("hubcore/corpus/utterance.py", "subprocess.run"),
     ("hubcore/doctor/process.py", "subprocess"),
     ("hubcore/doctor/process.py", "subprocess.Popen"),
+    ("hubcore/extract/formats/webdataset.py", "tarfile"),
+    ("hubcore/features/exports.py", "pickle"),
     ("hubcore/pretrain/provenance.py", "subprocess"),
     ("hubcore/pretrain/provenance.py", "subprocess.run"),
     ("plugins/hubcore_ofa_wav2vec2/bundled/make_prompts.py", "subprocess"),
     ("plugins/hubcore_ofa_wav2vec2/bundled/make_prompts.py", "subprocess.run"),
 }
 """Doctor and `plugin check` start this interpreter to import a plugin apart, a run asks git for its revision, the maker of demo
-data unpacks Debian's files. No checkpoint is near any of them."""
+data unpacks Debian's files, a list's command runs if the user allows it. Archives are read by the places of their members, and
+written; lhotse keeps arrays of memory pickled. No checkpoint is near any of them."""
 
 
 @cases(
@@ -335,7 +341,7 @@ def case_unsafe_call_in_the_library(*_: object) -> None:
         where = path.relative_to(REPOSITORY).as_posix()
         if not where.startswith(KIT):
             text = path.read_text(encoding="utf-8")
-            found += [f"{where}:{line}: {name}" for line, name in unsafe_calls(text) if (where, name) not in STARTS_PROCESSES]
+            found += [f"{where}:{line}: {name}" for line, name in unsafe_calls(text) if (where, name) not in ALLOWED]
     assert len(files) > 50 and found == []
     for bad in ("torch.load('x')", "eval('1')", "import pickle", "from pickle import loads", "tar.extractall()",
                 "numpy.load(p, allow_pickle=True)", "yaml.load(t, Loader=yaml.SafeLoader)"):  # fmt: skip
