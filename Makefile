@@ -33,7 +33,7 @@ check: $(VENV)/.installed-test  ## style, types, who may import whom, and the fa
 	@$(STATIC)
 	@$(call WITH_TYPES,$(PYTEST) -m "not slow")
 
-test: $(VENV)/.installed-test  ## everything: check, and the slow tests: about 14 minutes on 2 cores
+test: $(VENV)/.installed-test  ## everything: check, and the slow tests: about 10 minutes on 2 cores
 	@$(STATIC)
 	@$(call WITH_TYPES,$(PYTEST))
 

@@ -20,7 +20,7 @@ def test_full_size_base() -> None:
     model = Wav2Vec2Upstream(CONFIGS["base"]).eval()
     wavs = [loud * torch.randn(int(16000 * s)) for s, loud in zip(SECONDS, LOUDNESS, strict=True)]
     alone = [model([wav]).hidden_states for wav in wavs]
-    for order in ((0, 1, 2, 3), (3, 1, 0, 2)):
+    for order in ((3, 1, 0, 2),):
         batch = model([wavs[i] for i in order])
         for (row, i), k in itertools.product(enumerate(order), range(13)):
             wanted = alone[i][k][0]
