@@ -20,6 +20,7 @@ from tests.benchmarks.measure import interleaved, ratio, table
 
 CONFORMER = {"dim": 768, "num_layers": 12, "num_heads": 12, "ffn_dim": 3072}
 THEIR_CONFORMER = {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "intermediate_size": 3072}
+THEIR_WHISPER = {"d_model": 512, "encoder_layers": 6, "encoder_attention_heads": 8, "decoder_attention_heads": 8}
 FAMILIES: dict[str, tuple[str, str, dict[str, Any], str, dict[str, Any]]] = {
     "wav2vec2": ("Wav2Vec2Upstream", "base", {}, "Wav2Vec2", {}),
     "hubert": ("HubertUpstream", "base", {}, "Hubert", {}),
@@ -29,7 +30,7 @@ FAMILIES: dict[str, tuple[str, str, dict[str, Any], str, dict[str, Any]]] = {
     "distilhubert": ("DistilHubertUpstream", "base_transformers", {}, "Hubert", {"num_hidden_layers": 2}),
     "wav2vec2_conformer": ("Wav2Vec2ConformerUpstream", "large_rel_pos", CONFORMER, "Wav2Vec2Conformer", THEIR_CONFORMER),
     "w2v_bert": ("W2vBertUpstream", "w2v_bert_2", CONFORMER, "Wav2Vec2Bert", THEIR_CONFORMER),
-    "whisper": ("WhisperUpstream", "base", {}, "Whisper", {"d_model": 512, "encoder_layers": 6, "encoder_attention_heads": 8}),
+    "whisper": ("WhisperUpstream", "base", {}, "Whisper", THEIR_WHISPER),
     "data2vec2": ("Data2Vec2Upstream", "base", {}, "", {}),
     "cpc": ("CpcUpstream", "modified", {}, "", {}),
 }
