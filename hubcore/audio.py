@@ -44,8 +44,8 @@ from hubcore.text import format_duration, listed, logger, plural, printable
 _EXTENSIONS = "aif aifc aiff au caf flac mp3 nist oga ogg opus rf64 snd sph voc w64 wav wave wavex"
 AUDIO_EXTENSIONS = frozenset(_EXTENSIONS.split())
 """File name endings, in lower case, that `find_audio` looks for; what decides how a file is read is its content."""
-_FOREIGN = """3gp aac ac3 alac amr ape awb dff dsf eac3 gsm m4a m4b mka mkv mov mp1 mp2 mp4 mpc pcm ra raw shn spx tta weba webm
-    wma wv wv1 wv2"""
+_FOREIGN = """3gp aac ac3 alac amr ape awb dff dsf eac3 g722 gsm m4a m4b mka mkv mov mp1 mp2 mp4 mpc pcm ra raw shn spx tta weba
+    webm wma wv wv1 wv2"""
 _NOT_READ = frozenset(_FOREIGN.split())
 """Endings of audio that is mostly not read; such files are told, since nobody would miss them otherwise."""
 _PACKED = frozenset(("gz", "bz2", "xz", "zst", "zip", "part", "crdownload"))
@@ -181,7 +181,7 @@ def load_audio(
         start: where the part begins, in seconds, to the nearest sample.
         end: where it ends, which may be up to half a second beyond the file; the file's end if None.
         channel: the one to read, from 0; the mean of all if None.
-        ffmpeg: decode with FFmpeg what libsndfile does not read (m4a, aac, wma, ...); all of it, for a part too.
+        ffmpeg: decode with FFmpeg what libsndfile does not read (m4a, aac, wma, g722, ...); all of it, for a part too.
 
     Raises:
         AudioError: missing, a directory, not audio, empty, cut off, joined, damaged, NaN or infinite; no such part or channel.
@@ -278,7 +278,10 @@ def _decode_foreign(
     """`(T,)` samples of a part that FFmpeg decodes, its length and its first sample."""
     name = _name(audio)
     with _open(audio, name) as file:
-        samples, rate = decode_with_ffmpeg(_bytes(audio, file, name), name)  # (C, T)
+        data = _bytes(audio, file, name)
+        if not len(data):
+            raise _empty(name)
+        samples, rate = decode_with_ffmpeg(data, name)  # (C, T)
     channels, frames = samples.shape
     info, first = _part(AudioInfo(name, frames / rate, rate, channels, frames, "FFmpeg"), start, end, channel)
     part = samples[:, first : first + info.frames]
@@ -510,7 +513,7 @@ def _opened(audio: Audio, *, decode: bool = False, part: bool = False) -> Iterat
         beside = stack.enter_context(_open(audio, name)) if plain else file
         data = _bytes(audio, beside, name)
         if not len(data):
-            raise AudioError(f"{name} is empty, 0 bytes.", fix="Fetch it again.")
+            raise _empty(name)
         streamed = fill_in(data)
         status = os.fstat(file.fileno()) if part and not isinstance(audio, AudioBytes) else None
         stamp = status and (name, status.st_size, status.st_mtime_ns)
@@ -649,6 +652,10 @@ def _read(sound: soundfile.SoundFile, first: int, length: int) -> NDArray[np.flo
         sound.seek(first - lead)
     block: NDArray[np.float32] = sound.read(lead + length, dtype="float32", always_2d=True)
     return block[lead:]
+
+
+def _empty(name: str) -> AudioError:
+    return AudioError(f"{name} is empty, 0 bytes.", fix="Fetch it again.")
 
 
 def _cut_off(name: str, missing: str) -> AudioError:

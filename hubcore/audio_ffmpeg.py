@@ -15,6 +15,8 @@ from hubcore.lazy import needs
 
 _STATE_LENGTH = ("mov", "matroska")
 """Containers whose stated duration is exact enough to show that a file is cut off."""
+_WITHOUT_HEADER = {"g722": "g722"}
+"""FFmpeg's name of the format by the ending of a file whose content does not tell it."""
 _TOLERANCE = 0.1
 """Seconds by which it may differ, as codecs add and drop samples at both ends."""
 
@@ -40,7 +42,7 @@ def decode_with_ffmpeg(file: Any, name: str) -> tuple[NDArray[np.float32], int]:
     av = needs("av", "av")
     blocks: list[NDArray[np.float32]] = []
     try:
-        with av.open(file) as container:
+        with av.open(file, format=_WITHOUT_HEADER.get(name.rpartition(".")[2].lower())) as container:
             stream = next(iter(container.streams.audio), None)
             if stream is None:
                 raise AudioError(f"{name} has no audio stream.", fix="Leave it out.")
@@ -56,7 +58,9 @@ def decode_with_ffmpeg(file: Any, name: str) -> tuple[NDArray[np.float32], int]:
         raise AudioError(what, fix="Fetch or make it again, or leave it out.") from error
     samples = np.concatenate(blocks, axis=1) if blocks else np.zeros((1, 0), np.float32)
     seconds = samples.shape[1] / rate
-    if not seconds or (exact and seconds < float(stated) - _TOLERANCE):
+    if not seconds:
+        raise AudioError(f"{name} has no sample that FFmpeg could decode.", fix="Fetch it again, or leave it out.")
+    if exact and seconds < float(stated) - _TOLERANCE:
         what = f"{name} is cut off: it promises {float(stated):.2f} s, and {seconds:.2f} s could be decoded."
         raise AudioError(what, fix="Fetch or make it again.")
     return samples, rate

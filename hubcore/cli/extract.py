@@ -55,7 +55,7 @@ Example:
     type=click.Choice(["libsndfile", "ffmpeg"]),
     default="libsndfile",
     show_default=True,
-    help="ffmpeg also decodes m4a, aac, wma and others; needs hubcore[av].",
+    help="ffmpeg also decodes m4a, aac, wma, g722 and others; needs hubcore[av].",
 )
 @click.option("--checkpoint", "-c", shell_complete=files, metavar="C", help="Your own weights: a path, https://... or hf://...")
 @click.option(

@@ -63,7 +63,7 @@ def find_utterances(
             If None, they are below the list's own folder or, if nothing is there, the current one.
         columns: a list's own names of the columns path, id, start, end, duration and channel, where they are others.
         allow_commands: whether commands that lists name are run, as in Kaldi's `wav.scp`.
-        ffmpeg: whether FFmpeg decodes what libsndfile does not read (m4a, aac, wma, ...), which is then found too.
+        ffmpeg: whether FFmpeg decodes what libsndfile does not read (m4a, aac, wma, g722, ...), which is then found too.
 
     Raises:
         AudioError: paths do not exist, or a folder holds no audio file.

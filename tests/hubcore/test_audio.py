@@ -980,11 +980,26 @@ def test_ffmpeg_decodes_what_libsndfile_does_not(m4a: Path, tmp_path: Path) -> N
     assert find_audio([m4a.parent], ffmpeg=True) == [m4a]
 
 
+def test_telephone_prompts_without_a_header_are_known_by_their_ending(tmp_path: Path) -> None:
+    av, data = pytest.importorskip("av"), io.BytesIO()
+    with av.open(data, "w", format="g722") as container:
+        stream = container.add_stream("g722", rate=16000, layout="mono")
+        frame = av.AudioFrame.from_ndarray((tone(16000).T * 32767).astype(np.int16), format="s16", layout="mono")
+        frame.rate = 16000
+        container.mux([*stream.encode(frame), *stream.encode(None)])
+    path = put(tmp_path / "a.G722", data.getvalue())
+    wav = load_audio(path, ffmpeg=True)
+    assert len(data.getvalue()) == 8000 and len(wav) == 16000 and find_audio([tmp_path], ffmpeg=True) == [path]
+    assert np.corrcoef(wav[22:].numpy(), tone(16000)[:-22].reshape(-1))[0, 1] > 0.99  # its filters delay by 22 samples
+
+
 def test_broken_files_that_ffmpeg_decodes_are_named(m4a: Path, tmp_path: Path) -> None:
     data = m4a.read_bytes()
     cut = put(tmp_path / "cut.m4a", data[: len(data) * 2 // 3])
     none = put(tmp_path / "none.m4a", b"no audio" * 100)
-    for path, said in ((cut, "is cut off|cannot be decoded"), (none, "cannot be decoded by FFmpeg")):
+    empty = put(tmp_path / "empty.g722", b"")
+    said_of = {cut: "is cut off|cannot be decoded", none: "cannot be decoded by FFmpeg", empty: "is empty, 0 bytes"}
+    for path, said in said_of.items():
         for read in (load_audio, probe):
             with pytest.raises(AudioError, match=rf"{path.name} ({said})"):
                 read(path, ffmpeg=True)
