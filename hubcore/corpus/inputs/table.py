@@ -18,6 +18,26 @@ def read_table(path: Path, reading: Reading) -> Iterator[Found]:
     Raises:
         ExtractionError: it has no column of paths, or a row is malformed.
     """
+    rows = table_rows(path)
+    where, names = next(rows)
+    columns = columns_of([*names], reading, where)
+    for where, row in rows:
+        yield row_found(row, columns, reading, path.parent, where)
+
+
+def table_rows(path: Path) -> Iterator[tuple[str, dict[str, str]]]:
+    r"""Places and rows of a table by column; first those of the first line, whose values are the names of the columns.
+
+    Raises:
+        ExtractionError: a row is malformed, or two columns have one name.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "a.csv"
+        >>> _ = path.write_text('utterance,label\na,"yes, it is"\n')
+        >>> [row for _, row in table_rows(path)]
+        [{'utterance': 'utterance', 'label': 'label'}, {'utterance': 'a', 'label': 'yes, it is'}]
+    """
     if path.suffix.lower() == ".tsv":
         rows: Iterator[tuple[str, list[str]]] = ((where, line.split("\t")) for where, line in lines_of(path))
     else:
@@ -25,11 +45,11 @@ def read_table(path: Path, reading: Reading) -> Iterator[Found]:
     where, header = next(rows, (f"{printable(path)}:1", []))
     if len(set(header)) < len(header):
         raise ExtractionError(f"{where}: two columns have one name: {listed(header, 20)}.", fix="Give each another.")
-    columns = columns_of(header, reading, where)
+    yield where, dict(zip(header, header, strict=True))
     for where, values in rows:
         if len(values) != len(header):
             raise bad(where, f"this line has {len(values)} values, but there are {len(header)} columns", "Correct it")
-        yield row_found(dict(zip(header, values, strict=True)), columns, reading, path.parent, where)
+        yield where, dict(zip(header, values, strict=True))
 
 
 def columns_of(there: list[str], reading: Reading, where: str) -> Mapping[str, str]:
