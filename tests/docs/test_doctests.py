@@ -24,6 +24,7 @@ PUBLIC = (
     "hubcore.features",
     "hubcore.nn",
     "hubcore.testing",
+    "hubcore.units",
 )
 """Modules whose `__all__` is a promise."""
 FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
