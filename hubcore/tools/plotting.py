@@ -32,7 +32,8 @@ Array = NDArray[Any]
 _COLUMNS = 2400
 """Twice what fits into the width: finer detail of a waveform or a hidden state cannot be seen."""
 _LOWEST_HZ, _HIGHEST_HZ, _MELS = 20.0, 8000.0, 80
-_RANGE_DB = 70.0
+RANGE_DB = 70.0
+"""Levels that a log-mel picture tells apart, below the loudest."""
 # Okabe and Ito's palette, told apart with any colour vision; the two tones of a band differ in lightness too.
 _DARK, _LIGHT, _MARK, _INK = "#0072B2", "#A6CEE9", "#D55E00", "#333333"
 STYLE: dict[str, Any] = {
@@ -83,29 +84,43 @@ def look_at(
         AudioError: the file cannot be used.
         OptionError: an impossible option.
     """
-    from hubcore import hub
-
     card = upstream.card
     name = name or (card.name if card else type(upstream).__name__)
-    fbank: Any = hub.load(
-        "hubcore:fbank_no_cmvn", num_mel_bins=_MELS, low_freq_hz=_LOWEST_HZ, high_freq_hz=_HIGHEST_HZ, delta_order=0
-    )
+    fbank = _filterbank()
     wav, wav_at_16k = _load(file, upstream), _load(file, fbank)
     declared = getattr(upstream, "panels", None)
     with torch.inference_mode():
-        energies = fbank([wav_at_16k]).last_hidden_state[0]
         panels: list[Panel] = [*declared(wav, variants)] if callable(declared) else []
         if not (panels and variants):
             panels += [_last_state(upstream, wav, variant) for variant in variants or ({},)]
-    decibel = energies.double().numpy() * (10 / math.log(10))
     return Look(
         title=f"{printable(Path(file).name)}  |  {name}",
         note=card.note if card and card.note and card.needs_weights else "",
         wav=wav.numpy(),
         seconds=len(wav) / upstream.sample_rate,
-        mel=decibel - decibel.max() if np.ptp(decibel) else np.full_like(decibel, -_RANGE_DB),  # pure silence is black
+        mel=log_mel(wav_at_16k),
         panels=tuple(panels),
     )
+
+
+def _filterbank() -> Any:
+    from hubcore import hub
+
+    return hub.load(
+        "hubcore:fbank_no_cmvn", num_mel_bins=_MELS, low_freq_hz=_LOWEST_HZ, high_freq_hz=_HIGHEST_HZ, delta_order=0
+    )
+
+
+def log_mel(wav: torch.Tensor) -> Array:
+    """`(F, 80)` level in dB of a waveform `(T,)` at 16 kHz, of a frame each 10 ms; the loudest is 0.
+
+    Example:
+        >>> log_mel(torch.sin(torch.arange(16000) / 9)).shape
+        (98, 80)
+    """
+    with torch.inference_mode():
+        decibel: Array = _filterbank()([wav]).last_hidden_state[0].double().numpy() * (10 / math.log(10))
+    return decibel - decibel.max() if np.ptp(decibel) else np.full_like(decibel, -RANGE_DB)  # pure silence is black
 
 
 def _last_state(upstream: Any, wav: torch.Tensor, options: Mapping[str, Any]) -> Heatmap:
@@ -187,7 +202,7 @@ def _draw_mel(axes: Any, side: Any, look: Look) -> None:
         origin="lower",
         aspect="auto",
         cmap="magma",
-        vmin=-_RANGE_DB,
+        vmin=-RANGE_DB,
         vmax=0,
         extent=(left, left + shift * len(look.mel), 0, _MELS),
     )
