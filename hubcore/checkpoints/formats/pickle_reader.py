@@ -33,6 +33,9 @@ class TruncatedPickleError(CheckpointError):
 
 
 PersistentLoad = Callable[[object], object]
+InlineLoad = Callable[[Opaque, bytes, int], tuple[object, int] | None]
+"""From a record that was just filled, the bytes and the position in them: the value that stands for it, and the position after
+the bytes that belong to it, which are no pickle; None for an ordinary record."""
 
 
 def read_pickle(data: bytes | memoryview, *, persistent_load: PersistentLoad) -> object:
@@ -63,14 +66,26 @@ def read_pickle(data: bytes | memoryview, *, persistent_load: PersistentLoad) ->
 
 
 def read_pickle_prefix(
-    data: bytes | memoryview, start: int = 0, *, persistent_load: PersistentLoad, max_opcodes: int = MAX_OPCODES
+    data: bytes | memoryview,
+    start: int = 0,
+    *,
+    persistent_load: PersistentLoad,
+    inline_load: InlineLoad | None = None,
+    max_opcodes: int = MAX_OPCODES,
 ) -> tuple[object, int]:
     """The value of the pickle that starts at `start`, and the position after it. See `read_pickle`.
+
+    Args:
+        data: The bytes.
+        start: The position of the first one.
+        persistent_load: Maps a persistent id to the value that stands for it.
+        inline_load: Reads what stands between the instructions, where a program puts arrays there.
+        max_opcodes: The most instructions.
 
     Raises:
         TruncatedPickleError: `data` ends before the pickle does.
     """
-    machine = _Machine(bytes(data), start, persistent_load)
+    machine = _Machine(bytes(data), start, persistent_load, inline_load)
     try:
         value = machine.run(max_opcodes)
         check_walk(value)
@@ -92,10 +107,11 @@ def _truncated(size: int) -> TruncatedPickleError:
 class _Machine:
     """One run over one pickle: a stack, the positions of marks on it, and a memo."""
 
-    def __init__(self, data: bytes, start: int, persistent_load: PersistentLoad) -> None:
+    def __init__(self, data: bytes, start: int, persistent_load: PersistentLoad, inline_load: InlineLoad | None = None) -> None:
         self.data = data
         self.at = start
         self.persistent_load = persistent_load
+        self.inline_load = inline_load
         self.stack: list[Any] = []
         self.marks: list[int] = []
         self.memo: list[Any] = []
@@ -225,6 +241,9 @@ class _Machine:
             if target.state is not None:
                 raise unsafe(f"its pickle fills {target!r} twice")
             target.state = state
+            found = self.inline_load(target, self.data, self.at) if self.inline_load else None
+            if found is not None:
+                self.stack[-1], self.at = found
         elif type(target) is not dict:
             # A dict here was an OrderedDict; its attributes (torch's `_metadata`) are not needed.
             raise unsafe(f"its pickle sets attributes of a {type(target).__name__}, at byte {self.at}")

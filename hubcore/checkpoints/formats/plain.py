@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import struct
 from pathlib import PurePosixPath, PureWindowsPath
 from typing import Any
 
+import numpy as np
+
+from hubcore.checkpoints.formats.numpy_array import numpy_dtype
 from hubcore.checkpoints.formats.records import GlobalName, Opaque
 from hubcore.checkpoints.formats.tensor_ref import StorageRef, TensorRef, unsafe
 
@@ -19,11 +21,6 @@ _NAMESPACES = frozenset(("argparse.Namespace", "types.SimpleNamespace"))
 _SETS = frozenset(f"{module}.{name}" for module in ("builtins", "__builtin__") for name in ("set", "frozenset"))
 _GETATTR = frozenset(("builtins.getattr", "__builtin__.getattr"))
 _NUMPY_SCALARS = frozenset(("numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar"))
-_NUMPY_FORMATS = {"f2": "e", "f4": "f", "f8": "d", "b1": "?"} | {
-    f"{sign}{size}": code
-    for sign, codes in (("i", "bhiq"), ("u", "BHIQ"))
-    for size, code in zip((1, 2, 4, 8), codes, strict=True)
-}
 
 
 def plain(node: object) -> Any:
@@ -160,15 +157,8 @@ def _path(record: Opaque) -> str:
 def _numpy_scalar(record: Opaque) -> bool | int | float | None:
     """The number of a pickled numpy scalar, or None if it is not of a numeric type."""
     described, raw = record.args if len(record.args) == 2 else (None, None)
-    if not isinstance(described, Opaque) or not isinstance(raw, bytes):
+    dtype = numpy_dtype(described)
+    if dtype is None or not isinstance(raw, bytes) or len(raw) != dtype.itemsize:
         return None
-    name = described.args[0] if described.args else None
-    order = described.state[1] if type(described.state) is tuple and len(described.state) > 1 else "<"
-    code = _NUMPY_FORMATS.get(name) if type(name) is str else None
-    if code is None or type(order) is not str or order not in ("<", ">", "|", "="):
-        return None
-    layout = (">" if order == ">" else "<") + code
-    if struct.calcsize(layout) != len(raw):
-        return None
-    number: bool | int | float = struct.unpack(layout, raw)[0]
+    number: bool | int | float = np.frombuffer(raw, dtype).item()
     return number
