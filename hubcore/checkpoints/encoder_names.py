@@ -5,7 +5,13 @@ Our names are those of `hubcore.nn`'s encoder; a family adds rows of its own and
 
 from __future__ import annotations
 
-from hubcore.checkpoints.names import DROP_TAP, FUSED_DIRECTION, FUSED_NORM, SWAP_TAPS, Name, Turn
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from hubcore.checkpoints.names import DROP_TAP, FUSED_DIRECTION, FUSED_NORM, SWAP_TAPS, Name, Names, Turn
+from hubcore.errors import CheckpointLayoutError
 
 
 def _pos_conv(part: str, original: int, turn: object) -> Name:
@@ -105,6 +111,45 @@ ENCODER_NAMES = (
 
 FRONT_NAMES = tuple(row for row in ENCODER_NAMES if not row.ours.startswith("encoder."))
 """The rows of everything before the encoder's blocks, for families with other blocks."""
+
+
+_FAIRSEQ_LAYER_NORMS = Name("extractor.norms.#.*", {"fairseq": "feature_extractor.conv_layers.#.2.1.*"})
+
+
+def fairseq_names(names: Names, config: Any) -> Names:
+    """The table by which fairseq's file of an encoder is written.
+
+    Raises:
+        CheckpointLayoutError: fairseq has no such encoder.
+
+    Example:
+        >>> import torch
+        >>> from hubcore.nn.speech_encoder_config import SpeechEncoderConfig
+        >>> table = fairseq_names(Names(ENCODER_NAMES), SpeechEncoderConfig(conv_norm="layer"))
+        >>> [*table.write("fairseq", {"extractor.norms.0.bias": torch.zeros(1)})]
+        ['feature_extractor.conv_layers.0.2.1.bias']
+    """
+    if config.input_projection and config.conv_dim == config.dim:
+        raise CheckpointLayoutError(
+            f"extractor and blocks are both {config.dim} wide, and this model has a projection between them, where fairseq "
+            "has none. Export it as hf or safetensors."
+        )
+    if config.conv_norm == "layer":
+        return Names([*(row for row in names.rows if row.ours != _FAIRSEQ_LAYER_NORMS.ours), _FAIRSEQ_LAYER_NORMS])
+    return names
+
+
+def split_heads(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """The encoder's weights in a state dict of pre-training, without `model.`, and the heads beside it.
+
+    Example:
+        >>> import torch
+        >>> encoder, heads = split_heads({"model.a": torch.zeros(1), "mask_embedding": torch.zeros(1)})
+        >>> [*encoder], [*heads]
+        (['a'], ['mask_embedding'])
+    """
+    encoder = {name.removeprefix("model."): tensor for name, tensor in state.items() if name.startswith("model.")}
+    return encoder, {name: tensor for name, tensor in state.items() if not name.startswith("model.")}
 
 
 def _conformer(ours: str, fairseq: str, transformers: str, turn: Turn | None = None) -> Name:

@@ -120,6 +120,15 @@ def conformer_values(model: Mapping[str, Any], *, activation: str, positions: Se
     }
 
 
+def require_projection(config: Any) -> None:
+    """Raises `CheckpointLayoutError` for an encoder without a projection before its blocks, which transformers always has."""
+    if not config.input_projection:
+        raise CheckpointLayoutError(
+            "this model has no projection between extractor and blocks. transformers always has one. Export it as fairseq or "
+            "safetensors."
+        )
+
+
 def encoder_options(config: Any) -> dict[str, Any]:
     """The options of an encoder config in transformers' names, for `config.json`."""
     channels, kernels, strides = (list(column) for column in zip(*config.conv_layers, strict=True))

@@ -208,7 +208,7 @@ class BatchReader:
                     )
                 read.append((item, wav, self._guide(item)))
             except (HubcoreError, OSError, KeyError) as error:
-                failed[item.key] = str(error) if not isinstance(error, KeyError) else f"there are no segments of {error}"
+                failed[item.key] = str(error) if not isinstance(error, KeyError) else f"there is no supervision of {error}"
         stand_in = not read
         if stand_in:
             read = [self._noise(indices[0])]
@@ -232,7 +232,7 @@ class BatchReader:
         """Noise instead of an utterance that cannot be read, so that every process still has something to compute.
 
         Raises:
-            OptionError: neither it nor any of those behind it has segments that can be read.
+            OptionError: neither it nor any of those behind it has supervision that can be read.
         """
         reason, count = "", min(len(self.utterances), _STAND_INS)
         for step in range(count):
@@ -246,8 +246,8 @@ class BatchReader:
             samples = min(item.samples, self.cropping.max_samples or item.samples)
             return item, torch.randn(samples, generator=generator) * 1e-3, guide
         raise OptionError(
-            f"segments were found of {plural(count, 'utterance')}, and none can be used, the first because: {reason}",
-            fix="data.segments must be of this corpus; two roots are given alphas first.",
+            f"supervision was found of {plural(count, 'utterance')}, and none can be used, the first because: {reason}",
+            fix="data.segments or data.units must be of this corpus; two roots of segments are given alphas first.",
         )
 
     def _crop(self, place: Place, wavs: Sequence[Tensor]) -> tuple[list[int], list[Tensor]]:
@@ -297,15 +297,15 @@ def check_excluded(exclude: Sequence[str], *corpora: Corpus) -> None:
         raise OptionError("data.exclude leaves no utterance of a manifest.", fix="Shorten it.")
 
 
-def check_guidance(utterances: Sequence[Utterance], guidance: Mapping[str, Any] | None) -> None:
-    """Raises `OptionError` if an utterance has no segments."""
+def check_guidance(utterances: Sequence[Utterance], guidance: Mapping[str, Any] | None, kind: str) -> None:
+    """Raises `OptionError` if an utterance has no supervision; `kind` is the key of `data` that should hold it."""
     if guidance is None:
         return
     missing = [item.key for item in utterances if item.key not in guidance]
     if missing:
+        command = {"segments": "hubcore segment", "units": "hubcore units apply"}.get(kind, "")
         raise OptionError(
-            f"there are no segments of {len(missing)} of {plural(len(utterances), 'utterance')}: "
+            f"there are no {kind} of {len(missing)} of {plural(len(utterances), 'utterance')}: "
             f"{listed(map(printable, missing))}.",
-            fix="Run `hubcore segment` on the manifest, or correct data.segments; what it reports as failed must leave the "
-            "manifest.",
+            fix=f"Run `{command}` on the manifest, or correct data.{kind}; what it reports as failed must leave the manifest.",
         )

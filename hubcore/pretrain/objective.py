@@ -130,6 +130,8 @@ class Objective(nn.Module):
     """A frozen dataclass: heads, masking, loss weights. Its fields are the keys of `objective:` in a recipe."""
     figures: ClassVar[Mapping[str, Figure]] = MappingProxyType({})
     """Display of the figures in its `Losses`."""
+    guided_by: ClassVar[Literal["", "segments", "units"]] = ""
+    """Key of the recipe's `data` that holds its supervision; empty if it learns from audio alone."""
 
     def __init__(self, model_config: Any, config: Any) -> None:
         super().__init__()
@@ -145,25 +147,17 @@ class Objective(nn.Module):
         return model_config
 
     @classmethod
-    def open_guidance(cls, paths: Sequence[Path]) -> Mapping[str, Any] | None:
-        """Supervision of each utterance by its key, from the recipe's `data.segments`; None if it is audio alone.
+    def open_guidance(cls, paths: Sequence[Path], model_config: Any, config: Any) -> Mapping[str, Any] | None:  # noqa: ARG003
+        """Supervision of each utterance by its key, from the paths in the recipe's `data`; None where there are none.
 
         Where the result has a method `read(key, samples=...)`, that is called instead, and may refuse what is not of so many
         samples.
-
-        Raises:
-            OptionError: there are paths, but nothing to use them for.
         """
-        if paths:
-            raise OptionError(
-                f"data.segments is set, but {cls.upstream} learns from audio alone.",
-                fix="Leave data.segments out, or choose an upstream that learns from segments.",
-            )
         return None
 
     @classmethod
     def needs_guidance(cls, config: Any) -> bool:  # noqa: ARG003 - as below
-        """True if the objective cannot do without `data.segments`."""
+        """True if the objective cannot do without supervision."""
         return False
 
     @classmethod

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -77,18 +78,13 @@ def prepare(recipe: Recipe) -> Prepared:
             f"{needed} samples. Raise it, to at least that."
         )
     rate, stride = int(getattr(model_config, "sample_rate", 16000)), int(getattr(model_config, "frame_stride", 1))
-    if not data.segments and cls.needs_guidance(config):
-        raise OptionError(
-            f"{recipe.source('data.segments')}: data.segments is empty, but {cls.upstream} learns from segments.",
-            fix="Make them with `hubcore segment`, and add data.segments=segments; or set the weights of their losses to 0.",
-        )
     # The guidance is opened once: training and validation share it.
-    guidance = cls.open_guidance([Path(path) for path in data.segments])
+    guidance = _guidance(recipe, cls, model_config, config)
     cropping = Cropping(data.max_samples, stride, to_shortest=cls.crops_to_shortest(config))
 
     def read(manifests: tuple[str, ...]) -> Data:
         corpus = read_corpus(manifests, data.min_samples, data.max_samples, data.max_samples_per_batch)
-        check_guidance(corpus.utterances, guidance)
+        check_guidance(corpus.utterances, guidance, cls.guided_by)
         lengths = [min(item.samples, data.max_samples or item.samples) for item in corpus.utterances]
         epochs = Epochs(lengths, seed=recipe.run.seed, max_samples_per_batch=data.max_samples_per_batch)
         reader = BatchReader(
@@ -114,6 +110,31 @@ def prepare(recipe: Recipe) -> Prepared:
         train,
         valid,
     )
+
+
+def _guidance(recipe: Recipe, cls: type[Objective], model_config: Any, config: Any) -> Mapping[str, Any] | None:
+    """The supervision that an objective takes, opened.
+
+    Raises:
+        OptionError: it is missing, or given to an objective that takes none or another.
+    """
+    for other in {"segments", "units"} - {cls.guided_by}:
+        if getattr(recipe.data, other):
+            learns = f"learns from {cls.guided_by or 'audio alone'}"
+            raise OptionError(
+                f"{recipe.source(f'data.{other}')}: data.{other} is set, but {cls.upstream} {learns}.",
+                fix=f"Leave data.{other} out, or choose an upstream that learns from {other}.",
+            )
+    paths = getattr(recipe.data, cls.guided_by) if cls.guided_by else ()
+    if not paths and cls.needs_guidance(config):
+        fix = {
+            "segments": "Make them with `hubcore segment`, and add data.segments=segments; or set the weights of their losses "
+            "to 0.",
+            "units": "Make them with `hubcore units apply`, and add data.units=units.npz.",
+        }[cls.guided_by]
+        key = f"data.{cls.guided_by}"
+        raise OptionError(f"{recipe.source(key)}: {key} is empty, but {cls.upstream} learns from {cls.guided_by}.", fix=fix)
+    return cls.open_guidance([Path(path) for path in paths], model_config, config)
 
 
 def resolve(recipe: Recipe) -> tuple[Recipe, type[Objective], Any, Any]:

@@ -39,7 +39,9 @@ class DataSection:
     valid: tuple[str, ...] = ()
     """Manifests to validate on; none if empty. fairseq: `dataset.valid_subset`."""
     segments: Annotated[tuple[str, ...], Between(0, 2)] = ()
-    """Supervision for an objective that wants more than audio: a path, or the original's two roots, alphas first."""
+    """Supervision for an objective that learns from segments: a path, or the original's two roots, alphas first."""
+    units: tuple[str, ...] = ()
+    """Files of units for an objective that predicts them. fairseq: `task.label_dir`, `task.labels`."""
     max_samples_per_batch: Positive = 1_400_000
     """Samples in one micro-batch, at most. fairseq: `dataset.max_tokens`."""
     min_samples: Positive = 32_000
@@ -238,7 +240,7 @@ def read_recipe(source: str, overrides: Iterable[str] = ()) -> Recipe:
     data = recipe.data
     absolute: dict[str, Any] = {
         name: tuple(str(Path(os.path.expanduser(each)).absolute()) for each in getattr(data, name))
-        for name in ("train", "valid", "segments")
+        for name in ("train", "valid", "segments", "units")
     }
     return dataclasses.replace(recipe, data=dataclasses.replace(data, **absolute), source=where)
 

@@ -21,9 +21,19 @@ NAMES = Names(
         "fairseq": ["mask_emb", "label_embs_concat", "final_proj.**", "target_glu.**"],
         "transformers": ["masked_spec_embed", "final_proj.*", "lm_head.*"],
         "torchaudio": ["aux.*"],
+        "hubcore": ["mask_embedding", "project_predictions.*", "label_embeddings"],
     },
 )
 """The encoder's names, and the heads of pre-training and of fine-tuning that may stand beside it."""
+
+HEADS = Names(
+    [
+        Name("mask_embedding", {"fairseq": "mask_emb", "transformers": "masked_spec_embed"}),
+        Name("project_predictions.*", {"fairseq": "final_proj.*"}),
+        Name("label_embeddings", {"fairseq": "label_embs_concat"}),
+    ]
+)
+"""Names of the heads of pre-training, which stand beside the encoder."""
 
 READER: Reader[HubertConfig, SpeechEncoder] = Reader(
     family="HuBERT",

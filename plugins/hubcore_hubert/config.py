@@ -39,7 +39,16 @@ CONFIGS: Mapping[str, HubertConfig] = MappingProxyType(
         "large": _LARGE,
         "xlarge": replace(_LARGE, dim=1280, num_layers=48, ffn_dim=5120),
         "large_espnet": replace(_LARGE, conv_bias=True, normalize=False),
+        "tiny": HubertConfig(
+            conv_layers=tuple((64, kernel, stride) for _, kernel, stride in _BASE.conv_layers),
+            dim=96,
+            num_layers=4,
+            num_heads=4,
+            ffn_dim=384,
+            pos_conv_kernel=32,
+            pos_conv_groups=8,
+        ),
     }
 )
 """The published shapes by name: base (LibriSpeech), large and xlarge (Libri-Light), and ESPnet's large, whose convolutions
-have a bias and whose waveforms are not normalised."""
+have a bias and whose waveforms are not normalised; and tiny, for trying out pre-training."""

@@ -13,13 +13,13 @@ from typing import Any
 import yaml
 from torch import Tensor
 
-from hubcore.checkpoints import Name, Names, fairseq, transformers
+from hubcore.checkpoints import Names, fairseq, transformers
+from hubcore.checkpoints.encoder_names import fairseq_names, split_heads
 from hubcore.errors import CheckpointLayoutError
 from hubcore_wav2vec2.checkpoint import HEADS, NAMES
 from hubcore_wav2vec2.config import Wav2Vec2Config
 from hubcore_wav2vec2.pretrain.config import Wav2Vec2Objective
 
-_LAYER_NORMS = Name("extractor.norms.#.*", {"fairseq": "feature_extractor.conv_layers.#.2.1.*"})
 _OBJECTIVE = {
     "temperature": "latent_temp",
     "mask_prob": "mask_prob",
@@ -61,14 +61,8 @@ def to_fairseq(
     Raises:
         CheckpointLayoutError: a weight has no name there.
     """
-    if config.input_projection and config.conv_dim == config.dim:
-        raise CheckpointLayoutError(
-            f"extractor and blocks are both {config.dim} wide, and this model has a projection between them, where fairseq "
-            "has none. Export it as hf or safetensors."
-        )
-    if config.conv_norm == "layer":
-        names = Names([*(row for row in names.rows if row.ours != _LAYER_NORMS.ours), _LAYER_NORMS])
-    encoder, heads = _parts(state)
+    names = fairseq_names(names, config)
+    encoder, heads = split_heads(state)
     missing = [row.ours for row in HEADS.rows if not any(fnmatchcase(name, row.ours) for name in heads)]
     if missing:
         raise CheckpointLayoutError(
@@ -101,12 +95,8 @@ def to_transformers(
     Raises:
         CheckpointLayoutError: transformers has no such model.
     """
-    if not config.input_projection:
-        raise CheckpointLayoutError(
-            "this model has no projection between extractor and blocks. transformers always has one. Export it as fairseq or "
-            "safetensors."
-        )
-    encoder, heads = _parts(state)
+    transformers.require_projection(config)
+    encoder, heads = split_heads(state)
     tensors = NAMES.write("transformers", encoder)
     about: dict[str, Any] = {
         "architectures": ["Wav2Vec2ForPreTraining" if heads else "Wav2Vec2Model"],
@@ -129,12 +119,6 @@ def to_transformers(
             "diversity_loss_weight": objective.get("diversity_weight", 0.1),
         }
     return tensors, about, transformers.feature_extractor(config)
-
-
-def _parts(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """The encoder's weights without `model.`, and the heads beside it."""
-    encoder = {name.removeprefix("model."): tensor for name, tensor in state.items() if name.startswith("model.")}
-    return encoder, {name: tensor for name, tensor in state.items() if not name.startswith("model.")}
 
 
 def _quantizer(heads: Mapping[str, Tensor], groups: str, entries: str, dim: str, final_dim: str) -> dict[str, int]:

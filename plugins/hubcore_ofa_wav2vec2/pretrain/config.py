@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from hubcore.fields import Between
-from hubcore_wav2vec2.pretrain.config import NotNegative, Share, Wav2Vec2Objective
+from hubcore.pretrain.masked_config import NotNegative, Share
+from hubcore_wav2vec2.pretrain.config import Wav2Vec2Objective
 
 LambdDraw = Literal["uniform", "uniform-fr", "scale", "both"]
 

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 
 from hubcore.errors import OptionError
+from hubcore.pretrain.initialise import load_pretraining_weights
+from hubcore.pretrain.masked import per_target
 from hubcore.pretrain.objective import Batch, Figure, Losses, Term
 from hubcore.ragged import pad_packed, wide_dtype
 from hubcore_ofa_wav2vec2.checkpoint import READER
@@ -33,9 +35,9 @@ from hubcore_ofa_wav2vec2.pretrain.guidance import (
 )
 from hubcore_ofa_wav2vec2.segments.store import Segment
 from hubcore_wav2vec2.checkpoint import READER as PLAIN_READER
-from hubcore_wav2vec2.pretrain.initialise import load_pretraining_weights
 from hubcore_wav2vec2.pretrain.objective import FIGURES as WAV2VEC2_FIGURES
-from hubcore_wav2vec2.pretrain.objective import Draws, Wav2Vec2Pretraining, per_target
+from hubcore_wav2vec2.pretrain.objective import Draws, Wav2Vec2Pretraining
+from hubcore_wav2vec2.pretrain.start import START
 
 FIGURES = {
     **WAV2VEC2_FIGURES,
@@ -65,6 +67,7 @@ class OfaWav2Vec2Pretraining(Wav2Vec2Pretraining):
     model_configs: ClassVar[Mapping[str, OfaWav2Vec2Config]] = CONFIGS
     config_class: ClassVar[type[OfaWav2Vec2Objective]] = OfaWav2Vec2Objective
     figures: ClassVar[Mapping[str, Figure]] = FIGURES
+    guided_by = "segments"
     config: OfaWav2Vec2Objective
     model: OfaWav2Vec2Model
 
@@ -80,7 +83,7 @@ class OfaWav2Vec2Pretraining(Wav2Vec2Pretraining):
         return replace(model_config, lambd_range=drawn or model_config.lambd_range)
 
     @classmethod
-    def open_guidance(cls, paths: Sequence[Path]) -> Mapping[str, Any] | None:
+    def open_guidance(cls, paths: Sequence[Path], model_config: Any, config: Any) -> Mapping[str, Any] | None:  # noqa: ARG003
         """The segments of a corpus by utterance; see `hubcore_ofa_wav2vec2.segments.open_segments`."""
         from hubcore_ofa_wav2vec2.segments import open_segments
 
@@ -104,7 +107,7 @@ class OfaWav2Vec2Pretraining(Wav2Vec2Pretraining):
 
     def load_weights(self, path: Path) -> tuple[list[str], list[str]]:
         """Takes over a checkpoint of OFA or plain wav2vec 2.0, whose alpha predictor then stays fresh."""
-        return load_pretraining_weights(self, path, readers=(PLAIN_READER, READER), may_be_fresh="alpha_predictor.")
+        return load_pretraining_weights(self, path, START, readers=(PLAIN_READER, READER), may_be_fresh="alpha_predictor.")
 
     def forward(
         self, batch: Batch, *, update: int, seed: int, given: Draws | None = None, lambd: float | None = None

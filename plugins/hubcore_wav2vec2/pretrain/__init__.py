@@ -10,13 +10,10 @@ if TYPE_CHECKING:
     from hubcore_wav2vec2.pretrain.config import Wav2Vec2Objective as Wav2Vec2Objective
     from hubcore_wav2vec2.pretrain.contrastive import Contrast as Contrast
     from hubcore_wav2vec2.pretrain.contrastive import contrast as contrast
-    from hubcore_wav2vec2.pretrain.masking import draw_masks as draw_masks
-    from hubcore_wav2vec2.pretrain.masking import draw_negatives as draw_negatives
+    from hubcore_wav2vec2.pretrain.contrastive import draw_negatives as draw_negatives
     from hubcore_wav2vec2.pretrain.objective import Answers as Answers
     from hubcore_wav2vec2.pretrain.objective import Draws as Draws
     from hubcore_wav2vec2.pretrain.objective import Wav2Vec2Pretraining as Wav2Vec2Pretraining
-    from hubcore_wav2vec2.pretrain.objective import per_target as per_target
-    from hubcore_wav2vec2.pretrain.objective import scale_gradient as scale_gradient
     from hubcore_wav2vec2.pretrain.quantizer import GumbelQuantizer as GumbelQuantizer
     from hubcore_wav2vec2.pretrain.quantizer import Quantized as Quantized
     from hubcore_wav2vec2.pretrain.quantizer import gumbel_noise as gumbel_noise

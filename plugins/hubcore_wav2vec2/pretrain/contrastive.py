@@ -75,3 +75,25 @@ def contrast(
 def _correct(logits: Tensor) -> Tensor:
     """Number of rows whose first is the largest; one that is largest and smallest at once has no rival: no answer."""
     return ((logits.argmax(-1) == 0) & (logits.argmin(-1) != 0)).sum()
+
+
+def draw_negatives(counts: Sequence[int], num_negatives: int, generator: torch.Generator) -> Tensor:
+    """`(M, K)` int64: for each of the `M` masked frames of all utterances, `K` other masked frames of its own utterance.
+
+    Args:
+        counts: masked frames of each utterance, none of them exactly 1, where there is no other.
+        num_negatives: `K`.
+        generator: a CPU generator.
+
+    Example:
+        >>> draw_negatives([2], 1, torch.Generator().manual_seed(0)).tolist()
+        [[1], [0]]
+    """
+    drawn, first = [torch.empty(0, num_negatives, dtype=torch.int64)], 0
+    for count in counts:
+        if count:
+            others = torch.randint(0, count - 1, (count, num_negatives), generator=generator)
+            others += others >= torch.arange(count)[:, None]  # steps over the frame itself
+            drawn.append(others + first)
+        first += count
+    return torch.cat(drawn)

@@ -10,19 +10,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from hubcore.pretrain.objective import Batch, Figure, Losses, Objective, Term
+from hubcore.pretrain.initialise import load_pretraining_weights
+from hubcore.pretrain.masked import MaskedPretraining, per_target
+from hubcore.pretrain.objective import Batch, Figure, Losses, Term
 from hubcore_wav2vec2.config import CONFIGS, Wav2Vec2Config
-from hubcore_wav2vec2.model import Wav2Vec2Model, build_model
+from hubcore_wav2vec2.model import Wav2Vec2Model
 from hubcore_wav2vec2.pretrain.config import Wav2Vec2Objective
-from hubcore_wav2vec2.pretrain.contrastive import Contrast, contrast
-from hubcore_wav2vec2.pretrain.initialise import load_pretraining_weights
-from hubcore_wav2vec2.pretrain.masking import draw_masks, draw_negatives
+from hubcore_wav2vec2.pretrain.contrastive import Contrast, contrast, draw_negatives
 from hubcore_wav2vec2.pretrain.quantizer import GumbelQuantizer, Quantized, gumbel_noise
+from hubcore_wav2vec2.pretrain.start import START
 
 _NOT_LEARNT = (
     "The contrastive task is not being learnt. The usual causes are audio that is silence or noise, targets that are all the "
@@ -52,8 +52,6 @@ FIGURES = {
         },
     ),
 }
-TRAINING_CHUNK = 200
-"""Frames that the extractor computes at a time in training: the fastest of 25 to 1000, a tenth faster than extraction's 50."""
 
 
 @dataclass(frozen=True)
@@ -83,13 +81,11 @@ class Answers:
     temperature: float
 
 
-class Wav2Vec2Pretraining(Objective):
+class Wav2Vec2Pretraining(MaskedPretraining):
     """wav2vec 2.0's pre-training (Baevski et al. 2020, section 3): masked frames must be told from others of the utterance.
 
     Nothing is padded or cropped: masks, targets and negatives of an utterance come from its own frames, and its part of
     the loss is the same in any batch, but for the codebook diversity, which is a figure of the whole batch.
-
-    The encoder is `model`, so a state dict of this class is a checkpoint of `Wav2Vec2Upstream` with heads beside it.
 
     Example:
         >>> from hubcore.pretrain.objective import Batch
@@ -108,30 +104,16 @@ class Wav2Vec2Pretraining(Objective):
     model_config: Wav2Vec2Config
 
     def __init__(self, model_config: Wav2Vec2Config, config: Wav2Vec2Objective, model: Wav2Vec2Model | None = None) -> None:
-        super().__init__(model_config, config)
-        self.model = build_model(model_config) if model is None else model
-        # Backward keeps every intermediate anyway, so small chunks would save nothing here.
-        self.model.extractor.chunk = TRAINING_CHUNK
-        self.mask_embedding = nn.Parameter(torch.empty(model_config.dim).uniform_())
+        super().__init__(model_config, config, model)
         self.quantizer = GumbelQuantizer(
             model_config.conv_dim, groups=config.codebook_groups, entries=config.codebook_entries, out_dim=config.codebook_dim
         )
         self.project_targets = nn.Linear(config.codebook_dim, config.final_dim)
         self.project_predictions = nn.Linear(model_config.dim, config.final_dim)
 
-    @property
-    def skips_parameters(self) -> bool:
-        """True if layer drop may leave blocks without a gradient."""
-        return self.config.layerdrop > 0
-
-    @classmethod
-    def crops_to_shortest(cls, config: Wav2Vec2Objective) -> bool:
-        """True to crop batches as fairseq does."""
-        return config.compat == "original"
-
     def load_weights(self, path: Path) -> tuple[list[str], list[str]]:
         """Takes over the weights of a checkpoint of any layout; see `hubcore.pretrain.objective.Objective.load_weights`."""
-        return load_pretraining_weights(self, path)
+        return load_pretraining_weights(self, path, START)
 
     def forward(self, batch: Batch, *, update: int, seed: int, given: Draws | None = None) -> Losses:
         """The losses of a batch; `given` replaces what would be drawn from `seed`."""
@@ -139,30 +121,15 @@ class Wav2Vec2Pretraining(Objective):
         answers = self.answer(features, frames, update=update, seed=seed, given=given)
         return self.losses(answers, frames, squares)
 
-    def features(self, batch: Batch) -> tuple[Tensor, Sequence[int], Tensor]:
-        """Normalised features `(N, C)`, the frames of each utterance, and the mean square of its raw features, `(B,)`."""
-        scale = self.config.feature_grad_scale
-        with torch.set_grad_enabled(scale > 0 and torch.is_grad_enabled()):
-            raw, frames = self.model.convolve(batch.wavs)
-        if 0 < scale != 1:
-            raw = scale_gradient(raw, scale)
-        squares = torch.stack([part.mean() for part in raw.float().square().mean(1).split(list(frames))])
-        return self.model.feature_norm(raw), frames, squares
-
     def answer(self, features: Tensor, frames: Sequence[int], *, update: int, seed: int, given: Draws | None = None) -> Answers:
         """Masks features `(N, C)`, runs the transformer, and compares its answers with the quantised features."""
         config, given = self.config, given or Draws()
         generator = torch.Generator().manual_seed(seed)
-        mask = self._draw_mask(frames, seed) if given.mask is None else given.mask.cpu()
+        mask = self.draw_mask(frames, seed) if given.mask is None else given.mask.cpu()
         counts = [int(part.sum()) for part in mask.split(list(frames))]
         masked = mask.nonzero()[:, 0].to(features.device)  # (M,)
 
-        x = functional.dropout(self.model.projection(features), config.dropout_input, self.training)
-        # index_put wants one dtype; under autocast the projection is narrower than the embedding.
-        x = x.index_put((masked,), self.mask_embedding.to(x.dtype).expand(len(masked), -1))
-        layerdrop = config.layerdrop if self.training else 0.0
-        last = len(self.model.encoder.blocks)
-        [x] = self.model.encoder(x, frames, [last], layerdrop=layerdrop)
+        x = self.encode(features, frames, masked)
 
         noise = given.noise
         if noise is None and self.training:
@@ -200,45 +167,3 @@ class Wav2Vec2Pretraining(Objective):
             "masked": (size / sum(frames), sum(frames)),
         }
         return Losses(size, terms, figures)
-
-    def _draw_mask(self, frames: Sequence[int], seed: int) -> Tensor:
-        """`(N,)` bool; an utterance in which fewer than two frames would be masked has no question to ask, and none is."""
-        config, original = self.config, self.config.compat == "original"
-        masks = draw_masks(
-            frames,
-            np.random.RandomState(seed % 2**32),
-            mask_prob=config.mask_prob,
-            mask_length=config.mask_length,
-            mask_selection=config.mask_selection,
-            mask_other=config.mask_other,
-            no_overlap=config.no_mask_overlap,
-            min_space=config.mask_min_space,
-            mask_dropout=config.mask_dropout,
-            same_count=original,
-            equal_lengths=original,
-        )
-        return torch.cat([torch.from_numpy(mask if mask.sum() > 1 else np.zeros_like(mask)) for mask in masks])
-
-
-def per_target(values: Tensor, counts: Sequence[int]) -> Tensor:
-    """The mean of one value for each utterance `(B,)`, weighted by its targets, so that no utterance changes another's part.
-
-    Example:
-        >>> per_target(torch.tensor([1.0, 4.0]), [2, 1]).item()
-        2.0
-    """
-    weights = values.new_tensor([float(count) for count in counts])
-    return (values * weights).sum() / max(sum(counts), 1)
-
-
-def scale_gradient(x: Tensor, factor: float) -> Tensor:
-    """`x`, exactly, whose gradient is multiplied by `factor` on its way back. fairseq: `GradMultiply`.
-
-    Example:
-        >>> x = torch.ones(1, requires_grad=True)
-        >>> scale_gradient(x, 0.1).backward()
-        >>> round(x.grad.item(), 3)
-        0.1
-    """
-    fixed = x.detach()
-    return fixed + factor * (x - fixed)

@@ -103,9 +103,9 @@ def test_guidance_is_that_of_the_whole_file(lab: Lab) -> None:
     reader = BatchReader(items, sample_rate=16000, cropping=Cropping(), guidance=guidance)
     loaded = reader.load(Place(0, 0), [0, 1, 5])
     assert loaded.batch.guidance == ["guide 00.wav", "guide 01.wav"]
-    assert "no segments of '05.wav'" in loaded.unreadable["05.wav"]
+    assert "no supervision of '05.wav'" in loaded.unreadable["05.wav"]
     with pytest.raises(OptionError, match=r"no segments of 17 of 20 utterances: 03.wav.*reports as failed must leave"):
-        check_guidance(items, guidance)
+        check_guidance(items, guidance, "segments")
 
 
 class Checked(dict[str, int]):
@@ -141,7 +141,7 @@ def test_a_stand_in_has_the_guidance_of_its_own_length(lab: Lab) -> None:
     for key in guidance:
         guidance[key] = 0
     with pytest.raises(
-        OptionError, match=r"segments were found of 20 utterances, and none can be used, .*01.wav was made for 0"
+        OptionError, match=r"supervision was found of 20 utterances, and none can be used, .*01.wav was made for 0"
     ):
         reader.load(Place(0, 0), [1])
 

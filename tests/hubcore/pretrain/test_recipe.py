@@ -30,7 +30,8 @@ from tests.paths import REPOSITORY
 
 
 def test_the_shipped_recipes_are_complete_and_valid() -> None:
-    assert shipped_recipes() == ["ofa_tiny", "ofa_wav2vec2_base_librispeech_v1", "tiny", "wav2vec2_base"]
+    hubert = ["hubert_base_it1", "hubert_base_it2", "hubert_tiny"]
+    assert shipped_recipes() == [*hubert, "ofa_tiny", "ofa_wav2vec2_base_librispeech_v1", "tiny", "wav2vec2_base"]
     for name in shipped_recipes():
         recipe = read_recipe(name)
         cls = find_objective(recipe.upstream)
@@ -38,8 +39,9 @@ def test_the_shipped_recipes_are_complete_and_valid() -> None:
         changes = {key: value for key, value in recipe.model.items() if key != "config"}
         build(type(named), changes, prefix="model", where=recipe.source, start=named)
         config = build(cls.config_class, recipe.objective, prefix="objective", where=recipe.source)
-        assert 0 < recipe.monitor.min_lead < 1 / (config.num_negatives + 1) and recipe.monitor.min_accuracy == 0
-        assert recipe.monitor.min_perplexity < config.codebook_groups * config.codebook_entries / 4
+        assert 0 < recipe.monitor.min_lead < 0.01 and recipe.monitor.min_accuracy == 0
+        units = config.clusters[0] if name in hubert else config.codebook_groups * config.codebook_entries
+        assert 0 < recipe.monitor.min_perplexity < units / 4
 
 
 def test_the_seeds_recipe_has_the_numbers_of_the_original() -> None:
@@ -57,7 +59,7 @@ def test_the_seeds_recipe_has_the_numbers_of_the_original() -> None:
 
 
 def test_every_key_of_a_shipped_base_recipe_names_the_originals() -> None:
-    for name in ("wav2vec2_base", "ofa_wav2vec2_base_librispeech_v1"):
+    for name in ("wav2vec2_base", "ofa_wav2vec2_base_librispeech_v1", "hubert_base_it1", "hubert_base_it2"):
         lines = (RECIPES / f"{name}.yaml").read_text().splitlines()
         monitor = lines.index("monitor:")
         bare = [line for line in lines[:monitor] if re.match(r"\s+\w+: ", line) and "  # " not in line]

@@ -50,6 +50,7 @@ class ToyPretraining(Objective):
     upstream: ClassVar[str] = "wav2vec2"
     model_configs: ClassVar[Mapping[str, Wav2Vec2Config]] = {"small": SMALL}
     config_class: ClassVar[type[ToyConfig]] = ToyConfig
+    guided_by = "segments"
     figures: ClassVar[Mapping[str, Figure]] = {
         "accuracy": Figure("accuracy"),
         "code_perplexity": Figure("perplexity", "perplexity {:.1f}", {"min_perplexity": "The toy has collapsed. Play less."}),
@@ -66,7 +67,7 @@ class ToyPretraining(Objective):
         return self.config.skip
 
     @classmethod
-    def open_guidance(cls, paths: Sequence[Path]) -> Mapping[str, Any] | None:
+    def open_guidance(cls, paths: Sequence[Path], model_config: Wav2Vec2Config, config: ToyConfig) -> Mapping[str, Any] | None:
         if not paths:
             return None
         lines = paths[0].read_text().splitlines()

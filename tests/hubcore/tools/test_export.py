@@ -15,13 +15,14 @@ from hubcore import hub
 from hubcore.checkpoints import Names, open_checkpoint
 from hubcore.checkpoints.native import write_native
 from hubcore.errors import CheckpointError, CheckpointLayoutError, OptionError
+from hubcore.pretrain.masking import draw_masks
 from hubcore.pretrain.objective import Batch
 from hubcore.tools.export import export
 from hubcore_ofa_wav2vec2 import CONFIGS as OFA_CONFIGS
 from hubcore_ofa_wav2vec2.pretrain import OfaWav2Vec2Objective, OfaWav2Vec2Pretraining
 from hubcore_wav2vec2 import CONFIGS
 from hubcore_wav2vec2.export import to_transformers
-from hubcore_wav2vec2.pretrain import Draws, Wav2Vec2Objective, Wav2Vec2Pretraining, draw_masks, draw_negatives
+from hubcore_wav2vec2.pretrain import Draws, Wav2Vec2Objective, Wav2Vec2Pretraining, draw_negatives
 from tests.gold import gold_file, gold_wavs
 from tests.hugging_face import transformers
 from tests.running import command

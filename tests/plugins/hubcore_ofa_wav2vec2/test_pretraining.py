@@ -24,6 +24,7 @@ from hubcore.cli import main
 from hubcore.corpus import read_manifest
 from hubcore.errors import ExtractionError, OptionError
 from hubcore.pretrain import pretrain, read_recipe
+from hubcore.pretrain.masking import draw_masks
 from hubcore.pretrain.objective import Batch, Losses
 from hubcore_ofa_wav2vec2 import CONFIGS
 from hubcore_ofa_wav2vec2.checkpoint import NAMES, READER
@@ -39,7 +40,7 @@ from hubcore_ofa_wav2vec2.pretrain import (
 from hubcore_ofa_wav2vec2.segments import open_segments
 from hubcore_wav2vec2 import CONFIGS as PLAIN_CONFIGS
 from hubcore_wav2vec2.checkpoint import HEADS
-from hubcore_wav2vec2.pretrain import Draws, Wav2Vec2Objective, Wav2Vec2Pretraining, draw_masks, draw_negatives
+from hubcore_wav2vec2.pretrain import Draws, Wav2Vec2Objective, Wav2Vec2Pretraining, draw_negatives
 from tests.gold import SMALL_HEADS, gold_arrays, gold_file, gold_wavs
 from tests.paths import GOLD
 
@@ -211,10 +212,10 @@ def test_alphas_of_another_origin_need_not_add_up(tmp_path: Path) -> None:
     for kind, tensor in {"alpha": torch.tensor([0.3, 0.3, 0.9]), "boundaries": torch.tensor([2, 3])}.items():
         (tmp_path / kind).mkdir()
         torch.save(tensor, tmp_path / kind / "a.pt")
-    theirs = OfaWav2Vec2Pretraining.open_guidance([tmp_path / "alpha", tmp_path / "boundaries"])
+    theirs = OfaWav2Vec2Pretraining.open_guidance([tmp_path / "alpha", tmp_path / "boundaries"], None, None)
     assert theirs is not None and theirs["a.flac"].boundaries.tolist() == [2, 3]
     (tmp_path / "segments.json").touch()
-    ours = OfaWav2Vec2Pretraining.open_guidance([tmp_path])
+    ours = OfaWav2Vec2Pretraining.open_guidance([tmp_path], None, None)
     assert ours is not None
     with pytest.raises(ExtractionError, match=r"adds up to 1\.5"):
         ours["a.flac"]

@@ -17,6 +17,8 @@ from torch.nn import functional
 
 from hubcore import hub
 from hubcore.errors import CheckpointLayoutError, MissingWeightsError, OptionError
+from hubcore.pretrain.masked import scale_gradient
+from hubcore.pretrain.masking import draw_masks
 from hubcore.pretrain.objective import Batch, Losses
 from hubcore_wav2vec2 import CONFIGS, Wav2Vec2Config
 from hubcore_wav2vec2.pretrain import (
@@ -25,10 +27,8 @@ from hubcore_wav2vec2.pretrain import (
     Wav2Vec2Objective,
     Wav2Vec2Pretraining,
     contrast,
-    draw_masks,
     draw_negatives,
     gumbel_noise,
-    scale_gradient,
 )
 from tests.gold import SMALL_HEADS, gold_file, gold_wavs
 from tests.hugging_face import transformers

@@ -6,11 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from hubcore_wav2vec2.pretrain.config import SpanLength
+from hubcore.pretrain.masked_config import SpanLength
 
 
 def draw_masks(
@@ -121,25 +119,3 @@ def _apart(size: int, lengths: NDArray[np.int64], rng: np.random.RandomState, mi
         if end - start - span - min_space > shortest:
             free.append((start + span + min_space, end))
     return np.concatenate(taken)
-
-
-def draw_negatives(counts: Sequence[int], num_negatives: int, generator: torch.Generator) -> Tensor:
-    """`(M, K)` int64: for each of the `M` masked frames of all utterances, `K` other masked frames of its own utterance.
-
-    Args:
-        counts: masked frames of each utterance, none of them exactly 1, where there is no other.
-        num_negatives: `K`.
-        generator: a CPU generator.
-
-    Example:
-        >>> draw_negatives([2], 1, torch.Generator().manual_seed(0)).tolist()
-        [[1], [0]]
-    """
-    drawn, first = [torch.empty(0, num_negatives, dtype=torch.int64)], 0
-    for count in counts:
-        if count:
-            others = torch.randint(0, count - 1, (count, num_negatives), generator=generator)
-            others += others >= torch.arange(count)[:, None]  # steps over the frame itself
-            drawn.append(others + first)
-        first += count
-    return torch.cat(drawn)
