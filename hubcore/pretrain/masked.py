@@ -54,12 +54,12 @@ class MaskedPretraining(Objective):
         """True to crop batches as fairseq does."""
         return config.compat == "original"
 
-    def convolve(self, batch: Batch) -> tuple[Tensor, list[int]]:
+    def convolve(self, batch: Batch) -> tuple[Tensor, Sequence[int]]:
         """Raw features `(N, C)`, whose gradient is scaled, and the frames of each utterance."""
         scale = self.config.feature_grad_scale
         with torch.set_grad_enabled(scale > 0 and torch.is_grad_enabled()):
             raw, frames = self.model.convolve(batch.wavs)
-        return scale_gradient(raw, scale) if 0 < scale != 1 else raw, list(frames)
+        return scale_gradient(raw, scale) if 0 < scale != 1 else raw, frames
 
     def features(self, batch: Batch) -> tuple[Tensor, Sequence[int], Tensor]:
         """Normalised features `(N, C)`, the frames of each utterance, and the mean square of its raw features, `(B,)`."""
@@ -102,7 +102,8 @@ def mean_squares(raw: Tensor, frames: Sequence[int]) -> Tensor:
         >>> mean_squares(torch.tensor([[1.0, 1.0], [2.0, 2.0], [4.0, 4.0]]), [1, 2]).tolist()
         [1.0, 10.0]
     """
-    return torch.stack([part.mean() for part in raw.float().square().mean(1).split(list(frames))])
+    squares = raw.to(torch.promote_types(raw.dtype, torch.float32)).square().mean(1)
+    return torch.stack([part.mean() for part in squares.split(list(frames))])
 
 
 def per_target(values: Tensor, counts: Sequence[int]) -> Tensor:

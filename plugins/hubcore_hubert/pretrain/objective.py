@@ -111,9 +111,8 @@ class HubertPretraining(MaskedPretraining):
         raw, computed = self.convolve(batch)
         aligned = self._align(batch, computed)
         frames = [part.shape[1] for part in aligned]
-        if frames != computed:
-            kept = [part[:count] for part, count in zip(raw.split(computed), frames, strict=True)]
-            raw = torch.cat(kept)
+        if frames != list(computed):  # the labels end before the audio
+            raw = torch.cat([part[:count] for part, count in zip(raw.split(list(computed)), frames, strict=True)])
         labels = torch.cat(aligned, dim=1).to(raw.device)  # (S, N)
         mask = self.draw_mask(frames, seed) if given is None else given.cpu()
         masked = mask.nonzero()[:, 0].to(raw.device)  # (M,)

@@ -81,7 +81,7 @@ def test_what_is_saved_is_read_back(tmp_path: Path) -> None:
     assert all(torch.equal(weight, again.state_dict()[name]) for name, weight in model.state_dict().items())
 
 
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("name", [name for name in CONFIGS if name != "tiny"])  # that one is for trying out pre-training
 def test_a_card_of_every_config_is_there(name: str) -> None:
     cards = [entry.card for entry in current_registry().entries if entry.card and entry.card.upstream == "hubert"]
     assert len(cards) >= 18 and any(card.config == name for card in cards)
