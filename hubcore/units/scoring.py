@@ -55,16 +55,7 @@ def measure(counts: NDArray[Any]) -> Measures:
 
 @dataclass(frozen=True, eq=False)
 class Score:
-    """Units of a corpus compared with its phones.
-
-    Example:
-        >>> from hubcore.units.alignment import Segment
-        >>> made = {"a": Units(np.array([5, 5, 7])), "b": Units(np.array([5]))}
-        >>> given = {"a": Alignment((Segment(0.0, 0.04, "AH"), Segment(0.04, 0.06, "T")))}
-        >>> found = score(made, given, frame_stride=0.02)
-        >>> found.measures.pnmi, found.phones, found.units, found.counts.tolist(), found.without_reference
-        (1.0, ('AH', 'T'), (5, 7), [[2, 0], [0, 1]], ('b',))
-    """
+    """Units of a corpus compared with its phones."""
 
     phones: tuple[str, ...]
     """Labels, the most frequent one first."""
@@ -116,6 +107,14 @@ def score(
     Raises:
         ExtractionError: no utterance is on both sides, or no frame has a label.
         OptionError: the units have no times and no `frame_stride` is given.
+
+    Example:
+        >>> from hubcore.units.alignment import Segment
+        >>> made = {"a": Units(np.array([5, 5, 7])), "b": Units(np.array([5]))}
+        >>> given = {"a": Alignment((Segment(0.0, 0.04, "AH"), Segment(0.04, 0.06, "T")))}
+        >>> found = score(made, given, frame_stride=0.02)
+        >>> found.measures.pnmi, found.phones, found.units, found.counts.tolist(), found.without_reference
+        (1.0, ('AH', 'T'), (5, 7), [[2, 0], [0, 1]], ('b',))
     """
     both = [name for name in units if name in reference]
     if not both:
@@ -234,6 +233,7 @@ def read_changes(path: str | os.PathLike[str]) -> dict[str, str | None]:
 
     Example:
         >>> import tempfile
+        >>> from pathlib import Path
         >>> path = Path(tempfile.mkdtemp(), "phones.map")
         >>> _ = path.write_text("aa aa aa\nao ao aa\nq\n")
         >>> read_changes(path)

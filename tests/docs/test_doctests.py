@@ -52,6 +52,7 @@ WITHOUT_EXAMPLE = {
     "hubcore.features.folder.Features": _RECORD,
     "hubcore.hub.fetch": _NETWORK,
     "hubcore.testing.report.CheckResult": _RECORD,
+    "hubcore.units.scoring.Score": _RECORD,
     "hubcore_ofa_wav2vec2.cif.CifOutput": _RECORD,
     "hubcore_ofa_wav2vec2.cif.Fired": _RECORD,
 }
