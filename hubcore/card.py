@@ -29,6 +29,32 @@ class Source:
 
 
 @dataclass(frozen=True)
+class CodebookSource:
+    """A file of centroids that belongs to a checkpoint; `hubcore.units.load(NAME, layer=6)` fetches it.
+
+    Example:
+        >>> CodebookSource("https://example.org/km100.safetensors", layer=6, clusters=100).layer
+        6
+    """
+
+    uri: str
+    """As that of a `Source`."""
+    layer: int
+    """The index of the layer that it is for."""
+    sha256: str | None = None
+    """64 hex digits of the file's SHA-256; None until somebody has published or pinned it."""
+    size: int | None = None
+    """The file's size in bytes; None if unknown."""
+    clusters: int | None = None
+    """The number of its centroids; needed only where a layer has several codebooks."""
+
+    @property
+    def source(self) -> Source:
+        """The place of the file."""
+        return Source(self.uri, self.sha256, self.size)
+
+
+@dataclass(frozen=True)
 class UpstreamShape:
     """Layers, widths and frame rate of an upstream, known from its config alone; `hubcore info` shows them.
 
@@ -71,6 +97,8 @@ class Card:
     """Other names of the same record."""
     sources: tuple[Source, ...] = ()
     """Addresses of the checkpoint, tried in order; none if the family needs no weights."""
+    codebooks: tuple[CodebookSource, ...] = ()
+    """Files of centroids of its layers, for discrete units."""
     training_data: str | None = None
     """Data that the weights were trained on."""
     languages: tuple[str, ...] = ()

@@ -102,6 +102,9 @@ class UpstreamInfo:
             yield "  size", f"{source.size:,} bytes" if source.size else "not published"
         if card.sources:
             yield "cached", self.cached or f"no; `hubcore fetch {self.name}` gets it"
+        for one in card.codebooks:
+            centroids = f", {one.clusters} centroids" if one.clusters else ""
+            yield "codebook", f"layer {one.layer}{centroids}: {one.uri}"
         yield "licence", card.license
         yield "trained on", card.training_data
         yield "languages", ", ".join(card.languages)

@@ -149,14 +149,15 @@ def _source_problems(card: Card) -> _Found:
     from hubcore.sources.resolve import fetch_source
     from hubcore.sources.schemes import scheme_of
 
-    for source in card.sources:
+    of_codebooks = [one.source for one in card.codebooks]
+    for source in (*card.sources, *of_codebooks):
         try:
             if "://" in source.uri:
                 scheme_of(source.uri).check(source.uri)
             else:
                 fetch_source(source, card)
         except HubcoreError as error:
-            yield "sources", *_said(error)
+            yield "codebooks" if source in of_codebooks else "sources", *_said(error)
 
 
 def _said(error: HubcoreError) -> tuple[str, str]:

@@ -8,11 +8,11 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 
-from hubcore.card import Card, Source
+from hubcore.card import Card, CodebookSource, Source
 from hubcore.errors import RegistryError
 from hubcore.files import write_whole
 from hubcore.registry.names import build_registry, card_files, user_files
@@ -23,6 +23,7 @@ HEADER = "# Written by `hubcore registry add`; `hubcore registry remove` deletes
 """The first line of a file that hubcore may replace and delete."""
 Facts = Mapping[tuple[str, str], tuple[str, int]]
 """(card's name, source's URI) -> (SHA-256, size)."""
+_Place = TypeVar("_Place", Source, CodebookSource)
 _COMMENT = re.compile(r"^(?:|.*\s)#", re.MULTILINE)
 
 
@@ -121,7 +122,14 @@ def pin_cards(path: Path, facts: Facts, out: Path | None = None) -> int:
     count = sum(_known(card) for card in pinned) - sum(_known(card) for card in cards)
     if count:
         folder = (out or path).absolute().parent
-        moved = [replace(card, sources=tuple(_moved(source, path, folder) for source in card.sources)) for card in pinned]
+        moved = [
+            replace(
+                card,
+                sources=tuple(_moved(source, path, folder) for source in card.sources),
+                codebooks=tuple(_moved(one, path, folder) for one in card.codebooks),
+            )
+            for card in pinned
+        ]
         write_cards(out or path, moved, HEADER if text.startswith(HEADER) else "")
     return count
 
@@ -196,6 +204,7 @@ def _record(card: Card) -> dict[str, Any]:
         "parameters": card.parameters,
         "aliases": [*card.aliases],
         "sources": [dataclasses.asdict(source) for source in card.sources],
+        "codebooks": [dataclasses.asdict(one) for one in card.codebooks],
         "options": dict(card.options),
         "overrides": card.overrides,
         "license": card.license,
@@ -218,7 +227,7 @@ def _known(card: Card) -> int:
     return sum((source.sha256 is not None) + (source.size is not None) for source in card.sources)
 
 
-def _moved(source: Source, path: Path, folder: Path) -> Source:
+def _moved(source: _Place, path: Path, folder: Path) -> _Place:
     if "://" in source.uri or folder == path.absolute().parent:
         return source
     file = Path(os.path.normpath(path.absolute().parent / os.path.expanduser(source.uri)))

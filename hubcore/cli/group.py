@@ -29,6 +29,7 @@ COMMANDS = (
     "diff",
     "stats",
     "plot",
+    "units",
     "fetch",
     "verify",
     "convert",

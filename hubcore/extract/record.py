@@ -19,8 +19,8 @@ from hubcore.version import VERSION
 
 MANY = 50_000
 """Utterances from which on a file for each is too many, and shards are the default."""
-_OF_THIS_MACHINE = ("file", "line", "distribution")
-"""Fields of a card that say where it was found."""
+_LEFT_OUT = ("file", "line", "distribution", "codebooks")
+"""Fields of a card that say where it was found, and what else there is for its checkpoint."""
 _OF_UPSTREAM = ("checkpoint_sha256", "config_sha256", "options", "frame_stride", "sample_rate")
 """Settings that tell whether two upstreams give the same numbers."""
 _OF_PASSES = ("chunk_seconds", "overlap_seconds")
@@ -116,7 +116,7 @@ def write_record(folder: Path, upstream: Upstream, settings: Settings) -> None:
 def _plain(card: Card | None) -> dict[str, Any] | None:
     if card is None:
         return None
-    values = {name: value for name, value in vars(card).items() if name not in _OF_THIS_MACHINE}
+    values = {name: value for name, value in vars(card).items() if name not in _LEFT_OUT}
     return values | {"sources": [vars(source) for source in card.sources], "options": dict(card.options)}
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from hubcore.card import Card, Source
+from hubcore.card import Card, CodebookSource, Source
 from hubcore.errors import RegistryError, nearest_names
 from hubcore.strict_yaml import StrictYamlError, compose_yaml
 
@@ -94,6 +94,7 @@ def _card(name: str, record: dict[str, Any], file: str, line: int, distribution:
     record["aliases"] = tuple(record.get("aliases", ()))
     record["languages"] = tuple(record.get("languages", ()))
     record["sources"] = tuple(Source(**source) for source in record.get("sources", ()))
+    record["codebooks"] = tuple(CodebookSource(**one) for one in record.get("codebooks", ()))
     return Card(name=name, file=file, line=line, distribution=distribution, **record)
 
 

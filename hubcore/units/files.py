@@ -79,7 +79,8 @@ def read_units(
         lines = read_regular(path).decode("utf-8", "surrogateescape").split("\n")
     except (OSError, ValueError, KeyError, EOFError, MemoryError, zipfile.BadZipFile) as error:
         fix = "Make it again with `hubcore units apply`."
-        raise ExtractionError(f"{printable(path)} cannot be read as units ({format}): {error}.", fix) from error
+        reason = error.strerror or error if isinstance(error, OSError) else error
+        raise ExtractionError(f"{printable(path)} cannot be read as units ({format}): {reason}.", fix) from error
     lines = [line.rstrip("\r ") for line in (lines[:-1] if lines[-1] == "" else lines)]
     if format == "text":
         pairs = [line.partition(" ")[::2] for line in lines]

@@ -343,9 +343,10 @@ def test_the_prompts_that_were_learned_from_and_held_out_are_all_there_are() -> 
 def test_every_field_of_a_card_is_documented() -> None:
     definitions = json.loads(SCHEMA.read_text(encoding="utf-8"))["definitions"]
     documented = [cell for row in rows(DOCS / "registry.md") for cell in code(row[0])]
-    assert sorted(documented) == sorted([*definitions["card"]["properties"], *definitions["source"]["properties"]])
+    card, source, codebook = (definitions[kind]["properties"] for kind in ("card", "source", "codebook"))
+    assert sorted(documented) == sorted([*card, *source, *(codebook.keys() - source.keys())])
     needed = {code(row[0])[0] for row in rows(DOCS / "registry.md") if code(row[0]) and row[1] == "yes"}
-    assert needed == {"upstream", "license", "uri"}
+    assert needed == {"upstream", "license", "uri", "layer"}
 
 
 def test_every_error_is_documented_with_its_bases() -> None:

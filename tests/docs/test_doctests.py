@@ -50,6 +50,8 @@ WITHOUT_EXAMPLE = {
     "hubcore.features.exports.to_datasets": "it would fill the cache of datasets",
     "hubcore.features.folder.FeatureFolder": "open, which makes it, has one",
     "hubcore.features.folder.Features": _RECORD,
+    "hubcore.units.applying.Applied": _RECORD,
+    "hubcore.units.fitting.Fitted": _RECORD,
     "hubcore.hub.fetch": _NETWORK,
     "hubcore.testing.report.CheckResult": _RECORD,
     "hubcore.units.scoring.Score": _RECORD,
