@@ -30,6 +30,7 @@ COMMANDS = (
     "stats",
     "plot",
     "units",
+    "probe",
     "fetch",
     "verify",
     "convert",
