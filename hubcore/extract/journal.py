@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 from hubcore.errors import ExtractionError, OptionError
 from hubcore.extract.batches import Failure
-from hubcore.extract.finished import PARTIAL, Finished, exclusive
+from hubcore.extract.finished import PARTIAL, Finished, check_no_link, exclusive
 from hubcore.files import IF_DEAD, hold
 from hubcore.text import printable
 
@@ -175,6 +175,8 @@ def opened(folder: Path, part: Part, *, force: bool = False) -> Iterator[Journal
     with contextlib.ExitStack() as held:
         held.enter_context(journal._planning)
         journal._planning.enter_context(exclusive(folder, force=force, brief=part.count > 1))
+        for place in (folder / PARTS, *_parts(folder)):
+            check_no_link(place)
         for other in [] if force else _parts(folder):
             same = part.count > 1 and other.name.endswith(f"-of-{part.count}")
             if not same and _is_held(other):

@@ -181,7 +181,7 @@ def extract(
         what = f"engine is {engine!r}, and shard is {shard!r}."
         raise OptionError(what, fix="The engine is local or ray, and Ray divides the work itself: shard 0/1.")
     folder = output_folder(out_dir)
-    chunks = None if chunk_seconds is None else Chunks(chunk_seconds, overlap_seconds, folder)
+    chunks = None if chunk_seconds is None else Chunks(chunk_seconds, overlap_seconds, folder.absolute())
     settings = settings_for(upstream, layers, dtype, name, format or "npy", call_options, mix, pool, chunks)
     named = utterances_by_name(paths)
     format = format or usual_format(folder, len(named))

@@ -79,14 +79,15 @@ def test_a_pin_or_a_stamp_that_is_no_regular_file_counts_as_none(
     assert file_sha256(file).startswith("e3b0c442") and not stamp_path(file).is_symlink() and stamp_path(file).is_file()
 
 
-@pytest.mark.parametrize("name", ["features", ".partial"])
-def test_an_extraction_writes_through_no_link(name: str, corpus: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("shard", ["0/1", "0/2"])
+@pytest.mark.parametrize("name", ["features", ".partial", ".parts", ".parts/0-of-2"])
+def test_an_extraction_writes_through_no_link(name: str, shard: str, corpus: Path, tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "elsewhere/precious").touch()
-    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / name).parent.mkdir(parents=True)
     (tmp_path / "out" / name).symlink_to(tmp_path / "elsewhere")
     with pytest.raises(ExtractionError, match=r"is a link, .*link the whole output folder"):
-        extract([corpus], hub.load("fbank"), tmp_path / "out")
+        extract([corpus], hub.load("fbank"), tmp_path / "out", shard=shard)
     assert os.listdir(tmp_path / "elsewhere") == ["precious"]
 
 

@@ -10,13 +10,16 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from hubcore.errors import AudioError
 from hubcore.extract.formats.shards import ShardWriter
 from hubcore.extract.writers import no_bfloat16
 from hubcore.lazy import needs
-from hubcore.text import text_path
+from hubcore.text import printable, text_path
 
 if TYPE_CHECKING:
     from hubcore.extract.settings import Settings
+
+_MOST_NUMBERS = (1 << 31) - 1
 
 
 class ParquetWriter(ShardWriter):
@@ -45,7 +48,14 @@ class ParquetWriter(ShardWriter):
         self._path, self._arrays = path, dict[str, NDArray[Any]]()
 
     def add(self, utterance: str, features: NDArray[Any]) -> None:
-        """Keeps the array."""
+        """Keeps the array.
+
+        Raises:
+            AudioError: it is larger than a list of Arrow can be.
+        """
+        if features.size > _MOST_NUMBERS:
+            what = f"{printable(utterance)!r} has {features.size} numbers, and Parquet's lists have at most {_MOST_NUMBERS}."
+            raise AudioError(what, fix="Extract fewer layers, or use another --format.")
         self._arrays[utterance] = features
 
     def finish(self) -> None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import io
 import os
 import tarfile
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +18,9 @@ from hubcore.extract.writers import no_bfloat16
 
 if TYPE_CHECKING:
     from hubcore.extract.settings import Settings
+
+_IN_MEMORY = 1 << 26
+"""Bytes of a file that is kept in memory until its length is known; a longer one lies on the disk meanwhile."""
 
 
 class WebDatasetWriter(ShardWriter):
@@ -47,12 +50,12 @@ class WebDatasetWriter(ShardWriter):
 
     def add(self, utterance: str, features: NDArray[Any]) -> None:
         """Adds a file without time and owner."""
-        data = io.BytesIO()
-        np.save(data, features, allow_pickle=False)
         member = tarfile.TarInfo(utterance.replace("%", "%25").replace(".", "%2E") + ".npy")
-        member.size = data.tell()
-        data.seek(0)
-        self._tar.addfile(member, data)
+        with tempfile.SpooledTemporaryFile(_IN_MEMORY, dir=self._partial) as data:
+            np.save(data, features, allow_pickle=False)
+            member.size = data.tell()
+            data.seek(0)
+            self._tar.addfile(member, data)
 
     def finish(self) -> None:
         """Writes the end of the archive."""
