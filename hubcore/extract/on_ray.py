@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections import Counter, deque
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,28 @@ class _Actor:
         return list(self.worker.run([unit]))
 
 
+@contextlib.contextmanager
+def connected(address: str | None) -> Iterator[None]:
+    """A connection to a cluster, unless there is one. It ends last of all, since Ray may end the process with it.
+
+    Args:
+        address: of a running cluster; None for `RAY_ADDRESS`, and without that for processes on this machine.
+
+    Raises:
+        OptionError: Ray is not installed.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    ray = needs("ray", "ray")
+    if ray.is_initialized():
+        yield
+        return
+    ray.init(address=address, include_dashboard=None if address else False, log_to_driver=False, logging_level="WARNING")
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
 def run_on_ray(
     units: Iterable[Unit],
     upstream: Upstream,
@@ -51,9 +74,8 @@ def run_on_ray(
     *,
     device: str,
     workers: int,
-    address: str | None,
 ) -> Generator[Done, None, None]:
-    """Computes and writes units in worker processes, in whatever order they are done.
+    """Computes and writes units in worker processes of the cluster `connected` to, in whatever order they are done.
 
     The unit of a worker that died is given to another one. After two, the utterances of a batch of files are tried one by one;
     after three it is given up: its utterances are failures.
@@ -66,17 +88,11 @@ def run_on_ray(
         folder: the output folder, at the same path on all machines.
         device: of the workers; with `cuda` each gets a GPU.
         workers: the number of them.
-        address: of a running cluster; None for `RAY_ADDRESS`, and without that for processes on this machine.
 
     Raises:
-        OptionError: Ray is not installed.
         ExtractionError: the folder is not shared, or takes nothing more.
     """
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     ray = needs("ray", "ray")
-    ours = not ray.is_initialized()
-    if ours:
-        ray.init(address=address, include_dashboard=None if address else False, log_to_driver=False, logging_level="WARNING")
     actors: list[Any] = []
     try:
         shared = ray.put(upstream)
@@ -111,8 +127,6 @@ def run_on_ray(
     finally:
         for actor in [*actors, *(actor for actor, _ in running.values())]:
             ray.kill(actor)
-        if ours:
-            ray.shutdown()
 
 
 def _again(unit: Unit, lost: int, error: Exception) -> tuple[Sequence[Unit], list[Failure]]:

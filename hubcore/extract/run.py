@@ -196,7 +196,7 @@ def extract(
         forecast = Forecast.of(list(_pending(shared, rows)), upstream, settings)
         unusable, wall = tuple(part.share(planned.failures)), time.perf_counter() - began
         return Summary(folder, (), len(rows.keys() & named.keys()), unusable, wall, {}, forecast)
-    with opened(folder, part, force=force_unlock) as journal:
+    with contextlib.ExitStack() as cluster, opened(folder, part, force=force_unlock) as journal:
         if part.count < 2 and (folder / PARTS).exists():
             journal.fold(list(named))
         _check_settings(folder, journal.rows().values(), settings)
@@ -215,11 +215,10 @@ def extract(
             _warn_of_long(units, upstream, settings)
             run.announce(Forecast.of(units, upstream, settings))
             if engine == "ray":
-                from hubcore.extract.on_ray import run_on_ray
+                from hubcore.extract.on_ray import connected, run_on_ray
 
-                results = run_on_ray(
-                    units, upstream, settings, writer, folder, device=str(target), workers=workers, address=address
-                )
+                cluster.enter_context(connected(address))
+                results = run_on_ray(units, upstream, settings, writer, folder, device=str(target), workers=workers)
             else:
                 results = Worker(upstream, settings, writer, target, workers).run(units)
             run.take(results)

@@ -51,7 +51,7 @@ class WebDatasetWriter(ShardWriter):
     def add(self, utterance: str, features: NDArray[Any]) -> None:
         """Adds a file without time and owner."""
         member = tarfile.TarInfo(utterance.replace("%", "%25").replace(".", "%2E") + ".npy")
-        with tempfile.SpooledTemporaryFile(_IN_MEMORY, dir=self._partial) as data:
+        with tempfile.SpooledTemporaryFile(_IN_MEMORY, dir=str(self._partial)) as data:
             np.save(data, features, allow_pickle=False)
             member.size = data.tell()
             data.seek(0)

@@ -25,7 +25,7 @@ from hubcore.extract import extract, find_writer
 from hubcore.extract import plan as plan_module
 from hubcore.extract import work as work_module
 from hubcore.hooks import FORMATS
-from tests.hubcore.extract.test_run import ToyUpstream, failure_rows, manifest_rows, toy, tree
+from tests.hubcore.extract.lab import ToyUpstream, failure_rows, manifest_rows, toy, tree
 
 NAMES = ("a", "b.2", "c", "d", "inner/e", "inner/f", "é")
 Arrays = dict[str, np.ndarray]
@@ -236,7 +236,8 @@ import os, signal, sys
 sys.path[:0] = {path!r}
 from pathlib import Path
 from hubcore.extract import plan, writers
-from tests.hubcore.extract.test_run import toy, extract
+from hubcore.extract import extract
+from tests.hubcore.extract.lab import toy
 plan.BLOCK_UTTERANCES = 3
 replace, calls = os.replace, []
 def dying(*given):

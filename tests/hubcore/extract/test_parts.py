@@ -19,8 +19,8 @@ from hubcore.extract import extract
 from hubcore.extract import plan as plan_module
 from hubcore.extract.journal import Part
 from hubcore.extract.merge import merge
+from tests.hubcore.extract.lab import ToyUpstream, failure_rows, manifest_rows, toy
 from tests.hubcore.extract.test_formats import NAMES, same_tree
-from tests.hubcore.extract.test_run import ToyUpstream, failure_rows, manifest_rows, toy
 from tests.running import command
 
 OPTIONS: dict[str, Any] = {"layers": "1", "batch_seconds": 0.3}
@@ -261,7 +261,8 @@ TWO = """
 import errno, fcntl, sys, time
 sys.path[:0] = {path!r}
 from pathlib import Path
-from tests.hubcore.extract.test_run import ToyUpstream, extract
+from hubcore.extract import extract
+from tests.hubcore.extract.lab import ToyUpstream
 def nothing(*_):
     raise OSError(errno.ENOLCK, "no locks available")
 fcntl.flock = nothing

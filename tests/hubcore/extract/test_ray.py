@@ -15,8 +15,8 @@ import soundfile
 from hubcore.errors import OptionError
 from hubcore.extract import extract
 from hubcore.extract import plan as plan_module
+from tests.hubcore.extract.lab import ToyUpstream, toy
 from tests.hubcore.extract.test_formats import same_tree
-from tests.hubcore.extract.test_run import ToyUpstream, toy
 
 
 class Deadly(ToyUpstream):

@@ -19,7 +19,7 @@ from hubcore import features
 from hubcore.cli import main
 from hubcore.errors import OptionError
 from hubcore.extract import extract
-from tests.hubcore.extract.test_run import ToyUpstream, toy
+from tests.hubcore.extract.lab import ToyUpstream, toy
 
 NAMES = ("a", "b", "c", "d", "e", "f")
 
