@@ -107,7 +107,9 @@ Example:
     show_default=True,
     help="ray: --workers processes on a Ray cluster; needs hubcore[ray].",
 )
-@click.option("--address", metavar="A", help="A running Ray cluster; default: RAY_ADDRESS, or this machine.")
+@click.option(
+    "--address", metavar="A", help="A running Ray cluster; default: RAY_ADDRESS, one on this machine, or its processes."
+)
 @click.option("--shard", metavar="I/N", help="Make one part, such as 0/2; default: that of SLURM's array, torchrun or MPI.")
 @click.option("--dry-run", is_flag=True, help="Say how much there is to do and to write, and what cannot be used.")
 @click.option("--force-unlock", is_flag=True, help="Ignore the lock file of a run that died on another machine.")

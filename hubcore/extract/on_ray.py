@@ -34,10 +34,14 @@ _VISIBLE = 15.0
 class _Actor:
     """A worker process: it has the model, and a writer of its own into the folder."""
 
-    def __init__(self, upstream: Upstream, settings: Settings, maker: type[FeatureWriter], folder: str, device: str) -> None:
+    def __init__(
+        self, upstream: Upstream, settings: Settings, maker: type[FeatureWriter], folder: Path, device: str, place: str
+    ) -> None:
+        with contextlib.suppress(OSError):
+            os.chdir(place)  # that of the command, for relative paths
         if isinstance(upstream, nn.Module):
             upstream.to(device)
-        self.worker = Worker(upstream, settings, open_writer(maker, Path(folder), settings.format), torch.device(device))
+        self.worker = Worker(upstream, settings, open_writer(maker, folder, settings.format), torch.device(device))
 
     def run(self, unit: Unit) -> list[Done]:
         return list(self.worker.run([unit]))
@@ -48,7 +52,7 @@ def connected(address: str | None) -> Iterator[None]:
     """A connection to a cluster, unless there is one. It ends last of all, since Ray may end the process with it.
 
     Args:
-        address: of a running cluster; None for `RAY_ADDRESS`, and without that for processes on this machine.
+        address: of a running cluster; None for `RAY_ADDRESS`, one that runs on this machine, or processes of it.
 
     Raises:
         OptionError: Ray is not installed.
@@ -97,7 +101,7 @@ def run_on_ray(
     try:
         shared = ray.put(upstream)
         make = ray.remote(num_cpus=1, num_gpus=int(device.startswith("cuda")), max_restarts=0)(_Actor)
-        given = (shared, settings, type(writer), os.path.abspath(folder), device)
+        given = (shared, settings, type(writer), folder.absolute(), device, os.getcwd())
         todo, lost, running = deque(units), Counter[frozenset[str]](), dict[Any, tuple[Any, Unit]]()
         while todo or running:
             while todo and len(running) < workers:

@@ -145,7 +145,7 @@ def extract(
         shard: the part to make, such as `0/2` and `1/2`, which may be made by two processes at the same time. When the last
             one is done, the folder is that of a run that was not divided.
         engine: `local`, in this process, or `ray`, in processes of a Ray cluster whose machines share the folder.
-        address: of a running cluster; if None, that in `RAY_ADDRESS`, else processes on this machine.
+        address: of a running cluster; if None, that in `RAY_ADDRESS`, else one that runs on this machine, else processes of it.
         force_unlock: take no notice of the lock file of another run.
         dry_run: compute and write nothing; the summary has a `forecast`, and the failures that headers show.
         chunk_seconds: what is longer is computed in chunks of at most so much; see `hubcore.streaming.stream`.

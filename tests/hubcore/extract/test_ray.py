@@ -78,6 +78,17 @@ def test_the_unit_of_a_worker_that_was_killed_is_done_by_another(
 
 
 @pytest.mark.slow
+def test_hours_in_chunks_and_relative_paths(address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    soundfile.write(tmp_path / "long.wav", np.random.default_rng(1).uniform(-0.5, 0.5, 60000), 16000)
+    monkeypatch.chdir(tmp_path)
+    options: dict[str, Any] = {"chunk_seconds": 1, "format": "safetensors"}
+    extract(["long.wav"], toy(), "clean", **options)
+    summary = extract(["long.wav"], toy(), "out", engine="ray", workers=2, address=address, **options)
+    assert (len(summary.rows), summary.failures) == (1, ())
+    same_tree(tmp_path / "out", tmp_path / "clean")
+
+
+@pytest.mark.slow
 def test_an_utterance_that_kills_every_worker_costs_itself(address: str, audio: Path, tmp_path: Path) -> None:
     upstream = Deadly(None).eval()
     options: dict[str, Any] = {"layers": "1", "engine": "ray", "workers": 2, "address": address}
