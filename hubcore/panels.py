@@ -1,8 +1,9 @@
-"""Panels that `hubcore plot` draws of one recording, as data: `Steps`, `Spans` and `Heatmap`.
+"""Panels that `hubcore plot` and `hubcore view` draw of one recording, as data: `Steps`, `Spans` and `Heatmap`.
 
 An upstream may declare such panels in a method `panels(wav, variants)`, where `wav` is the waveform `(T,)` and each of
 `variants` has options of a call that are to be compared. They are drawn above the last hidden state; where there are
-variants, in place of it. Imports no torch. Shapes: `T` samples, `F` frames, `D` dim.
+variants, in place of it. An attribute `panel_variants` has the variants that a slider of `hubcore view` goes through, where the
+user names none. Imports no torch. Shapes: `T` samples, `F` frames, `D` dim.
 """
 
 from __future__ import annotations

@@ -152,6 +152,8 @@ class StoredFrames:
         """The layers that are read."""
         self.name = str(settings["upstream"])
         """The upstream that made them."""
+        self.options: Mapping[str, Any] = settings["options"]
+        """The options that it had."""
         self.note = card.note if card and card.note and card.needs_weights else ""
         """A remark about its weights."""
         given = None if corpus is None else {utterance.name: utterance for utterance in corpus}

@@ -228,6 +228,11 @@ class OfaWav2Vec2Upstream(EncoderUpstream):
         )
         return [counts.apart(counts.zeroed(state)) for state in states], counts.lengths
 
+    @property
+    def panel_variants(self) -> tuple[Mapping[str, Any], ...]:
+        """The lambdas of the slider of `hubcore view`; see `hubcore.panels`."""
+        return tuple({"lambd": step / 10} for step in range(11)) if self.config.mixing else ()
+
     def panels(self, wav: Tensor, variants: Sequence[Mapping[str, Any]]) -> Iterator[Panel]:
         """Panels for `hubcore plot`; see `hubcore.panels`."""
         from hubcore_ofa_wav2vec2.panels import draw_frames
