@@ -17,6 +17,8 @@ from hubcore.cli.echo import echo, echo_json, json_flag
 from hubcore.cli.extract import named_columns
 from hubcore.cli.options import option_flag, typed_options
 from hubcore.cli.picture import check_picture, write_picture
+from hubcore.cli.units_import import import_command
+from hubcore.cli.units_score import score_command
 from hubcore.errors import OptionError
 from hubcore.files import write_whole
 from hubcore.progress import Progress
@@ -48,6 +50,10 @@ Example:
 @click.group(epilog=_EXAMPLE)
 def command() -> None:
     """Make discrete units: fit centroids to the frames of a layer, and number each frame by its nearest one."""
+
+
+command.add_command(import_command)
+command.add_command(score_command)
 
 
 def _of_audio(*, fit: bool) -> Callable[[_Command], _Command]:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from hubcore.units.files import write_units as write_units
     from hubcore.units.fitting import Fitted as Fitted
     from hubcore.units.fitting import fit as fit
+    from hubcore.units.foreign import import_codebook as import_codebook
     from hubcore.units.foreign import read_centroids as read_centroids
     from hubcore.units.frames import AudioFrames as AudioFrames
     from hubcore.units.frames import FolderFrames as FolderFrames

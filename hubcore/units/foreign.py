@@ -1,4 +1,4 @@
-r"""Centroids of other programs, read as data: `read_centroids`.
+r"""Centroids of other programs, read as data: `read_centroids`, and `import_codebook`, a codebook with them.
 
 fairseq, textless and others keep a k-means as scikit-learn's object in a file of joblib (`.bin`, `.pkl`, `.km`), as a file of
 `torch.save` (`.pt`, `.bin`) or as a `.npy`. No code of such a file runs. Shapes: `K` centroids, `D` dim.
@@ -7,7 +7,9 @@ fairseq, textless and others keep a k-means as scikit-learn's object in a file o
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from io import BytesIO
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -21,12 +23,55 @@ from hubcore.checkpoints.formats.records import Opaque
 from hubcore.checkpoints.formats.tensor_ref import TensorRef, damaged, unsafe
 from hubcore.checkpoints.formats.torch_file import TorchFile
 from hubcore.errors import CheckpointError, CheckpointLayoutError
+from hubcore.protocol import Upstream
 from hubcore.text import listed, printable
+from hubcore.units.codebook import Codebook, final_norm_in, record_of
 
 NAMES = ("cluster_centers_", "cluster_centers", "centroids", "centers", "codebook")
 """Attributes and keys that hold centroids, `cluster_centers_` being scikit-learn's."""
 _PICKLE, _NPY = b"\x80", b"\x93NUMPY"
 _TORCH_BEFORE_1_6 = 0x8A  # its third byte: the pickle of a long number; joblib's pickles begin otherwise
+_NO_OPTIONS: Mapping[str, Any] = MappingProxyType({})
+
+
+def import_codebook(
+    path: str | os.PathLike[str],
+    upstream: Upstream,
+    layer: int | str,
+    *,
+    name: str | None = None,
+    call_options: Mapping[str, Any] = _NO_OPTIONS,
+) -> Codebook:
+    """A codebook with the centroids of another program. That they are of this layer, only their width can tell.
+
+    Args:
+        path: see `read_centroids`.
+        upstream: the one that they were made with.
+        layer: its index, as in `layer_names`, or its name.
+        name: of the upstream; its card's, or its class's, if None.
+        call_options: keywords of its calls.
+
+    Raises:
+        CheckpointError: see `read_centroids`; or the layer has another width.
+        OptionError: no such layer.
+
+    Example:
+        >>> import tempfile
+        >>> from hubcore import hub
+        >>> path = os.path.join(tempfile.mkdtemp(), "centroids.npy")
+        >>> np.save(path, np.ones((50, 96), np.float32))
+        >>> import_codebook(path, hub.load("wav2vec2_tiny_prompts"), 3)
+        Codebook(50 centroids of block_3 of wav2vec2_tiny_prompts)
+    """
+    centroids = read_centroids(path)
+    record = record_of(upstream, layer, call_options, name)
+    index = int(record.settings["layers"][0])
+    width = upstream.hidden_sizes[index]
+    if centroids.shape[1] != width:
+        what = f"{printable(path)} has centroids of width {centroids.shape[1]}, and {record.layer_names[0]} has width {width}."
+        raise CheckpointError(what, fix="Name the upstream and the layer that they were made with.")
+    origin = {"imported": os.path.basename(os.fspath(path)), "clusters": len(centroids)}
+    return Codebook(centroids, record, final_norm=final_norm_in(upstream, index), fitted=origin)
 
 
 def read_centroids(path: str | os.PathLike[str]) -> Tensor:

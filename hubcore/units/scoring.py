@@ -50,7 +50,8 @@ def measure(counts: NDArray[Any]) -> Measures:
     there = joint > 0
     information = float((joint[there] * np.log(joint[there] / np.outer(phones, units)[there])).sum())
     entropy = -float((phones[phones > 0] * np.log(phones[phones > 0])).sum())
-    return Measures(float(joint.max(0).sum()), float(joint.max(1).sum()), information / entropy if entropy else float("nan"))
+    pnmi = min(max(information / entropy, 0.0), 1.0) if entropy else float("nan")  # rounding may leave this range
+    return Measures(float(joint.max(0).sum()), float(joint.max(1).sum()), pnmi)
 
 
 @dataclass(frozen=True, eq=False)

@@ -17,11 +17,13 @@ import pytest
 import torch
 from sklearn.cluster import MiniBatchKMeans
 
+from hubcore import hub, units
 from hubcore.checkpoints.formats import joblib_file
 from hubcore.errors import CheckpointError, CheckpointLayoutError, UnsafeCheckpointError
 from hubcore.units.foreign import read_centroids
 from tests.hubcore.checkpoints import hostile_pieces as build
 from tests.hubcore.checkpoints.watching import suspicious, watching
+from tests.running import command
 
 
 @pytest.fixture(scope="module")
@@ -231,3 +233,26 @@ def test_damage_gives_our_errors_only(kmeans, tmp_path):
         cut = bytes(data[: drawn.randrange(len(data))] if drawn.random() < 0.3 else data)
         with contextlib.suppress(CheckpointError):
             assert read(tmp_path, cut).ndim == 2
+
+
+def test_an_imported_codebook_gives_scikit_learns_units(tmp_path):
+    model = hub.load("wav2vec2_tiny_prompts")
+    out = model([torch.randn(16000, generator=torch.Generator().manual_seed(0))], layers=[2])
+    frames = out.hidden_states[0][0].detach().numpy()
+    kmeans = MiniBatchKMeans(n_clusters=7, n_init=1, random_state=0).fit(frames)
+    path, made = tmp_path / "km.bin", tmp_path / "codebook.safetensors"
+    joblib.dump(kmeans, path, compress=1)
+    done = command("units", "import", path, "-u", "wav2vec2_tiny_prompts", "--layer", 2, "-o", made)
+    assert (done.exit_code, done.output) == (0, f"{made}: 7 centroids of block_2 of wav2vec2_tiny_prompts, from {path}\n")
+    codebook = units.load(made, upstream=model)
+    assert codebook(out)[0].tolist() == kmeans.predict(frames).tolist()
+    assert (codebook.layer, codebook.final_norm, codebook.fitted) == (2, False, {"imported": "km.bin", "clusters": 7})
+
+
+def test_centroids_of_another_width_are_refused(tmp_path):
+    np.save(tmp_path / "km.npy", np.ones((7, 768), np.float32))
+    made = tmp_path / "codebook.safetensors"
+    done = command("units", "import", tmp_path / "km.npy", "-u", "wav2vec2_tiny_prompts", "--layer", 2, "-o", made)
+    assert done.exit_code == 2
+    assert "centroids of width 768, and block_2 has width 96. Name the upstream and the layer" in done.output
+    assert not made.exists()
