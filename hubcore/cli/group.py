@@ -31,6 +31,7 @@ COMMANDS = (
     "plot",
     "view",
     "units",
+    "probe",
     "fetch",
     "verify",
     "convert",

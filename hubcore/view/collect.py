@@ -85,7 +85,7 @@ def collect_view(
     variants: Sequence[Mapping[str, Any]] | None = None,
     report: Callable[[float, float | None], None] | None = None,
 ) -> View:
-    """What a page shows of these utterances.
+    """Gathers what a page shows of these utterances.
 
     Args:
         frames: where layers come from.
