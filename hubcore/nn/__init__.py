@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from hubcore.nn.positions import BatchNormPositionalConv as BatchNormPositionalConv
     from hubcore.nn.positions import PositionalConv as PositionalConv
     from hubcore.nn.positions import StackedPositionalConv as StackedPositionalConv
+    from hubcore.nn.products import linear as linear
+    from hubcore.nn.products import run_linear as run_linear
     from hubcore.nn.relative import RelativeAttention as RelativeAttention
     from hubcore.nn.relative import RelativeKeyAttention as RelativeKeyAttention
     from hubcore.nn.relative import RelativePositions as RelativePositions

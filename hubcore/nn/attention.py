@@ -17,6 +17,7 @@ from torch.nn import functional
 from torch.nn.functional import scaled_dot_product_attention
 
 from hubcore.nn.padded import Padded, attend_padded, distances, longest
+from hubcore.nn.products import is_plain, run_linear
 from hubcore.strategy import Counts, few_calls, upload
 
 
@@ -236,26 +237,20 @@ class MultiHeadAttention(nn.Module):
     ) -> Tensor:
         """`attend` with this module's heads and dropout, then the output projection; all `(N, D)`."""
         dropout = self.dropout if self.training else 0.0
-        out: Tensor = self.out_proj(attend(q, k, v, counts, self.num_heads, bias, gate, dropout))
-        return out
+        return run_linear(self.out_proj, attend(q, k, v, counts, self.num_heads, bias, gate, dropout))
 
     def mix_own(self, x: Tensor, counts: Sequence[int], bias: Bias | None = None, gate: Tensor | None = None) -> Tensor:
         """`mix` of queries, keys and values from the same frames `(N, D)`; on a GPU one product makes the three."""
         parts = (self.q_proj, self.k_proj, self.v_proj)
-        at_once = few_calls(x.device) and all(_is_plain(part) for part in parts)
+        at_once = few_calls(x.device) and all(is_plain(part) for part in parts)
         if not at_once or not (bias is None or isinstance(bias, Tensor | FrameBias)):
-            return self.mix(self.q_proj(x), self.k_proj(x), self.v_proj(x), counts, bias, gate)
+            q, k, v = (run_linear(part, x) for part in parts)
+            return self.mix(q, k, v, counts, bias, gate)
         weight = torch.cat([*(part.weight for part in parts)])
         biases: list[Tensor] = [part.weight.new_zeros(len(part.weight)) if part.bias is None else part.bias for part in parts]
         qkv = functional.linear(x, weight, torch.cat(biases))  # (N, 3 D)
         dropout = self.dropout if self.training else 0.0
-        out: Tensor = self.out_proj(_attend_at_once(qkv, Counts.of(counts), self.num_heads, bias, gate, dropout))
-        return out
-
-
-def _is_plain(part: nn.Module) -> bool:
-    """True if calling a part is no more than its product: no adapter, no quantised weights, no hooks."""
-    return type(part) is nn.Linear and not part._forward_hooks and not part._forward_pre_hooks
+        return run_linear(self.out_proj, _attend_at_once(qkv, Counts.of(counts), self.num_heads, bias, gate, dropout))
 
 
 class SelfAttention(MultiHeadAttention):

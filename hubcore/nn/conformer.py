@@ -15,6 +15,7 @@ from torch.nn import functional
 from hubcore.nn.attention import SelfAttention
 from hubcore.nn.conformer_config import ConformerConfig
 from hubcore.nn.packed import conv_strided
+from hubcore.nn.products import run_linear
 from hubcore.nn.relative import RelativeAttention, RelativeKeyAttention, RelativePositions, RotaryAttention, RotaryPositions
 from hubcore.nn.transformer import Encoder, FeedForward, init_linears
 
@@ -63,9 +64,9 @@ class ConformerConv(nn.Module):
 
     def forward(self, x: Tensor, counts: Sequence[int]) -> Tensor:
         """Packed frames `(N, D)` in and out; `counts` are the frames of each utterance."""
-        x = functional.glu(self.gated(x), dim=1)
+        x = functional.glu(run_linear(self.gated, x), dim=1)
         x, _ = conv_strided(x, counts, self.depthwise.weight, None, padding=self.padding, groups=x.shape[1])
-        out: Tensor = self.dropout(self.out(self.activation(self.norm(x))))
+        out: Tensor = self.dropout(run_linear(self.out, self.activation(self.norm(x))))
         return out
 
 

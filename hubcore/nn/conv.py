@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from hubcore.nn.padded import Padded, PaddedWavs, group_norm_padded, output_lengths, together
+from hubcore.nn.products import by_onednn, linear
 from hubcore.ragged import conv_length, grid_owners, receptive_field, taken, wide_dtype
 from hubcore.strategy import few_calls, upload
 
@@ -99,25 +100,22 @@ class FrameConv(nn.Module):
         if self.bias is not None:
             nn.init.uniform_(self.bias, -(fan_in**-0.5), fan_in**-0.5)
 
-    def forward(self, rows: Tensor) -> Tensor:
-        """`(T, C_in)` to `(F, C_out)` with `F = (T - kernel) // stride + 1`."""
+    def forward(self, rows: Tensor, *, gelu: bool = False) -> Tensor:
+        """`(T, C_in)` to `(F, C_out)` with `F = (T - kernel) // stride + 1`, then GELU where it is asked for."""
         _, kernel, in_channels = self.weight.shape
         frames = (rows.shape[0] - kernel) // self.stride + 1
+        step, weight = self.stride * in_channels, self.weight.flatten(1)  # (C_out, kernel * C_in)
         samples = rows.contiguous().flatten()
-        out: Tensor | None = None
-        first = 0
-        for weight in self.weight.flatten(1).split(self.stride * in_channels, 1):  # (C_out, taps * C_in) each
-            width = weight.shape[1]
-            reached = samples[first : first + (frames - 1) * self.stride * in_channels + width]
-            window = reached.unfold(0, width, self.stride * in_channels)  # (F, taps * C_in)
-            first += width
-            if out is None:
-                out = functional.linear(window, weight, self.bias)
-            else:  # under autocast the first product is narrower than the weights; an in-place sum must be told so
-                out.addmm_(window.to(out.dtype), weight.t().to(out.dtype))
-        if out is None:
-            raise ValueError(f"kernel must be at least 1, but is {kernel} instead.")
-        return out
+        windows = samples.unfold(0, kernel * in_channels, step)  # (F, kernel * C_in)
+        if kernel <= self.stride or by_onednn(windows, weight):
+            return linear(windows, weight, self.bias, gelu=gelu)
+        out, first = linear(samples.unfold(0, step, step)[:frames], weight[:, :step], self.bias), step
+        for part in weight[:, step:].split(step, 1):  # (C_out, taps * C_in) each
+            reached = samples[first : first + (frames - 1) * step + part.shape[1]]
+            # Under autocast the first product is narrower than the weights; an in-place sum must be told so.
+            out.addmm_(reached.unfold(0, part.shape[1], step).to(out.dtype), part.t().to(out.dtype))
+            first += part.shape[1]
+        return functional.gelu(out) if gelu else out
 
 
 class ConvExtractor(nn.Module):
@@ -205,8 +203,10 @@ class ConvExtractor(nn.Module):
         """The convolutions behind the first, `(rows, C)` to `(frames, C)`."""
         for index, conv in enumerate(self.convs):
             if index:
-                x = conv(x)
-                x = functional.gelu(self.norms[index](x) if self.conv_norm == "layer" else x)
+                if self.conv_norm == "layer":
+                    x = functional.gelu(cast(Tensor, self.norms[index](conv(x))))
+                else:
+                    x = conv(x, gelu=True)
         return x
 
     def _first(self, samples: Tensor, starts: Sequence[int], folded: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
@@ -223,18 +223,18 @@ class ConvExtractor(nn.Module):
         with torch.autocast(samples.device.type, enabled=False):
             bounds = [max(0, start * (self.stride // stride)) for start in starts] + [windows.shape[0]]
             pieces = [
-                functional.linear(windows[low : min(high, windows.shape[0])], weight, shift)
+                linear(windows[low : min(high, windows.shape[0])], weight, shift, gelu=True)
                 for low, high, (weight, shift) in zip(bounds[:-1], bounds[1:], folded, strict=True)
                 if low < min(high, windows.shape[0])
             ]
-            return functional.gelu(pieces[0] if len(pieces) == 1 else torch.cat(pieces)).to(conv.weight.dtype)
+            return (pieces[0] if len(pieces) == 1 else torch.cat(pieces)).to(conv.weight.dtype)
 
     def _first_of_layer_norm(self, windows: Tensor) -> Tensor:
         """`_first` of windows `(rows, kernel)` where each row is normalised by itself."""
         conv = self.convs[0]
         with torch.autocast(windows.device.type, enabled=False):
             bias = None if conv.bias is None else conv.bias.to(windows.dtype)
-            rows = functional.linear(windows, conv.weight.flatten(1).to(windows.dtype), bias)
+            rows = linear(windows, conv.weight.flatten(1).to(windows.dtype), bias)
             return functional.gelu(cast(Tensor, self.norms[0](rows.to(conv.weight.dtype))))
 
     def _at_once(self, signal: Tensor, starts: Sequence[int], lengths: Sequence[int]) -> Tensor:

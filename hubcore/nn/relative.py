@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from hubcore.nn.attention import Bias, FrameBias, MultiHeadAttention
 from hubcore.nn.padded import Padded, distances, from_start, longest
+from hubcore.nn.products import run_linear
 from hubcore.strategy import Counts, few_calls
 
 
@@ -79,9 +80,9 @@ class RelativeAttention(MultiHeadAttention):
     def forward(self, x: Tensor, counts: Sequence[int], sinusoids: Tensor) -> Tensor:
         """Packed frames `(N, D)` in and out; `counts` are the frames of each utterance, `sinusoids` those of the context."""
         heads, frames = (self.num_heads, -1), longest(counts)
-        q = self.q_proj(x).unflatten(1, heads)  # (N, H, D / H)
+        q = run_linear(self.q_proj, x).unflatten(1, heads)  # (N, H, D / H)
         position = (q + self.position_bias) * q.shape[2] ** -0.5
-        places = self.pos_proj(sinusoids).unflatten(1, heads).permute(1, 2, 0)  # (H, D / H, 2 F of the longest)
+        places = run_linear(self.pos_proj, sinusoids).unflatten(1, heads).permute(1, 2, 0)  # (H, D / H, 2 F of the longest)
 
         def make(rows: Tensor) -> Tensor:  # (B, F, H, D / H) to (B, H, F, F)
             own = rows.shape[1]
@@ -91,7 +92,9 @@ class RelativeAttention(MultiHeadAttention):
         if isinstance(counts, Padded):  # a graph has no view that depends on how many frames there are
             scores = counts.apart(torch.bmm(position.transpose(0, 1), places).transpose(0, 1)).transpose(1, 2)  # (B, H, F, 2 F)
             bias = scores.gather(-1, (distances(frames, x.device) + frames - 1).expand(*scores.shape[:-1], -1))
-        return self.mix((q + self.content_bias).flatten(1), self.k_proj(x), self.v_proj(x), counts, bias)
+        return self.mix(
+            (q + self.content_bias).flatten(1), run_linear(self.k_proj, x), run_linear(self.v_proj, x), counts, bias
+        )
 
 
 class RelativeKeyAttention(MultiHeadAttention):
@@ -114,7 +117,7 @@ class RelativeKeyAttention(MultiHeadAttention):
 
     def forward(self, x: Tensor, counts: Sequence[int]) -> Tensor:
         """Packed frames `(N, D)` in and out; `counts` are the frames of each utterance."""
-        q = self.q_proj(x)
+        q = run_linear(self.q_proj, x)
         index = distances(longest(counts), x.device).clamp(-self.left, self.right) + self.left  # (F, F) of the longest
         scores = functional.linear(q.unflatten(1, (self.num_heads, -1)), self.distances)  # (N, H, P)
         scores = scores * (q.shape[1] // self.num_heads) ** -0.5
@@ -124,7 +127,7 @@ class RelativeKeyAttention(MultiHeadAttention):
             rows = rows.transpose(1, 2)
             return rows.gather(3, index[:frames, :frames].expand(*rows.shape[:2], -1, -1))
 
-        return self.mix(q, self.k_proj(x), self.v_proj(x), counts, FrameBias(scores, bias))
+        return self.mix(q, run_linear(self.k_proj, x), run_linear(self.v_proj, x), counts, FrameBias(scores, bias))
 
 
 class RotaryPositions(nn.Module):
@@ -188,4 +191,4 @@ class RotaryAttention(MultiHeadAttention):
         parts = x.unflatten(1, (self.num_heads, -1))  # (N, H, D / H)
         first, second = parts.chunk(2, dim=2)
         turned = (parts * cos + torch.cat([-second, first], dim=2) * sin).flatten(1)
-        return self.mix(self.q_proj(turned), self.k_proj(turned), self.v_proj(x), counts)
+        return self.mix(run_linear(self.q_proj, turned), run_linear(self.k_proj, turned), run_linear(self.v_proj, x), counts)

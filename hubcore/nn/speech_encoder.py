@@ -15,6 +15,7 @@ from hubcore.nn.attention import SelfAttention
 from hubcore.nn.conv import ConvExtractor, FrameConv, padded_features
 from hubcore.nn.padded import PaddedWavs
 from hubcore.nn.positions import BatchNormPositionalConv, PositionalConv
+from hubcore.nn.products import run_linear
 from hubcore.nn.speech_encoder_config import SpeechEncoderConfig, WaveformEncoderConfig
 from hubcore.nn.transformer import Block, Encoder, FeedForward, init_linears
 from hubcore.ragged import conv_length, normalize_on_grid, pack_on_grid, wide_dtype
@@ -90,7 +91,7 @@ class SpeechEncoder(nn.Module):
 
     def encode(self, features: Tensor, counts: Sequence[int], layers: Sequence[int]) -> list[Tensor]:
         """Hidden states `(N, D)` of normalised convolutional features `(N, C)`."""
-        states: list[Tensor] = self.encoder(self.projection(features), counts, layers)
+        states: list[Tensor] = self.encoder(run_linear(self.projection, features), counts, layers)
         return states
 
     def num_frames(self, samples: int) -> int:

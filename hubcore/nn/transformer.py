@@ -15,6 +15,7 @@ from torch.utils.checkpoint import checkpoint
 
 from hubcore.layer_sum import KeptStates
 from hubcore.nn.padded import Padded
+from hubcore.nn.products import run_linear
 from hubcore.strategy import counted, few_calls
 
 _ROWS = 1024
@@ -50,8 +51,11 @@ class FeedForward(nn.Module):
         return out
 
     def _at_once(self, x: Tensor) -> Tensor:
-        out: Tensor = self.fc2(self.dropout(self.activation(self.fc1(x))))
-        return out
+        if self.activation is functional.gelu:
+            inner = run_linear(self.fc1, x, gelu=True)
+        else:
+            inner = self.activation(run_linear(self.fc1, x))
+        return run_linear(self.fc2, self.dropout(inner))
 
 
 def init_linears(module: nn.Module) -> None:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from hubcore.nn import SpeechEncoder, build_encoder, build_extractor, build_feature_norm, build_projection
+from hubcore.nn.products import run_linear
 from hubcore_distilhubert.config import DistilHubertConfig
 
 
@@ -74,7 +75,7 @@ class DistilHubert(SpeechEncoder):
 
     def encode(self, features: Tensor, counts: Sequence[int], layers: Sequence[int]) -> list[Tensor]:
         """Hidden states `(N, D)` of normalised convolutional features `(N, C)`: the layers asked for, 0 to L + P."""
-        states = {0: self.projection(features)}
+        states = {0: run_linear(self.projection, features)}
         last = self.num_layers
         blocks = sorted({min(layer, last) for layer in layers} - {0})
         if blocks:

@@ -16,6 +16,7 @@ from torch.nn import functional
 from hubcore.nn.conv import ConvExtractor, FrameConv
 from hubcore.nn.packed import conv_same
 from hubcore.nn.padded import Padded, PaddedWavs
+from hubcore.nn.products import run_linear
 from hubcore.nn.speech_encoder import SpeechEncoder, build_encoder, build_extractor, build_feature_norm, build_projection
 from hubcore.nn.transformer import Encoder
 from hubcore.ragged import wide_dtype, with_gaps, without_gaps
@@ -131,7 +132,7 @@ class OfaWav2Vec2Model(SpeechEncoder):
             lambd = check_lambd(lambd, len(frames), alpha.device).expand(len(frames))
         mixed, chosen = self._mixed(alpha, frames, lambd, frames_per_output)
         fired = fire(features, mixed, frames, tail=tail)
-        states = self.encoder(self.projection(fired.frames), fired.lengths, layers)
+        states = self.encoder(run_linear(self.projection, fired.frames), fired.lengths, layers)
         return Compressed(states, fired.lengths, fired.spans, alpha, mixed, chosen, frames)
 
     def _mixed(
@@ -154,7 +155,7 @@ class OfaWav2Vec2Model(SpeechEncoder):
         each = torch.full_like(frames.lengths, lambd or 0.0, dtype=wide_dtype(alpha.device))
         mixed, _ = self._mixed(alpha, frames, each, frames_per_output)
         outputs, counts = fire_padded(features, mixed, frames, tail=tail)
-        return self.encoder(self.projection(outputs), counts, layers), counts
+        return self.encoder(run_linear(self.projection, outputs), counts, layers), counts
 
     def forward(self, wavs: Sequence[Tensor], layers: Sequence[int]) -> tuple[list[Tensor], list[int]]:
         """`compress` at the default lambda: hidden states `(M, D)` and the compressed frames of each utterance."""

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from hubcore.nn import Encoder, Filterbank, build_conformer
 from hubcore.nn.padded import Padded, PaddedWavs
+from hubcore.nn.products import run_linear
 from hubcore.ragged import wide_dtype
 from hubcore_w2v_bert.config import W2vBertConfig
 
@@ -67,7 +68,7 @@ class W2vBertModel(nn.Module):
     def encode(self, features: Tensor, counts: Sequence[int], layers: Sequence[int]) -> list[Tensor]:
         """Hidden states `(N, D)` of stacked filter banks `(N, stack M)`."""
         features = self.feature_norm(features.to(self.feature_norm.weight.dtype))
-        states: list[Tensor] = self.encoder(self.projection(features), counts, layers)
+        states: list[Tensor] = self.encoder(run_linear(self.projection, features), counts, layers)
         return states
 
     def num_frames(self, samples: int) -> int:
