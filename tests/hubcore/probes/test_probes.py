@@ -19,7 +19,7 @@ from hubcore import features, hub, probes
 from hubcore.errors import CheckpointError, OptionError
 from hubcore.extract import choose_layers, extract
 from hubcore.extract.reduce import choose_mix
-from tests.hubcore.extract.test_run import toy
+from tests.hubcore.extract.lab import toy
 from tests.running import command
 
 RATE = 16000
