@@ -27,6 +27,8 @@ FRAMES_PER_CENTROID = 256
 """Frames of the sample for each centroid, if none are asked for; faiss: `max_points_per_centroid`."""
 _START_FRAMES = 64
 """Frames of the sample for each centroid that k-means++ chooses from."""
+_AT_ONCE = 10_000
+"""Frames that statistics are computed of at once."""
 _LLOYD_STEPS = 100
 _ENOUGH = 1e-4
 """The steps on the sample end when one makes the distance smaller by less than this part."""
@@ -124,22 +126,26 @@ def fit(
         ready = torch.from_numpy(array).to(device)
         return ready if mean is None or scale is None else (ready - mean.to(device)) / scale.to(device)
 
-    kmeans, curve = _on_sample(prepared(draws.permutation(frames)), clusters, seed, tell)
+    draws.shuffle(frames)
+    kmeans, curve = _on_sample(prepared(frames), clusters, seed, tell)
+    inertia = curve[-1].inertia
     if sample.seen > len(frames):
         seen = curve[-1].frames
         del frames, sample._kept
         for number in range(passes):
+            total = 0.0
             for batch in _batches(tell.about(source, seed + 1 + number, "stream"), batch_frames):
                 seen += len(batch)
                 curve.append(Point("stream", seen, kmeans.step(prepared(batch))))
-                tell.inertia = curve[-1].inertia
+                total += curve[-1].inertia * len(batch)
+            inertia = total / sample.seen
     found = {
         "clusters": clusters,
         "seed": seed,
         "frames": sample.seen,
         "sample_frames": min(size, sample.seen),
         "passes": passes if sample.seen > size else 0,
-        "inertia": curve[-1].inertia,
+        "inertia": inertia,
         "normalize": normalize,
     }
     codebook = Codebook(
@@ -154,8 +160,7 @@ def _on_sample(frames: Tensor, clusters: int, seed: int, tell: _Telling) -> tupl
     kmeans, curve = KMeans(plus_plus(start, clusters, torch.Generator().manual_seed(seed))), list[Point]()
     for step in range(1, _LLOYD_STEPS + 1):
         curve.append(Point("sample", step * len(frames), kmeans.lloyd(frames)))
-        tell.inertia = curve[-1].inertia
-        tell.say(f"step {step} on the sample")
+        tell.say(f"step {step} on the sample, mean squared distance {curve[-1].inertia:.4g}")
         if step > 1 and curve[-2].inertia - curve[-1].inertia <= _ENOUGH * curve[-2].inertia:
             break
     return kmeans, curve
@@ -163,8 +168,9 @@ def _on_sample(frames: Tensor, clusters: int, seed: int, tell: _Telling) -> tupl
 
 def _statistics(frames: NDArray[np.float32]) -> tuple[Tensor, Tensor]:
     """Mean and deviation of each dimension; a constant one is left as it is."""
-    wide = frames.astype(np.float64) if frames.nbytes < 1 << 26 else frames
-    mean, scale = wide.mean(0, dtype=np.float64), wide.std(0, dtype=np.float64)
+    mean = frames.mean(0, dtype=np.float64)
+    parts = (frames[start : start + _AT_ONCE] - mean for start in range(0, len(frames), _AT_ONCE))
+    scale = np.sqrt(sum(np.square(part).sum(0) for part in parts) / len(frames))
     scale[scale < 1e-6 * (1 + np.abs(mean))] = 1.0
     return torch.from_numpy(mean).float(), torch.from_numpy(scale).float()
 
@@ -191,7 +197,6 @@ class _Telling:
     def __init__(self, source: FrameSource, passes: int, report: Report | None) -> None:
         self._total, self._report = source.seconds * passes / 3600, report
         self._done = 0.0
-        self.inertia: float | None = None
 
     def about(self, source: FrameSource, seed: int, stage: str) -> Iterator[NDArray[np.float32]]:
         """The frames of one pass, float32."""
@@ -206,8 +211,7 @@ class _Telling:
     def say(self, note: str) -> None:
         """Reports what is done, with a note."""
         if self._report is not None:
-            distance = "" if self.inertia is None else f", mean squared distance {self.inertia:.4g}"
-            self._report(self._done, self._total, f"{note}{distance}")
+            self._report(self._done, self._total, note)
 
 
 def draw_curve(fitted: Fitted) -> Any:
@@ -219,13 +223,16 @@ def draw_curve(fitted: Fitted) -> Any:
     with load_matplotlib("style").context(STYLE, after_reset=True):
         figure = load_matplotlib("figure").Figure(figsize=(7, 3.2), layout="constrained")
         axis = figure.subplots()
-        for stage, colour, label in (
-            ("sample", "#0072B2", "steps on the sample"),
-            ("stream", "#D55E00", "mini-batches of all frames"),
-        ):
+        # A mini-batch is of few utterances, so its distance says little: it is a point without a line.
+        looks = (("sample", "#0072B2", "-", "steps on the sample"), ("stream", "#D55E00", "", "mini-batches of all frames"))
+        for stage, colour, line, label in looks:
             points = [(frames, inertia) for kind, frames, inertia in fitted.curve if kind == stage]
             if points:
-                axis.plot(*zip(*points, strict=True), color=colour, label=label, linewidth=1.1, marker=".", markersize=4)
+                axis.plot(*zip(*points, strict=True), color=colour, label=label, linestyle=line, marker=".", markersize=4)
+        if points:
+            mean = float(fitted.codebook.fitted["inertia"])
+            start = points[0][0]
+            axis.hlines(mean, start, points[-1][0], color="#D55E00", linewidth=1.1, label=f"mean of a pass, {mean:.4g}")
         axis.set_xlabel("frames that were looked at")
         axis.set_ylabel("mean squared distance\nfrom the nearest centroid")
         axis.set_title(f"{fitted.codebook.extra_repr()}, {fitted.frames} frames", loc="left", fontsize=9, parse_math=False)

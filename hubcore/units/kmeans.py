@@ -14,7 +14,7 @@ from hubcore.text import logger
 
 _log = logger("units")
 _AT_ONCE = 1 << 22
-"""Distances that are computed at once, so that memory does not grow with the number of frames."""
+"""Numbers that are computed at once, so that memory does not grow with the number of frames."""
 
 
 def nearest(frames: Tensor, centroids: Tensor) -> tuple[Tensor, Tensor]:
@@ -28,7 +28,7 @@ def nearest(frames: Tensor, centroids: Tensor) -> tuple[Tensor, Tensor]:
     """
     half = centroids.square().sum(1) / 2
     found = []
-    for part in frames.split(max(1, _AT_ONCE // len(centroids))):
+    for part in frames.split(max(1, _AT_ONCE // max(centroids.shape))):
         lowest, label = torch.addmm(half, part, centroids.T, alpha=-1).min(1)  # |c|^2 / 2 - x c
         found.append((label, (part.square().sum(1) + 2 * lowest).clamp(min=0)))
     labels, squares = zip(*found, strict=True)
@@ -149,6 +149,7 @@ class KMeans:
         labels, squares = nearest(frames, self.centroids)
         counts = torch.bincount(labels, minlength=len(self.centroids)).double()
         sums = torch.zeros_like(self.centroids, dtype=torch.float64)
-        for part, label in zip(frames.split(_AT_ONCE // 64), labels.split(_AT_ONCE // 64), strict=True):
+        rows = max(1, _AT_ONCE // frames.shape[1])
+        for part, label in zip(frames.split(rows), labels.split(rows), strict=True):
             sums.index_add_(0, label, part.double())
         return sums, counts, squares
