@@ -24,11 +24,25 @@ Example:
 @click.argument("b", metavar="[B]", required=False, shell_complete=complete.upstreams_or_files)
 @click.option("--corpus", multiple=True, metavar="PATH", shell_complete=complete.files, help="Audio for upstreams; repeatable.")
 @click.option("--layers", metavar="LAYERS", help="all (default), last, 0,6,12 or 1-3; of both.")
+@click.option(
+    "--audio",
+    type=click.Choice(["libsndfile", "ffmpeg"]),
+    default="libsndfile",
+    show_default=True,
+    help="ffmpeg also decodes m4a, aac, wma and others; needs hubcore[av].",
+)
 @click.option("--out", "-o", metavar="PICTURE", help="The picture: .png, .pdf or .svg.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the frames that are drawn.")
 @json_flag(instead="a line")
 def command(
-    a: str, b: str | None, corpus: tuple[str, ...], layers: str | None, out: str | None, seed: int, as_json: bool
+    a: str,
+    b: str | None,
+    corpus: tuple[str, ...],
+    layers: str | None,
+    audio: str,
+    out: str | None,
+    seed: int,
+    as_json: bool,
 ) -> None:
     """Compare the layers of A with each other, or with those of B, by linear CKA on the frames of a corpus.
 
@@ -51,7 +65,7 @@ def command(
     if not corpus and not all(map(is_features, given)):
         name = printable(next(name for name in given if not is_features(name)))
         raise click.UsageError(f"{name} is no folder of `hubcore extract`. As an upstream it needs audio: --corpus PATH.")
-    found = find_utterances(corpus) if corpus else []
+    found = find_utterances(corpus, ffmpeg=audio == "ffmpeg") if corpus else []
     sides: list[AnyFrames] = [
         StoredFrames(name, layers=layers) if is_features(name) else ComputedFrames(hub.load(name), found, layers=layers)
         for name in given

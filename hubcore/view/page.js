@@ -71,9 +71,9 @@ function showMoment() {
   const {record, arrays} = shown;
   const at = placeAt(arrays.edges.values, now);
   const parts = [at < 0 ? "" : `frame ${Math.floor((at * record.frames) / (arrays.edges.values.length - 1)) + 1} of ${record.frames}`];
-  record.units.forEach((_, i) => {
+  record.units.forEach(({label}, i) => {
     const unit = placeAt(arrays["unit_edges_" + i].values, now);
-    if (unit >= 0) parts.push("unit " + arrays["units_" + i].values[unit]);
+    if (unit >= 0) parts.push(`${record.units.length > 1 ? label : "unit"} ${arrays["units_" + i].values[unit]}`);
   });
   tracks.forEach((track) => track.span && parts.push(track.span()));
   find("readout").textContent = parts.filter(Boolean).join(" · ");
