@@ -69,8 +69,8 @@ class CkaSum:
             rows: `(n, D)` of each layer of the one model.
             columns: `(n, E)` of each layer of the other one; the first one's again if None.
         """
-        one = np.stack([_centred(states) for states in rows])
-        other = one if columns is None else np.stack([_centred(states) for states in columns])
+        one = _grams(rows)
+        other = one if columns is None else _grams(columns)
         self._cross += one @ other.T
         for place, grams in enumerate((one, other)):
             self._own[place] += np.einsum("ij,ij->i", grams, grams)
@@ -80,6 +80,14 @@ class CkaSum:
         with np.errstate(divide="ignore", invalid="ignore"):
             found: NDArray[np.float64] = self._cross / np.sqrt(np.multiply.outer(*self._own))
         return found
+
+
+def _grams(layers: Sequence[NDArray[Any]]) -> NDArray[np.float64]:
+    """`(L, n * n)`, see `_centred`."""
+    found = np.empty((len(layers), len(layers[0]) ** 2))
+    for row, states in zip(found, layers, strict=True):
+        row[:] = _centred(states)
+    return found
 
 
 def _centred(states: NDArray[Any]) -> NDArray[np.float64]:

@@ -186,7 +186,9 @@ const keys = {
 const moves = {ArrowLeft: -0.1, ArrowRight: 0.1};
 
 document.addEventListener("keydown", (event) => {
-  if (!shown || event.ctrlKey || event.metaKey || event.altKey || (find("help").open && event.key !== "?")) return;
+  // On many keyboards [ and ] need AltGr, which counts as ctrl and alt, or alt.
+  const held = event.metaKey || (event.ctrlKey && !event.getModifierState("AltGraph")) || (event.altKey && event.key in moves);
+  if (!shown || held || (find("help").open && event.key !== "?")) return;
   const {tagName} = event.target;
   if (tagName === "BUTTON" && event.key === " ") return; // it presses the button that was reached by keys
   if (event.key in moves && tagName !== "INPUT" && tagName !== "SELECT") seek(state.now + moves[event.key] * (event.shiftKey ? 10 : 1));
