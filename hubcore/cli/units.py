@@ -160,6 +160,8 @@ def fit_command(
     from hubcore.units import AudioFrames, FolderFrames, fit
     from hubcore.units.frames import FrameSource
 
+    if not Path(out).absolute().parent.is_dir():
+        raise OptionError(f"there is no folder {printable(Path(out).parent)} for the codebook.", fix="Make it first.")
     if curve is not None:
         check_picture(Path(curve).with_suffix(".png") if curve.endswith(".json") else Path(curve))
     folder = _features(paths)
@@ -255,10 +257,7 @@ def apply_command(
     format_of(out, format)
     book, folder = load(codebook, layer=layer), _features(paths)
     if folder is not None:
-        if shard not in (None, "0/1"):
-            what = "--shard divides the work of computing audio, and these are features."
-            raise OptionError(what, fix="Leave it out: units of features are made in one go.")
-        done = apply(book.to(device), folder, out, format=format, deduplicate=deduplicate)
+        done = apply(book.to(device), folder, out, format=format, deduplicate=deduplicate, shard=shard or "0/1")
     else:
         if shard is None:
             part, launcher = Part.of_launcher(os.environ)
@@ -267,7 +266,7 @@ def apply_command(
                 echo(f"this is shard {shard}, by the variables of {launcher}; --shard 0/1 makes everything here", err=True)
         found = _utterances(paths, root, columns, allow_commands, audio)
         upstream, calls = _load(name or book.record.settings["upstream"], checkpoint, pairs, device)
-        with _reporting(as_json) as progress:
+        with _reporting(as_json, kept="what is finished is kept; run the same command again to resume") as progress:
             done = apply(
                 book,
                 found,
@@ -324,13 +323,14 @@ def _load(name: str, checkpoint: str | None, pairs: tuple[str, ...], device: str
 
 
 @contextlib.contextmanager
-def _reporting(quiet: bool) -> Iterator[Progress]:
+def _reporting(quiet: bool, kept: str = "") -> Iterator[Progress]:
     logging.getLogger("hubcore.extract").setLevel(logging.WARNING if quiet else logging.INFO)
     try:
         with Progress("h", say=lambda line: echo(line, err=True), quiet=quiet) as progress:
             yield progress
     except KeyboardInterrupt:
-        echo("interrupted; units that are finished are kept, and the same `units apply` resumes", err=True)
+        if kept:
+            echo(kept, err=True)
         raise
 
 

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from hubcore.corpus.find import utterances_by_name
 from hubcore.corpus.utterance import Utterance
-from hubcore.errors import ExtractionError, HubcoreError
+from hubcore.errors import ExtractionError, HubcoreError, OptionError
 from hubcore.extract.batches import Failure
 from hubcore.extract.finished import exclusive
 from hubcore.extract.journal import failures_of, rows_of
@@ -102,7 +102,7 @@ def apply(
 
     Raises:
         CheckpointError: the codebook is for other features; the message names what differs.
-        OptionError: an impossible format or number.
+        OptionError: an impossible format or number, or a part of features.
         AudioError: no audio is found.
         ExtractionError: the file cannot be written; or it is to be `.km`, whose lines have no names, and an utterance failed.
 
@@ -121,6 +121,9 @@ def apply(
     out = Path(out)
     format = format_of(out, format)
     if isinstance(given, FeatureFolder):
+        if shard != "0/1":
+            what = f"shard is {shard!r}, and it divides the work of computing audio. These are features."
+            raise OptionError(what, fix="Leave it out: units of features are made in one go.")
         made: _Made = _OfFeatures(codebook, given, deduplicate)
         write_units(out, made, format=format)
         return Applied(out, True, len(made), made.count, ())
@@ -149,8 +152,8 @@ def apply(
         if not (work / "run.json").exists():  # the last other part wrote the file meanwhile
             shutil.rmtree(work, ignore_errors=True)
             return Applied(out, out.exists(), len(summary.rows), mine, summary.failures)
-        failures = failures_of(work)
-        names = [utterance for utterance in named if utterance in rows_of(work)]
+        failures, rows = failures_of(work), rows_of(work)
+        names = [utterance for utterance in named if utterance in rows]
         if len(names) + sum(utterance in named for utterance in failures) < len(named):
             return Applied(out, False, len(summary.rows), mine, summary.failures)
         if format == "km" and failures:

@@ -336,11 +336,15 @@ def test_features_too_large_for_their_type_are_no_units(root, tmp_path):
         (["fit", "{audio}", "-u", "wav2vec2_tiny_prompts", "--layer", "1-3", "--clusters", 3, "-o", "km"], "Units are of one"),
         (["fit", "{fbank}", "{audio}", "--clusters", 3, "-o", "km"], "is a folder of features. Give it alone"),
         (["fit", "{fbank}", "--clusters", 3, "-o", "km", "--curve", "a.gif"], "the picture a.gif has an ending"),
+        (["fit", "{fbank}", "--clusters", 3, "-o", "no/km"], "there is no folder no for the codebook"),
         (["apply", "{tiny.km}", "{fbank}", "-o", "a.txt"], "this codebook is of other features: checkpoint_sha256"),
         (["apply", "{tiny.km}", "{audio}", "-u", "fbank", "-o", "a.txt"], "and FbankUpstream has it not"),
         (["apply", "{tiny.km}", "{audio}", "-o", "a.csv"], "does not end like a file of units"),
         (["apply", "{tiny.km}", "{audio}", "--layer", 2, "-o", "a.txt"], "layer is 3 (block_3) there and 2 here"),
-        (["apply", "{tiny.km}", "{tiny}", "--shard", "0/2", "-o", "a.txt"], "--shard divides the work of computing audio"),
+        (
+            ["apply", "{tiny.km}", "{tiny}", "--shard", "0/2", "-o", "a.txt"],
+            "it divides the work of computing audio. These are features",
+        ),
         (["apply", "{audio}/ben.wav", "{tiny}", "-o", "a.txt"], "ben.wav"),
     ],
 )
