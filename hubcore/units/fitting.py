@@ -231,7 +231,7 @@ def draw_curve(fitted: Fitted) -> Any:
                 axis.plot(*zip(*points, strict=True), color=colour, label=label, linestyle=line, marker=".", markersize=4)
         if points:
             mean = float(fitted.codebook.fitted["inertia"])
-            start = points[0][0]
+            start = fitted.curve[-1 - len(points)].frames  # of the last step on the sample
             axis.hlines(mean, start, points[-1][0], color="#D55E00", linewidth=1.1, label=f"mean of a pass, {mean:.4g}")
         axis.set_xlabel("frames that were looked at")
         axis.set_ylabel("mean squared distance\nfrom the nearest centroid")
