@@ -98,7 +98,7 @@ def read_alignment(path: str | os.PathLike[str], *, tier: str | None = None, sam
     files = [path]
     if path.is_dir():
         below = (Path(folder) / name for folder, _, names in os.walk(path) for name in names)
-        files = sorted(file for file in below if file.suffix.lower() in ENDINGS)
+        files = sorted(file for file in below if file.suffix.lower() in ENDINGS and not file.name.startswith("."))
         if not files:
             what = f"{printable(path)} has no file of an alignment."
             raise ExtractionError(what, fix=f"The endings are {', '.join(ENDINGS)}.")
