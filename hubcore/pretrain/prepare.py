@@ -118,14 +118,16 @@ def _guidance(recipe: Recipe, cls: type[Objective], model_config: Any, config: A
     Raises:
         OptionError: it is missing, or given to an objective that takes none or another.
     """
-    for other in {"segments", "units"} - {cls.guided_by}:
-        if getattr(recipe.data, other):
+    for other in ("segments", "units"):
+        if other != cls.guided_by and getattr(recipe.data, other):
             learns = f"learns from {cls.guided_by or 'audio alone'}"
             raise OptionError(
                 f"{recipe.source(f'data.{other}')}: data.{other} is set, but {cls.upstream} {learns}.",
                 fix=f"Leave data.{other} out, or choose an upstream that learns from {other}.",
             )
-    paths = getattr(recipe.data, cls.guided_by) if cls.guided_by else ()
+    if not cls.guided_by:
+        return None
+    paths = getattr(recipe.data, cls.guided_by)
     if not paths and cls.needs_guidance(config):
         fix = {
             "segments": "Make them with `hubcore segment`, and add data.segments=segments; or set the weights of their losses "

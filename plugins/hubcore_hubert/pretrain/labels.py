@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -56,7 +56,9 @@ class Labels(Mapping[str, NDArray[np.int64]]):
                     f"{printable(name)} has the unit {highest}, and objective.clusters is {clusters}.",
                     fix=f"Set objective.clusters to the number of clusters of its codebook, at least {highest + 1}.",
                 )
-        self._sets, self._names, self._rate, self._sample_rate = sets, names, config.label_rate, sample_rate
+        # 1,000 hours have hundreds of millions of labels, and every process holds them.
+        self._sets = [{name: _per_frame(one) for name, one in units.items()} for units in sets]
+        self._rate, self._sample_rate = config.label_rate, sample_rate
 
     @classmethod
     def open(cls, paths: Sequence[Path], config: HubertObjective, sample_rate: int) -> Labels:
@@ -88,16 +90,15 @@ class Labels(Mapping[str, NDArray[np.int64]]):
         return isinstance(key, str) and all(_name(units, key) is not None for units in self._sets)
 
     def __getitem__(self, key: str) -> NDArray[np.int64]:
-        """The labels of an utterance: each unit as often as its duration says; the sets end where the shortest does."""
+        """The labels of an utterance; the sets end where the shortest does."""
         found = []
         for units in self._sets:
             name = _name(units, key)
             if name is None:
                 raise KeyError(key)
-            one = units[name]
-            found.append(one.units if one.durations is None else np.repeat(one.units, one.durations))
+            found.append(units[name])
         shortest = min(map(len, found))
-        return np.stack([row[:shortest] for row in found])
+        return np.stack([row[:shortest] for row in found]).astype(np.int64)
 
     def read(self, key: str, *, samples: int) -> NDArray[np.int64]:
         """The labels of an utterance of so many samples.
@@ -132,7 +133,13 @@ def _merged(paths: Sequence[Path], read: Callable[[Path], dict[str, Units]]) -> 
     return found
 
 
-def _name(units: Mapping[str, Units], key: str) -> str | None:
+def _per_frame(one: Units) -> NDArray[Any]:
+    """One label for each frame, deduplicated units as often as they last, in as few bytes as they need."""
+    labels = one.units if one.durations is None else np.repeat(one.units, one.durations)
+    return labels.astype(np.uint16 if len(labels) == 0 or int(labels.max()) < 1 << 16 else np.int32)
+
+
+def _name(units: Mapping[str, Any], key: str) -> str | None:
     """The name of an utterance in a file of units: its path, or its path without the ending, as in a folder of features."""
     return next((name for name in (key, os.path.splitext(key)[0]) if name in units), None)
 
