@@ -39,7 +39,7 @@ FIGURES = {
             "objective.mask_length, or make more units.",
         },
     ),
-    "accuracy_unmasked": Figure("accuracy"),
+    "accuracy_unmasked": Figure("accuracy of unmasked frames"),
     "lead": Figure(limits={"min_lead": _NOT_LEARNT}),
     "code_perplexity": Figure(
         "perplexity of the predicted units",
