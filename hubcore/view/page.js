@@ -116,12 +116,16 @@ function togglePlay() {
     return;
   }
   if (state.now >= shown.record.seconds - 0.01) seek(0);
-  audio.play().catch((error) => error.name === "AbortError" || sayTrouble(error)); // aborted: paused before it began
+  audio.play().catch((error) => error.name === "AbortError" || sayMute(error)); // aborted: paused before it began
 }
 
-function sayTrouble(error) {
-  find("trouble").textContent = `This browser does not play the sound (${shown.record.audio[0]}): ${error.message}`;
+function sayTrouble(text) {
+  find("trouble").textContent = text;
   find("trouble").hidden = false;
+}
+
+function sayMute(error) {
+  sayTrouble(`This browser does not play the sound (${shown.record.audio[0]}): ${error.message}`);
 }
 
 function follow() {
@@ -141,7 +145,7 @@ audio.addEventListener("play", () => (showPlaying(), follow()));
 audio.addEventListener("pause", () => (showPlaying(), showMoment()));
 audio.addEventListener("loadedmetadata", () => (audio.currentTime = state.now));
 audio.addEventListener("ended", () => seek(shown.record.seconds));
-audio.addEventListener("error", () => sayTrouble(audio.error));
+audio.addEventListener("error", () => sayMute(audio.error));
 
 // Pointer and keys ----------------------------------------------------------------------------------------------------
 
@@ -231,5 +235,9 @@ find("list").append(...data.utterances.map((record, place) => {
   chosen.addEventListener("click", () => open(place));
   return make("li", {}, chosen);
 }));
-new ResizeObserver(draw).observe(find("tracks"));
-open(0);
+if ("DecompressionStream" in window) {
+  new ResizeObserver(draw).observe(find("tracks"));
+  open(0);
+} else {
+  sayTrouble("This browser is too old for this page. Browsers since 2023 show it.");
+}

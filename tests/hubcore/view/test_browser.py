@@ -204,6 +204,16 @@ def test_nothing_was_asked_for_and_nothing_went_wrong(page: Browser) -> None:
     assert "Content Security Policy" in page.complaints()[0]
 
 
+def test_sound_that_a_browser_cannot_play_is_said(page: Browser) -> None:
+    page.run("audio.src = URL.createObjectURL(new Blob(['no sound'], {type: 'audio/ogg'}))")
+    page.wait("!document.getElementById('trouble').hidden")
+    assert page.text("#trouble").startswith("This browser does not play the sound (audio/ogg): ")
+    page.click("canvas[aria-label='waveform']", 0.5)
+    assert time_of(page) == pytest.approx(2.951 / 2, abs=0.01)
+    page.press("n")
+    page.wait("document.getElementById('trouble').hidden && document.body.dataset.utterance")
+
+
 def test_the_folder_has_no_other_file(opened: Browser) -> None:
     page = Path(opened.run("return decodeURIComponent(location.pathname)"))
     assert [file.name for file in page.parent.iterdir()] == [page.name]
