@@ -47,16 +47,16 @@ Example:
 @click.option("--seeds", type=click.IntRange(min=1), default=3, show_default=True, metavar="N", help="Trainings of each layer.")
 @click.option("--pool", type=click.Choice(["mean", "mean+std", "max"]), help="One vector of the frames; mean, if not given.")
 @click.option("--tokens", type=click.Choice(["characters", "phones"]), default="characters", help="Pieces of texts (ctc).")
-@click.option("--learning-rate", type=click.FloatRange(min=0, min_open=True), default=3e-3, show_default=True, metavar="R")
+@click.option("--learning-rate", type=click.FloatRange(min=0, min_open=True), default=0.01, show_default=True, metavar="R")
 @click.option(
     "--epochs", type=click.IntRange(min=1), default=200, show_default=True, metavar="N", help="Of a training, at most."
 )
 @click.option(
-    "--patience", type=click.IntRange(min=1), default=10, show_default=True, metavar="N", help="Epochs without gain, then stop."
+    "--patience", type=click.IntRange(min=1), default=20, show_default=True, metavar="N", help="Epochs without gain, then stop."
 )
 @click.option("--batch", type=click.IntRange(min=1), default=64, show_default=True, metavar="N", help="Utterances at once.")
 @click.option(
-    "--batch-frames", type=click.IntRange(min=1), default=8000, show_default=True, metavar="N", help="The same of ctc."
+    "--batch-frames", type=click.IntRange(min=1), default=4000, show_default=True, metavar="N", help="The same of ctc."
 )
 @click.option("--plot", metavar="PICTURE", help="Draw the scores by layer: .png, .pdf or .svg. Needs hubcore[plot].")
 @click.option("--device", default="cpu", show_default=True, help="Where to compute, such as cuda:0.")

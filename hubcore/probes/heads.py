@@ -33,15 +33,15 @@ class Recipe:
     """The width of a hidden layer with ReLU; None for a linear probe."""
     seeds: Annotated[int, AtLeast(1)] = 3
     """The number of trainings for each layer, each with parts, weights and an order of its own."""
-    learning_rate: Annotated[float, Above(0)] = 3e-3
+    learning_rate: Annotated[float, Above(0)] = 0.01
     """The step of Adam."""
     epochs: Annotated[int, AtLeast(1)] = 200
     """The most passes over the training part."""
-    patience: Annotated[int, AtLeast(1)] = 10
+    patience: Annotated[int, AtLeast(1)] = 20
     """Epochs without a better loss of the validation part after which training stops; the best epoch is kept."""
     batch: Annotated[int, AtLeast(1)] = 64
     """Utterances of a batch."""
-    batch_frames: Annotated[int, AtLeast(1)] = 8000
+    batch_frames: Annotated[int, AtLeast(1)] = 4000
     """Frames of a batch, of `ctc`."""
 
     def __post_init__(self) -> None:
@@ -164,7 +164,7 @@ def fit(
         head = Head(shape).to(device)
     _standardise(head, inputs, layers, train)
     optimizer = torch.optim.Adam(head.parameters(), lr=recipe.learning_rate)
-    best = Fitted(head, 0, math.inf)
+    best = Fitted(copy.deepcopy(head), 0, math.inf)
     for epoch in range(1, recipe.epochs + 1):
         for chosen in inputs.batches(train, seed, epoch):
             states, lengths = inputs.states(chosen, layers)
@@ -209,7 +209,7 @@ def _standardise(head: Head, inputs: Vectors | Frames, layers: Sequence[int], tr
 def outputs_of(
     head: Head, inputs: Vectors | Frames, layers: Sequence[int], chosen: Sequence[int], device: torch.device
 ) -> list[Tensor]:
-    """What a head gives for utterances in their order: `(C,)`, or `(F, C)` of frames."""
+    """Outputs of a head for utterances in their order: `(C,)`, or `(F, C)` of frames."""
     found: dict[int, Tensor] = {}
     for batch in inputs.batches(chosen, 0, 0):
         states, lengths = inputs.states(batch, layers)

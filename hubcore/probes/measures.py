@@ -5,6 +5,7 @@ Shapes: `N` utterances, `C` classes.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
@@ -207,6 +208,10 @@ class Score(NamedTuple):
     """The upper end."""
     chance: float
     """The measure of an answer that knows nothing of the features."""
+
+    def plain(self) -> dict[str, float | None]:
+        """The numbers as plain data; None for one that is not defined, such as R2 where labels do not vary."""
+        return {name: value if math.isfinite(value) else None for name, value in self._asdict().items()}
 
 
 def scores_of(outcomes: Sequence[Outcome], groups: Sequence[Sequence[str]], chances: Sequence[Outcome]) -> dict[str, Score]:

@@ -61,7 +61,7 @@ class Report:
 
     def plain(self) -> dict[str, Any]:
         """The report as plain data."""
-        layers = [{**vars(one), "scores": {name: score._asdict() for name, score in one.scores.items()}} for one in self.layers]
+        layers = [{**vars(one), "scores": {name: score.plain() for name, score in one.scores.items()}} for one in self.layers]
         return {**vars(self), "layers": layers}
 
 

@@ -107,7 +107,7 @@ def train_probes(
             pool=None if texts else settings["pool"] or pool or "mean",
             tokens=tokens if texts else None,
             scale=coded[best].scale,
-            scores={measure: score._asdict() for measure, score in scores.items()},
+            scores={measure: score.plain() for measure, score in scores.items()},
         )
         write_probe(target / file, probe)
         reports.append(LayerReport(name, scores, tuple(one.epoch for one in fits), _weights(fits, held), file))
@@ -159,6 +159,9 @@ def _usable(folder: FeatureFolder, labels: Labels, tokens: str) -> tuple[list[st
         ours, theirs = listed(map(printable, labels.targets), 3), listed(map(printable, folder), 3)
         what = f"no utterance of {printable(folder.folder)} has a label: labels are of {ours}; features of {theirs}."
         raise OptionError(what, fix="The column utterance must have the names of the features: `hubcore stats` lists them.")
+    if labels.task == "classify" and len({labels.targets[name] for name in named}) < 2:
+        what = f"all utterances have the label {printable(str(labels.targets[named[0]]))!r}."
+        raise OptionError(what, fix="A probe tells two or more apart.")
     left_out = {"without features": len(labels.targets) - len(named), "without a label": len(folder) - len(named)}
     if labels.task == "ctc":
         fitting = [

@@ -160,8 +160,9 @@ def _load_upstream(record: Record) -> Upstream:
     from hubcore.registry.names import current_registry
 
     name = record.settings["upstream"]
-    if record.card is None and record.settings["checkpoint_sha256"] is not None:
-        what = f"the probe was trained on features of {name} with a checkpoint of your own."
+    own = record.card is None and record.settings["checkpoint_sha256"] is not None
+    if own or name not in current_registry().names():
+        what = f"the probe was trained on features of {name}, with a checkpoint that no card here names."
         raise OptionError(what, fix="Load that upstream, and pass it: hubcore.probes.load(path, upstream=model).")
     entry = current_registry().find(name)
     given = {key: value for key, value in record.settings["options"].items() if value is not None}
@@ -248,7 +249,9 @@ def _parsed(about: Any) -> Probe:
         head = Head(shape)
     places, labels = tuple(about["places"]), tuple(about["labels"])
     mean, std = about["scale"]
-    held = 1 if record.settings["mix"] is not None else len(record.layer_names)
+    settings = record.settings
+    layers, mix = settings["layers"], settings["mix"]
+    held = 1 if mix is not None else len(layers)
     outputs = {"classify": len(labels), "regress": 1, "ctc": len(labels) + 1}
     if (
         about["task"] not in TASKS
@@ -258,7 +261,11 @@ def _parsed(about: Any) -> Probe:
         or not all(isinstance(place, int) and 0 <= place < held for place in places)
         or about["pool"] not in ((None,) if about["task"] == "ctc" else POOLS)
         or about["tokens"] not in (TOKENS if about["task"] == "ctc" else (None,))
-        or len(record.settings["layers"]) != len(record.layer_names)
+        or len(layers) != len(record.layer_names)
+        or not all(type(layer) is int for layer in layers)
+        or not (mix is None or (len(mix) == len(layers) and all(isinstance(weight, int | float) for weight in mix)))
+        or not isinstance(settings["options"], dict)
+        or not isinstance(settings["upstream"], str)
     ):
         raise ValueError("its fields contradict each other")
     return Probe(

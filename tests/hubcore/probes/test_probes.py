@@ -79,6 +79,7 @@ def test_every_layer_has_scores_intervals_chance_and_a_probe(trained: Path) -> N
     assert sum(report["parts"].values()) == 48 and sum(report["groups"].values()) == 12 and report["group"] == "speaker"
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_bytes(
     trained: Path, folder: features.FeatureFolder, labels: probes.Labels, tmp_path: Path
 ) -> None:
@@ -100,6 +101,7 @@ def test_features_without_information_score_as_chance_does(
     assert score.low <= 0.5 and report.layers[0].name == "one" and len(report.layers) == 1
 
 
+@pytest.mark.slow
 def test_a_linear_probe_agrees_with_logistic_regression(audio: Path, tmp_path: Path) -> None:
     random, tilts = np.random.default_rng(0), {"x": 0.0, "y": 0.1}
     for number in range(160):
@@ -122,6 +124,7 @@ def test_a_linear_probe_agrees_with_logistic_regression(audio: Path, tmp_path: P
     assert ours.low > ours.chance
 
 
+@pytest.mark.slow
 def test_a_weighted_sum_learns_weights_that_extract_can_use(
     folder: features.FeatureFolder, labels: probes.Labels, tmp_path: Path
 ) -> None:
@@ -158,6 +161,7 @@ def spoken(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+@pytest.mark.slow
 def test_texts_are_learned_from_frames(spoken: Path, tmp_path: Path) -> None:
     extract([spoken], toy(), tmp_path / "features", layers="2,1")
     opened = features.open(tmp_path / "features")
@@ -230,6 +234,18 @@ def test_a_probe_loads_its_upstream_by_name_and_options(audio: Path, tmp_path: P
     assert answer.value == "c"
 
 
+def test_an_upstream_that_no_card_names_is_asked_for(trained: Path) -> None:
+    with pytest.raises(OptionError, match=r"features of toy_card, with a checkpoint that no card here names.*upstream=model"):
+        probes.load(trained / "layer_1.safetensors")([torch.zeros(1600)])
+
+
+def test_a_measure_that_is_not_defined_is_no_number(folder: features.FeatureFolder, tmp_path: Path) -> None:
+    known = probes.Labels("regress", dict.fromkeys(folder, 2.0))
+    recipe = probes.Recipe(seeds=1, epochs=1)
+    assert np.isnan(probes.train_probes(folder, known, tmp_path, layers=[0], recipe=recipe).layers[0].scores["R2"].value)
+    assert probes.load(tmp_path / "layer_0.safetensors").scores["R2"]["value"] is None
+
+
 @pytest.mark.parametrize("fault", ["no probe", "other shapes", "contradiction", "cut off"])
 def test_a_file_that_is_no_probe_is_refused(fault: str, trained: Path, tmp_path: Path) -> None:
     tensors, path = load_file(trained / "layer_1.safetensors"), tmp_path / "probe.safetensors"
@@ -250,6 +266,8 @@ def test_a_file_that_is_no_probe_is_refused(fault: str, trained: Path, tmp_path:
 def test_what_cannot_be_trained_is_said(folder: features.FeatureFolder, labels: probes.Labels, tmp_path: Path) -> None:
     with pytest.raises(OptionError, match=r"no utterance of .* has a label: labels are of x; features of a0"):
         probes.train_probes(folder, probes.Labels("classify", {"x": "a"}), tmp_path)
+    with pytest.raises(OptionError, match=r"all utterances have the label 'a'"):
+        probes.train_probes(folder, probes.Labels("classify", dict.fromkeys(labels.targets, "a")), tmp_path)
     with pytest.raises(OptionError, match=r"there is no layer 5"):
         probes.train_probes(folder, labels, tmp_path, layers="5")
     with pytest.raises(OptionError, match=r"patience must be a whole number of at least 1"):
@@ -259,6 +277,7 @@ def test_what_cannot_be_trained_is_said(folder: features.FeatureFolder, labels: 
 # The command -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_command_takes_audio(audio: Path, tmp_path: Path) -> None:
     rows = [f"{path.stem},{path.stem[0]},{path.stem}" for path in audio.iterdir() if path.stem not in ("a0", "b1")]
     (tmp_path / "labels.csv").write_text("\n".join(["utterance,label,speaker", *rows]))
