@@ -147,8 +147,8 @@ def command(
     Lists are those of `hubcore manifest` and fairseq (.tsv), of Kaldi (wav.scp or its data folder), NeMo and lhotse (.jsonl),
     tables (.csv, .tsv), Parquet and Arrow files, tar archives, and - for paths on standard input: `hubcore docs corpora`.
 
-    all gives arrays of (layers, frames, width), one layer (last, 9) gives (frames, width), several (0,6,12) are stacked.
-    manifest.jsonl in the output folder has one row for each finished file. The same command resumes after an
+    --layers all gives arrays of (layers, frames, width), one layer (last, 9) gives (frames, width), several (0,6,12) are
+    stacked. manifest.jsonl in the output folder has one row for each finished file. The same command resumes after an
     interruption. A file that cannot be used harms no other: it is listed at the end and in failures.jsonl, and the exit
     code is 1.
     """
