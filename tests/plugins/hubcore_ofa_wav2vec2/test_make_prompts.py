@@ -43,12 +43,12 @@ def test_it_says_what_to_install(tmp_path: Path, capsys: pytest.CaptureFixture[s
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(SystemExit):
         make_prompts.main([str(tmp_path), str(tmp_path)])
-    assert "pip install av" in capsys.readouterr().err
+    assert "pip install 'hubcore[av]'" in capsys.readouterr().err
 
 
 def test_every_voice_is_named() -> None:
     for name in ("Allison Smith", "June Wallack", "Carlo Flora", "Maxim Topal", "by-sa/3.0", "by/3.0"):
-        assert name in make_prompts.ATTRIBUTION
+        assert name in make_prompts.ATTRIBUTION.read_text("utf-8")
 
 
 @pytest.mark.skipif(importlib.util.find_spec("av") is None, reason="PyAV, which is no requirement of hubcore, is not installed")
@@ -69,4 +69,4 @@ def test_prompts_are_decoded(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     loudest = int(np.abs(np.fft.rfft(decoded[2000:14000])).argmax())
     assert loudest / 12000 * 2 * np.pi == pytest.approx(0.2, abs=1e-3)
     assert "all: 1 prompts, 0.000 h" in capsys.readouterr().out
-    assert (tmp_path / "out/ATTRIBUTION.md").read_text(encoding="utf-8") == make_prompts.ATTRIBUTION
+    assert (tmp_path / "out/ATTRIBUTION.md").read_text(encoding="utf-8") == make_prompts.ATTRIBUTION.read_text("utf-8")
