@@ -14,8 +14,7 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from types import TracebackType
-from typing import cast
+from typing import TypeVar, cast
 
 import torch
 
@@ -139,11 +138,73 @@ class CheckpointBytes:
         """Gives the descriptor back; reading afterwards is an error."""
         self._file.close()
 
-    def __enter__(self) -> CheckpointBytes:
+
+class TensorFile:
+    """A file of tensors, open for reading: what safetensors files and those of `torch.save` have in common.
+
+    Opening it reads its structure only, which the subclass does in `_open`; tensors are read into memory of their own.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self._bytes = CheckpointBytes(path)
+        self.path = self._bytes.path
+        try:
+            with naming(self.path):
+                self._open()
+        except BaseException:
+            self._bytes.close()
+            raise
+
+    def _open(self) -> None:
+        """Reads the structure."""
+        raise NotImplementedError
+
+    def _span(self, storage: StorageRef) -> Span | None:
+        """Place of a storage; None if it is of another file."""
+        raise NotImplementedError
+
+    def read(self, ref: TensorRef, *, dtype: torch.dtype | None = None) -> torch.Tensor:
+        """The tensor behind a reference of this file, with its strides. See `read_many`."""
+        return self.read_many({"": ref}, dtype=dtype)[""]
+
+    def read_many(self, refs: Mapping[str, TensorRef], *, dtype: torch.dtype | None = None) -> dict[str, torch.Tensor]:
+        """The tensors behind references of this file, by the names given here; each storage is read once.
+
+        References into one storage give tensors that share memory. The memory at the peak is that of the result, and of
+        one storage more where `dtype` converts.
+
+        Args:
+            refs: A reference per name.
+            dtype: If given, every floating-point tensor is converted to it; other tensors keep their type.
+
+        Raises:
+            CheckpointError: The bytes are not those that were written, or a reference is of another file.
+        """
+
+        def locate(storage: StorageRef) -> Span:
+            span = self._span(storage)
+            if span is None:
+                raise CheckpointError(
+                    f"storage {storage.key!r} is not one of this file's. A reference can be read from the file it came from. "
+                    "Take the reference from this file."
+                )
+            return span
+
+        with naming(self.path):
+            return read_tensors(self._bytes, refs, locate, dtype)
+
+    def close(self) -> None:
+        """Gives the file back; references stay, their tensors can no longer be read."""
+        self._bytes.close()
+
+    def __enter__(self: Opened) -> Opened:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
+
+
+Opened = TypeVar("Opened", bound=TensorFile)
 
 
 def read_tensors(

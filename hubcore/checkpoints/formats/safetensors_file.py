@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Mapping
-from types import TracebackType
 from typing import Any, NoReturn
 
 import torch
 
-from hubcore.checkpoints.formats.file_bytes import CheckpointBytes, Span, naming, read_tensors
+from hubcore.checkpoints.formats.file_bytes import Span, TensorFile
 from hubcore.checkpoints.formats.tensor_ref import MAX_DIMENSIONS, StorageRef, TensorRef, damaged, not_the_file, unsafe
 from hubcore.errors import CheckpointError
 
@@ -35,10 +32,8 @@ _DTYPES: dict[str, torch.dtype] = {
 }
 
 
-class SafetensorsFile:
+class SafetensorsFile(TensorFile):
     """A safetensors file whose header has been checked: `refs` by name, and the free-text `metadata`.
-
-    Opening a file reads its header only; `read` and `read_many` read tensors, into memory of their own.
 
     Raises:
         UnsafeCheckpointError: The header contradicts itself or the file.
@@ -54,61 +49,18 @@ class SafetensorsFile:
         (('weight',), {'made_by': 'me'}, tensor(6.))
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        self._bytes = CheckpointBytes(path)
-        self.path = self._bytes.path
-        self.refs: dict[str, TensorRef] = {}
-        self.metadata: dict[str, str] = {}
-        self._offsets: dict[str, int] = {}
-        try:
-            with naming(self.path):
-                self._read_header()
-        except BaseException:
-            self._bytes.close()
-            raise
-
     @property
     def names(self) -> tuple[str, ...]:
         """The names of the tensors, in the order of their bytes."""
         return tuple(self.refs)
 
-    def read(self, ref: TensorRef, *, dtype: torch.dtype | None = None) -> torch.Tensor:
-        """The tensor behind a reference of `refs`. See `read_many`."""
-        return self.read_many({"": ref}, dtype=dtype)[""]
-
-    def read_many(self, refs: Mapping[str, TensorRef], *, dtype: torch.dtype | None = None) -> dict[str, torch.Tensor]:
-        """The tensors behind references of `refs`, by the names given here.
-
-        Args:
-            refs: A reference per name.
-            dtype: If given, every floating-point tensor is converted to it; other tensors keep their type.
-
-        Raises:
-            CheckpointError: The bytes cannot be read, or a reference is of another file.
-        """
-        with naming(self.path):
-            return read_tensors(self._bytes, refs, self._span, dtype)
-
-    def close(self) -> None:
-        """Gives the file back; `refs` stays, its tensors can no longer be read."""
-        self._bytes.close()
-
-    def __enter__(self) -> SafetensorsFile:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self.close()
-
-    def _span(self, storage: StorageRef) -> Span:
+    def _span(self, storage: StorageRef) -> Span | None:
         own = self.refs.get(storage.key)
-        if own is None or own.storage != storage:
-            raise CheckpointError(
-                f"tensor {storage.key!r} is not one of this file's. A reference can be read from the file it came from. "
-                "Take the reference from this file's `refs`."
-            )
-        return Span(storage.key, self._offsets[storage.key], storage.nbytes)
+        return Span(storage.key, self._offsets[storage.key], storage.nbytes) if own and own.storage == storage else None
 
-    def _read_header(self) -> None:
+    def _open(self) -> None:
+        self.refs: dict[str, TensorRef] = {}
+        self._offsets: dict[str, int] = {}
         file = self._bytes
         if file.size < 10:
             raise damaged(f"it has {file.size} bytes, too few for a safetensors file")
@@ -120,7 +72,7 @@ class SafetensorsFile:
         metadata = header.pop("__metadata__", {})
         if type(metadata) is not dict or not all(type(value) is str for value in metadata.values()):
             raise damaged("its metadata is not text by name")
-        self.metadata = metadata
+        self.metadata: dict[str, str] = metadata
         at = 0
         for name, (start, stop, dtype, shape) in sorted(
             ((name, _entry(name, entry)) for name, entry in header.items()), key=lambda item: item[1][:2]

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import re
-from collections.abc import Callable, Mapping
-from types import TracebackType
+from collections.abc import Callable
 from typing import Any
 
-import torch
-
-from hubcore.checkpoints.formats.file_bytes import CheckpointBytes, Span, naming, read_tensors
+from hubcore.checkpoints.formats.file_bytes import Span, TensorFile
 from hubcore.checkpoints.formats.pickle_reader import MAX_PICKLE_BYTES, TruncatedPickleError, read_pickle, read_pickle_prefix
 from hubcore.checkpoints.formats.records import GlobalName
-from hubcore.checkpoints.formats.tensor_ref import STORAGE_DTYPES, StorageRef, TensorRef, damaged, not_the_file, unsafe
+from hubcore.checkpoints.formats.tensor_ref import STORAGE_DTYPES, StorageRef, damaged, not_the_file, unsafe
 from hubcore.checkpoints.formats.zip_index import ZipIndex
 from hubcore.errors import CheckpointError
 
@@ -23,19 +19,19 @@ _STORAGE_MODULES = ("torch", "torch.storage", "torch.cuda")
 _KEY = re.compile(r"[0-9A-Za-z_]{1,64}", re.ASCII)
 
 
-class TorchFile:
+class TorchFile(TensorFile):
     """A file of `torch.save`, zipped or from before torch 1.6, opened without running anything from it.
 
     `tree` is what was saved, with a `TensorRef` for every tensor and an inert `Opaque` record for every object of a
-    class that torch does not define; lists, tuples, dicts and plain values are themselves. Opening a file reads its
-    structure only. Tensors are read by `read` and `read_many`, into memory of their own, checksums compared.
+    class that torch does not define; lists, tuples, dicts and plain values are themselves. Checksums are compared when
+    tensors are read.
 
     Raises:
         UnsafeCheckpointError: The file asks for more than plain data.
         CheckpointError: The file is missing, damaged or of another kind.
 
     Example:
-        >>> import tempfile
+        >>> import tempfile, torch
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     torch.save({"model": {"weight": torch.ones(2, 3)}}, f"{folder}/tiny.pt")
         ...     with TorchFile(f"{folder}/tiny.pt") as file:
@@ -44,64 +40,19 @@ class TorchFile:
         ((2, 3), tensor(6.))
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        self._bytes = CheckpointBytes(path)
-        self.path = self._bytes.path
+    def _open(self) -> None:
         self._storages: dict[str, StorageRef] = {}
-        self.tree: Any = None
         self._locate: Callable[[str], Span]
-        try:
-            with naming(self.path):
-                self.tree = self._open()
-        except BaseException:
-            self._bytes.close()
-            raise
-
-    def read(self, ref: TensorRef, *, dtype: torch.dtype | None = None) -> torch.Tensor:
-        """The tensor behind a reference of `tree`, with its strides. See `read_many`."""
-        return self.read_many({"": ref}, dtype=dtype)[""]
-
-    def read_many(self, refs: Mapping[str, TensorRef], *, dtype: torch.dtype | None = None) -> dict[str, torch.Tensor]:
-        """The tensors behind references of `tree`, by the same names; each storage is read once.
-
-        References into one storage give tensors that share memory. The memory at the peak is that of the result, and of
-        one storage more where `dtype` converts.
-
-        Args:
-            refs: A reference per name.
-            dtype: If given, every floating-point tensor is converted to it; other tensors keep their type.
-
-        Raises:
-            CheckpointError: The bytes are not those that were written, or a reference is of another file.
-        """
-        with naming(self.path):
-            return read_tensors(self._bytes, refs, self._span, dtype)
-
-    def close(self) -> None:
-        """Gives the file back; `tree` stays, its tensors can no longer be read."""
-        self._bytes.close()
-
-    def __enter__(self) -> TorchFile:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self.close()
-
-    def _open(self) -> object:
         head = self._bytes.read_at(0, min(self._bytes.size, 512))
         if head.startswith(b"PK\x03\x04"):
-            return self._open_zip(ZipIndex(self._bytes))
-        if head.startswith(b"\x80"):
-            return self._open_legacy()
-        raise _foreign(head)
+            self.tree: Any = self._open_zip(ZipIndex(self._bytes))
+        elif head.startswith(b"\x80"):
+            self.tree = self._open_legacy()
+        else:
+            raise _foreign(head)
 
-    def _span(self, storage: StorageRef) -> Span:
-        if self._storages.get(storage.key) != storage:
-            raise CheckpointError(
-                f"storage {storage.key!r} is not one of this file's. A reference can be read from the file it came from. "
-                "Take the reference from this file's tree."
-            )
-        return self._locate(storage.key)
+    def _span(self, storage: StorageRef) -> Span | None:
+        return self._locate(storage.key) if self._storages.get(storage.key) == storage else None
 
     def _open_zip(self, index: ZipIndex) -> object:
         if any(name == "constants.pkl" or name == "model.json" or name.startswith("code/") for name in index.names()):

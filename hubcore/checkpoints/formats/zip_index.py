@@ -18,11 +18,12 @@ from hubcore.errors import CheckpointError
 MAX_DIRECTORY = 32 << 20
 MAX_RECORDS = 100_000
 
-_LOCAL = struct.Struct("<4s5H3I2H")
-_CENTRAL = struct.Struct("<4s6H3I5H2I")
+# An `x` is a byte that nothing depends on: versions, times, attributes.
+_LOCAL = struct.Struct("<4s2x2H4x3I2H")
+_CENTRAL = struct.Struct("<4s4x2H4x3I4H6xI")
 _END = struct.Struct("<4s4H2IH")
 _END64_LOCATOR = struct.Struct("<4sIQI")
-_END64 = struct.Struct("<4sQ2H2I4Q")
+_END64 = struct.Struct("<4sQ4x2I4Q")
 _SIZES_FOLLOW = 0x0008
 _KNOWN_FLAGS = _SIZES_FOLLOW | 0x0800
 _IN_EXTRA_16 = 0xFFFF
@@ -63,7 +64,7 @@ class ZipIndex:
         for record in ordered:
             if record.header + _LOCAL.size + len(record.raw_name) + record.size > record.limit:
                 raise unsafe(f"its zip record {record.raw_name!r} overlaps what follows it")
-        self.root, self._records = _without_root(records)
+        self._records = _without_root(records)
 
     def __contains__(self, name: object) -> bool:
         return name in self._records
@@ -81,7 +82,7 @@ class ZipIndex:
         record = self._records[name]
         length = _LOCAL.size + len(record.raw_name)
         head = self._file.read_at(record.header, length)
-        magic, _, flags, method, _, _, crc, packed, size, name_length, extra = _LOCAL.unpack_from(head)
+        magic, flags, method, crc, packed, size, name_length, extra = _LOCAL.unpack_from(head)
         same = magic == b"PK\x03\x04" and flags == record.flags and method == 0 and name_length == len(record.raw_name)
         if not same or head[_LOCAL.size :] != record.raw_name:
             raise unsafe(f"its zip record {name!r} and the zip directory contradict each other")
@@ -129,7 +130,7 @@ class ZipIndex:
                 wide = _END64.unpack(file.read_at(end64, _END64.size))
                 short = (count, size, start)
                 sentinels = (_IN_EXTRA_16, _IN_EXTRA_32, _IN_EXTRA_32)
-                magic, length, _, _, disk, first_disk, here, count, size, start = wide
+                magic, length, disk, first_disk, here, count, size, start = wide
                 agree = all(old in (new, mark) for old, new, mark in zip(short, (count, size, start), sentinels, strict=True))
                 if magic != b"PK\x06\x06" or length != _END64.size - 12 or disk or first_disk or here != count or not agree:
                     raise unsafe("its zip archive has two ends that contradict each other")
@@ -145,28 +146,9 @@ class ZipIndex:
         records: dict[bytes, _Record] = {}
         at = 0
         for _ in range(count):
-            (
-                magic,
-                _,
-                _,
-                flags,
-                method,
-                _,
-                _,
-                crc,
-                packed,
-                full,
-                name_length,
-                extra_length,
-                comment,
-                disk,
-                *_,
-                header,
-            ) = _CENTRAL.unpack_from(data, at)
-            at += _CENTRAL.size
-            name = data[at : at + name_length]
-            extra = data[at + name_length : at + name_length + extra_length]
-            at += name_length + extra_length + comment
+            magic, flags, method, crc, packed, full, *lengths, disk, header = _CENTRAL.unpack_from(data, at)
+            name_at, extra_at, comment_at, at = itertools.accumulate(lengths, initial=at + _CENTRAL.size)
+            name, extra = data[name_at:extra_at], data[extra_at:comment_at]
             if magic != b"PK\x01\x02" or at > size or disk:
                 raise damaged("its zip directory is malformed")
             if method or flags & ~_KNOWN_FLAGS:
@@ -199,7 +181,7 @@ def _widened(full: int, packed: int, header: int, extra: bytes) -> tuple[int, in
     raise damaged("its zip directory announces a large record without saying how large")
 
 
-def _without_root(records: dict[bytes, _Record]) -> tuple[str, dict[str, _Record]]:
+def _without_root(records: dict[bytes, _Record]) -> dict[str, _Record]:
     roots: set[str] = set()
     below: dict[str, _Record] = {}
     for raw_name, record in records.items():
@@ -215,4 +197,4 @@ def _without_root(records: dict[bytes, _Record]) -> tuple[str, dict[str, _Record
             "its zip archive has more than one folder at its root. A file of torch.save has exactly one. "
             "If this is an archive of several files, unpack it and open the checkpoint inside."
         )
-    return roots.pop(), below
+    return below
