@@ -5,7 +5,7 @@ Our names are those of `hubcore.nn`'s encoder; a family adds rows of its own and
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -14,98 +14,53 @@ from hubcore.checkpoints.names import DROP_TAP, FUSED_DIRECTION, FUSED_NORM, SWA
 from hubcore.errors import CheckpointLayoutError
 
 
-def _pos_conv(part: str, original: int, turn: object) -> Name:
+Spelling = str | Sequence[str | tuple[str, Turn]]
+
+
+def _row(ours: str, fairseq: Spelling, transformers: str, turn: Turn | None = None) -> Name:
+    return Name(ours, {"fairseq": fairseq, "transformers": transformers, "torchaudio": _torchaudio(transformers)}, turn)
+
+
+def _torchaudio(transformers: str) -> str:
+    """The name in torchaudio of a weight: transformers' with another beginning, but for the extractor."""
+    extractor = transformers.startswith("feature_extractor.")
+    return transformers if extractor else f"encoder.{transformers.replace('encoder.', 'transformer.', 1)}"
+
+
+def _pos_conv(part: str, original: int, turn: Turn) -> Name:
     """A part of the position embedding's weight norm: in both spellings of torch, and split from a finished weight."""
-    places = {
-        "fairseq": "encoder.pos_conv.0",
-        "transformers": "encoder.pos_conv_embed.conv",
-        "torchaudio": "encoder.transformer.pos_conv_embed.conv",
-    }
-    spellings = {
+    fairseq, transformers = "encoder.pos_conv.0", "encoder.pos_conv_embed.conv"
+    places = {"fairseq": fairseq, "transformers": transformers, "torchaudio": _torchaudio(transformers)}
+    spellings: dict[str, list[str | tuple[str, Turn]]] = {
         system: [f"{place}.{part}", f"{place}.parametrizations.weight.original{original}", (f"{place}.weight", turn)]
         for system, place in places.items()
     }
     spellings["transformers"][:2] = spellings["transformers"][1::-1]  # what transformers itself writes comes first
-    return Name(f"encoder.pos_conv.{part}", spellings)  # type: ignore[arg-type]
+    return Name(f"encoder.pos_conv.{part}", spellings)
 
 
-def _block(ours: str, fairseq: str, transformers: str) -> Name:
-    return Name(
-        f"encoder.blocks.#.{ours}.*",
-        {
-            "fairseq": f"encoder.layers.#.{fairseq}.*",
-            "transformers": f"encoder.layers.#.{transformers}.*",
-            "torchaudio": f"encoder.transformer.layers.#.{transformers}.*",
-        },
-    )
-
-
+_CONV = "feature_extractor.conv_layers.#"
 ENCODER_NAMES = (
-    Name(
-        "extractor.convs.#.weight",
-        {
-            "fairseq": "feature_extractor.conv_layers.#.0.weight",
-            "transformers": "feature_extractor.conv_layers.#.conv.weight",
-            "torchaudio": "feature_extractor.conv_layers.#.conv.weight",
-        },
-        SWAP_TAPS,
-    ),
-    Name(
-        "extractor.convs.#.bias",
-        {
-            "fairseq": "feature_extractor.conv_layers.#.0.bias",
-            "transformers": "feature_extractor.conv_layers.#.conv.bias",
-            "torchaudio": "feature_extractor.conv_layers.#.conv.bias",
-        },
-    ),
-    Name(
-        "extractor.norms.#.*",
-        {
-            # The first is of group norm, the second of layer norm, which fairseq puts between two transpositions.
-            "fairseq": ["feature_extractor.conv_layers.#.2.*", "feature_extractor.conv_layers.#.2.1.*"],
-            "transformers": "feature_extractor.conv_layers.#.layer_norm.*",
-            "torchaudio": "feature_extractor.conv_layers.#.layer_norm.*",
-        },
-    ),
-    Name(
-        "feature_norm.*",
-        {
-            "fairseq": "layer_norm.*",
-            "transformers": "feature_projection.layer_norm.*",
-            "torchaudio": "encoder.feature_projection.layer_norm.*",
-        },
-    ),
-    Name(
-        "projection.*",
-        {
-            "fairseq": "post_extract_proj.*",
-            "transformers": "feature_projection.projection.*",
-            "torchaudio": "encoder.feature_projection.projection.*",
-        },
-    ),
+    _row("extractor.convs.#.weight", f"{_CONV}.0.weight", f"{_CONV}.conv.weight", SWAP_TAPS),
+    _row("extractor.convs.#.bias", f"{_CONV}.0.bias", f"{_CONV}.conv.bias"),
+    # The first is of group norm, the second of layer norm, which fairseq puts between two transpositions.
+    _row("extractor.norms.#.*", [f"{_CONV}.2.*", f"{_CONV}.2.1.*"], f"{_CONV}.layer_norm.*"),
+    _row("feature_norm.*", "layer_norm.*", "feature_projection.layer_norm.*"),
+    _row("projection.*", "post_extract_proj.*", "feature_projection.projection.*"),
     _pos_conv("weight_g", 0, FUSED_NORM),
     _pos_conv("weight_v", 1, FUSED_DIRECTION),
-    Name(
-        "encoder.pos_conv.bias",
-        {
-            "fairseq": "encoder.pos_conv.0.bias",
-            "transformers": "encoder.pos_conv_embed.conv.bias",
-            "torchaudio": "encoder.transformer.pos_conv_embed.conv.bias",
-        },
+    _row("encoder.pos_conv.bias", "encoder.pos_conv.0.bias", "encoder.pos_conv_embed.conv.bias"),
+    _row("encoder.norm.*", "encoder.layer_norm.*", "encoder.layer_norm.*"),
+    *(
+        _row(f"encoder.blocks.#.{ours}.*", f"encoder.layers.#.{fairseq}.*", f"encoder.layers.#.{transformers}.*")
+        for ours, fairseq, transformers in (
+            *((f"attention.{x}_proj", f"self_attn.{x}_proj", f"attention.{x}_proj") for x in ("q", "k", "v", "out")),
+            ("attention_norm", "self_attn_layer_norm", "layer_norm"),
+            ("feed_forward.fc1", "fc1", "feed_forward.intermediate_dense"),
+            ("feed_forward.fc2", "fc2", "feed_forward.output_dense"),
+            ("feed_forward_norm", "final_layer_norm", "final_layer_norm"),
+        )
     ),
-    Name(
-        "encoder.norm.*",
-        {
-            "fairseq": "encoder.layer_norm.*",
-            "transformers": "encoder.layer_norm.*",
-            "torchaudio": "encoder.transformer.layer_norm.*",
-        },
-    ),
-    *(_block(f"attention.{part}_proj", f"self_attn.{part}_proj", f"attention.{part}_proj") for part in ("q", "k", "v", "out")),
-    _block("attention_norm", "self_attn_layer_norm", "layer_norm"),
-    _block("feed_forward.fc1", "fc1", "feed_forward.intermediate_dense"),
-    _block("feed_forward.fc2", "fc2", "feed_forward.output_dense"),
-    _block("feed_forward_norm", "final_layer_norm", "final_layer_norm"),
 )
 """One row for each weight; the first is the one by which such an encoder is found in a file."""
 

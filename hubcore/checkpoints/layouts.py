@@ -20,18 +20,19 @@ A family may add layouts of its own (`Layout`). A fine-tuned fairseq file wraps 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import ExitStack
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from hubcore.checkpoints.formats.pickle_reader import TensorRef
+from hubcore.checkpoints.formats.file_bytes import TensorFile
 from hubcore.checkpoints.formats.plain import plain
 from hubcore.checkpoints.formats.safetensors_file import SafetensorsFile
+from hubcore.checkpoints.formats.tensor_ref import TensorRef
 from hubcore.checkpoints.formats.torch_file import TorchFile
 from hubcore.checkpoints.runs import newest_model
 from hubcore.errors import CheckpointError, CheckpointLayoutError, HubcoreError
@@ -95,7 +96,8 @@ class Checkpoint:
     tensors: dict[str, TensorInfo]
     """Name, shape and dtype of every tensor."""
     _read: Callable[[Iterable[str], torch.dtype | None], dict[str, Tensor]]
-    _resources: ExitStack = field(default_factory=ExitStack)
+    close: Callable[[], object]
+    """Closes the file."""
     written_by: str | None = None
     """The class whose `save_checkpoint` wrote the file, where it is hubcore's own."""
     heads: frozenset[str] = frozenset()
@@ -116,10 +118,6 @@ class Checkpoint:
     def read(self, names: Iterable[str], dtype: torch.dtype | None = None) -> dict[str, Tensor]:
         """The tensors `names`, converted to `dtype` if given; nothing else of the file enters memory."""
         return self._read(names, dtype)
-
-    def close(self) -> None:
-        """Closes the file."""
-        self._resources.close()
 
     def __enter__(self) -> Checkpoint:
         return self
@@ -175,44 +173,48 @@ def _is_safetensors(path: Path) -> bool:
 
 def _open_safetensors(path: Path) -> Checkpoint:
     file = SafetensorsFile(path)
-    resources = ExitStack()
-    resources.callback(file.close)
-    tensors = {name: TensorInfo(tuple(ref.shape), ref.dtype) for name, ref in file.refs.items()}
-
-    def read(names: Iterable[str], dtype: torch.dtype | None) -> dict[str, Tensor]:
-        return file.read_many({name: file.refs[name] for name in names}, dtype=dtype)
-
-    if "hubcore" in file.metadata:
-        try:
-            about = _json_object(file.metadata["hubcore"], path)
-            if not isinstance(about.get("config"), dict):
-                raise CheckpointError(f"{path} says it is hubcore's, but holds no config. Save it again with save_checkpoint.")
-        except CheckpointError:
-            resources.close()
-            raise
-        written_by = str(about.get("upstream", "")) or None
-        heads = frozenset(map(str, about["heads"])) if isinstance(about.get("heads"), list) else frozenset()
-        return Checkpoint(path, NATIVE, about["config"], {}, tensors, read, resources, written_by, heads)
-    return _with_config_beside(path, Checkpoint(path, PLAIN, {}, {}, tensors, read, resources))
+    checkpoint = _of_file(file, file.refs, PLAIN, {}, {})
+    if "hubcore" not in file.metadata:
+        return _with_config_beside(path, checkpoint)
+    with _closing_on_error(file):
+        about = _json_object(file.metadata["hubcore"], path)
+        if not isinstance(about.get("config"), dict):
+            raise CheckpointError(f"{path} says it is hubcore's, but holds no config. Save it again with save_checkpoint.")
+    heads = about.get("heads")
+    checkpoint.layout, checkpoint.config, checkpoint.written_by = (
+        NATIVE,
+        about["config"],
+        str(about.get("upstream", "")) or None,
+    )
+    checkpoint.heads = frozenset(map(str, heads)) if isinstance(heads, list) else frozenset()
+    return checkpoint
 
 
 def _open_torch(path: Path, layouts: Iterable[Layout]) -> Checkpoint:
     file = TorchFile(path)
-    resources = ExitStack()
-    resources.callback(file.close)
-    try:
+    with _closing_on_error(file):
         layout, config, task, state = _sniff(file.tree, path, layouts)
-    except BaseException:
-        resources.close()
-        raise
-    refs = _tensors(state)
-    tensors = {name: TensorInfo(tuple(ref.shape), ref.dtype) for name, ref in refs.items()}
+        checkpoint = _of_file(file, _tensors(state), layout, config, task)
+    return _with_config_beside(path, checkpoint) if layout == PLAIN else checkpoint
 
+
+def _of_file(
+    file: TensorFile, refs: Mapping[str, TensorRef], layout: str, config: dict[str, Any], task: dict[str, Any]
+) -> Checkpoint:
     def read(names: Iterable[str], dtype: torch.dtype | None) -> dict[str, Tensor]:
         return file.read_many({name: refs[name] for name in names}, dtype=dtype)
 
-    checkpoint = Checkpoint(path, layout, config, task, tensors, read, resources)
-    return _with_config_beside(path, checkpoint) if layout == PLAIN else checkpoint
+    tensors = {name: TensorInfo(tuple(ref.shape), ref.dtype) for name, ref in refs.items()}
+    return Checkpoint(Path(file.path), layout, config, task, tensors, read, file.close)
+
+
+@contextmanager
+def _closing_on_error(file: Any) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        file.close()
+        raise
 
 
 def _tensors(state: Mapping[Any, Any], prefix: str = "", depth: int = 6) -> dict[str, TensorRef]:
@@ -285,12 +287,8 @@ def _inside(tree: object, key: str) -> object:
 
 def _with_config_beside(path: Path, checkpoint: Checkpoint) -> Checkpoint:
     """The same checkpoint with the `config.json`, or `config.yaml` of ESPnet or FunASR, that lies beside its file."""
-    folder = path if path.is_dir() else path.parent
-    try:
-        return _with_config_of(folder, checkpoint)
-    except BaseException:
-        checkpoint.close()
-        raise
+    with _closing_on_error(checkpoint):
+        return _with_config_of(path if path.is_dir() else path.parent, checkpoint)
 
 
 def _with_config_of(folder: Path, checkpoint: Checkpoint) -> Checkpoint:
@@ -366,24 +364,18 @@ def _open_shards(folder: Path, index: Path) -> Checkpoint:
             f"{index} names the file {bad[0][:200]!r}. A shard is a .safetensors or .bin file beside it. Fetch it again."
         )
     resources = ExitStack()
-    shards: dict[str, Checkpoint] = {}
-    try:
-        for name in sorted(set(where.values())):
-            shards[name] = _open_file(folder / name, ())
-            resources.callback(shards[name].close)
-    except BaseException:
-        resources.close()
-        raise
-    tensors = {tensor: info for shard in shards.values() for tensor, info in shard.tensors.items()}
+    with _closing_on_error(resources):
+        shards = [resources.enter_context(_open_file(folder / name, ())) for name in sorted(set(where.values()))]
+    tensors = {tensor: info for shard in shards for tensor, info in shard.tensors.items()}
 
     def read(names: Iterable[str], dtype: torch.dtype | None) -> dict[str, Tensor]:
         wanted = set(names)
         out: dict[str, Tensor] = {}
-        for shard in shards.values():
+        for shard in shards:
             out.update(shard.read([name for name in shard.tensors if name in wanted], dtype))
         return out
 
-    return _with_config_beside(folder, Checkpoint(folder, PLAIN, {}, {}, tensors, read, resources))
+    return _with_config_beside(folder, Checkpoint(folder, PLAIN, {}, {}, tensors, read, resources.close))
 
 
 def _json_file(path: Path, limit: int = _MAX_CONFIG) -> dict[str, Any]:

@@ -63,7 +63,7 @@ def decode(source: Path, target: Path) -> int:
     target.parent.mkdir(parents=True, exist_ok=True)
     with write_whole(target, durable=False) as temporary:
         soundfile.write(temporary, (samples[0] * 32768).astype(np.int16), SAMPLE_RATE, format="FLAC", subtype="PCM_16")
-    return samples.shape[1]
+    return len(samples[0])
 
 
 def make(target: Path, sources: Sequence[Path]) -> dict[str, list[int]]:
