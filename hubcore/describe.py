@@ -14,7 +14,7 @@ from typing import Any
 from hubcore.card import Card, UpstreamShape
 from hubcore.guests import as_guest
 from hubcore.registry.names import Entry, Family, current_registry
-from hubcore.sources.resolve import find_cached
+from hubcore.sources.resolve import find_source
 from hubcore.text import error_text, labelled, printable
 
 _LAYERS_SHOWN = 4
@@ -122,7 +122,8 @@ def describe(entry: Entry) -> UpstreamInfo:
     """The `UpstreamInfo` of a registry entry."""
     card, family = entry.card, entry.family
     file, line = locate(family) if family else (None, None)
-    cached = next(filter(None, (find_cached(source, card) for source in card.sources)), None) if card else None
+    found = find_source(card.sources, card) if card else None
+    cached = found[1] if found else None
     config = problem = shape = None
     # A plugin is asked only where its answer would be shown.
     if card and family and not family.missing and (card.config or "config" in card.options or cached):

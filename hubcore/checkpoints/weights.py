@@ -26,7 +26,7 @@ from hubcore.checkpoints.names import OURS, Names, Turn
 from hubcore.checkpoints.report import LoadReport
 from hubcore.errors import CheckpointLayoutError, MissingWeightsError, nearest_names
 from hubcore.sources.stamps import read_stamp
-from hubcore.text import plural
+from hubcore.text import listed, plural
 
 Config = TypeVar("Config", bound=Any)
 Model = TypeVar("Model", bound=nn.Module)
@@ -407,13 +407,9 @@ def _advice(checkpoint: Checkpoint) -> str:
     return f"Use hub.load({family!r}, checkpoint={str(checkpoint.path)!r})."
 
 
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
-
-
 def _no_encoder(reader: Reader[Any, Any], checkpoint: Checkpoint) -> CheckpointLayoutError:
     said = f", and calls itself {checkpoint.kind!r}" if checkpoint.kind else ""
-    found = f"has {_listed(list(checkpoint.tensors)) or 'no tensors at all'}{said}"
+    found = f"has {listed(checkpoint.tensors) if checkpoint.tensors else 'no tensors at all'}{said}"
     return ForeignCheckpointError(
         f"{checkpoint.path} ({checkpoint.layout}) is no {reader.family} checkpoint: it has no "
         f"{reader.names.first(reader.names.systems[0])} under any name known here. It {found}. {_advice(checkpoint)}",
@@ -423,14 +419,14 @@ def _no_encoder(reader: Reader[Any, Any], checkpoint: Checkpoint) -> CheckpointL
 
 def _other_family(reader: Reader[Any, Any], checkpoint: Checkpoint, left: Sequence[str]) -> CheckpointLayoutError:
     said = f"calls itself {checkpoint.kind!r}" if checkpoint.kind else f"has a layout ({checkpoint.layout}) of others"
-    more = f" It holds {_listed(left)}, which {reader.family} has not." if left else ""
+    more = f" It holds {listed(left)}, which {reader.family} has not." if left else ""
     what = f"{checkpoint.path} is no {reader.family} checkpoint: it {said}.{more} {_advice(checkpoint)}"
     return ForeignCheckpointError(what, said)
 
 
 def _no_place(reader: Reader[Any, Any], checkpoint: Checkpoint, left: Sequence[str]) -> CheckpointLayoutError:
     return CheckpointLayoutError(
-        f"{checkpoint.path} holds tensors that have no place in {reader.family}: {_listed(left)}. Without them the features "
+        f"{checkpoint.path} holds tensors that have no place in {reader.family}: {listed(left)}. Without them the features "
         "would differ. Load it with the class of its own family; merge adapters (LoRA) into the weights before saving."
     )
 

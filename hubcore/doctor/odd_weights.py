@@ -9,7 +9,7 @@ from hubcore.errors import HubcoreError
 from hubcore.findings import Finding
 from hubcore.loading import build_upstream
 from hubcore.registry.names import Registry
-from hubcore.sources.resolve import find_cached
+from hubcore.sources.resolve import find_source
 from hubcore.text import listed, plural
 
 if TYPE_CHECKING:
@@ -22,16 +22,15 @@ def odd_checkpoints(registry: Registry) -> Iterator[Finding]:
     Every checkpoint that is cached is loaded, which takes its time.
     """
     for entry in registry.entries:
-        sources = entry.card.sources if entry.card else ()
-        path = next(filter(None, (find_cached(source, entry.card) for source in sources)), None)
-        if path is None or entry.unavailable:
+        found = find_source(entry.card.sources, entry.card) if entry.card else None
+        if found is None or entry.unavailable:
             continue
         try:
             said = [f"the weights of {entry.name}: {odd}." for odd in odd_weights(build_upstream(entry, None, {}).state_dict())]
         except (HubcoreError, AttributeError) as error:
             said = [f"{entry.name} cannot be loaded, so its weights were not looked at: {error}"]
         for what in said:
-            yield Finding(what, "Ask who published them.", str(path), owner=entry.owner, warning=True)
+            yield Finding(what, "Ask who published them.", str(found[1]), owner=entry.owner, warning=True)
 
 
 def odd_weights(weights: Mapping[str, Tensor]) -> tuple[str, ...]:

@@ -77,7 +77,7 @@ def _named_items() -> Iterator[CacheItem]:
     found: dict[Path, tuple[set[str], set[str]]] = {}
     for card in _cards():
         for source in card.sources:
-            for path in _find(source.uri):
+            for path in filter(Path.is_file, _find(source.uri)):
                 names, uris = found.setdefault(path, (set(), set()))
                 names.add(card.name)
                 uris.add(source.uri)
@@ -94,13 +94,6 @@ def _item(path: Path, sha256: str | None, names: set[str], uris: set[str]) -> Ca
 def _find(uri: str) -> list[Path]:
     try:
         return scheme_of(uri).find(uri)
-    except DownloadError:
-        return []  # malformed
-
-
-def _find_folders(uri: str) -> list[Path]:
-    try:
-        return scheme_of(uri).find_folders(uri)
     except DownloadError:
         return []  # malformed
 
@@ -125,7 +118,7 @@ def _present(source: Source, card: Card) -> list[Path]:
     pin = None if source.sha256 else read_pin(source.uri)
     digest = source.sha256 or (pin.sha256 if pin else None)
     stored = [stored_path(digest, cache) for cache in (cache_dir(), *read_only_caches())] if digest else []
-    return [*(path for path in stored if path.is_file()), *_find(source.uri), *_find_folders(source.uri)]
+    return [*(path for path in stored if path.is_file()), *_find(source.uri)]
 
 
 def _cards() -> list[Card]:

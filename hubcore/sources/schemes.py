@@ -39,11 +39,7 @@ class Scheme:
         raise NotImplementedError
 
     def find(self, uri: str) -> list[Path]:
-        """The cached files of an address that are found without a digest, intact or not; none of them is read."""
-        return []
-
-    def find_folders(self, uri: str) -> list[Path]:
-        """The cached folders of an address of a whole model, with weights in them."""
+        """The cached files of an address that are found without a digest, intact or not, or folders of a whole model."""
         return []
 
     def copy(self, uri: str, path: Path, folder: Path) -> Path | None:
@@ -106,22 +102,16 @@ class HuggingFace(Scheme):
         return hub_file(file, expected, offline) if file.name else hub_model(file, expected, offline)
 
     def find(self, uri: str) -> list[Path]:
-        from hubcore.sources.hub.cache import hf_caches, snapshot
-        from hubcore.sources.hub.hugging_face import parse_hub_uri
-
-        file = parse_hub_uri(uri)
-        found = [snapshot(file.repo, file.name, file.revision, cache) for cache in hf_caches()] if file.name else []
-        return [path for path in found if path is not None]
-
-    def find_folders(self, uri: str) -> list[Path]:
         from hubcore.sources.hub.cache import commit_of, hf_caches, repo_folder
         from hubcore.sources.hub.hugging_face import parse_hub_uri
         from hubcore.sources.hub.models import WEIGHTS
 
         file = parse_hub_uri(uri)
-        commits = {cache: commit_of(file.repo, file.revision, cache) for cache in hf_caches()} if not file.name else {}
-        folders = [repo_folder(file.repo, cache) / "snapshots" / commit for cache, commit in commits.items() if commit]
-        return [folder for folder in folders if any((folder / name).is_file() for name in WEIGHTS)]
+        commits = {cache: commit_of(file.repo, file.revision, cache) for cache in hf_caches()}
+        snapshots = [repo_folder(file.repo, cache) / "snapshots" / commit for cache, commit in commits.items() if commit]
+        if file.name:
+            return [path for path in (folder / file.name for folder in snapshots) if path.is_file()]
+        return [folder for folder in snapshots if any((folder / name).is_file() for name in WEIGHTS)]
 
     def copy(self, uri: str, path: Path, folder: Path) -> Path | None:
         from hubcore.sources.hub.cache import copy_snapshot

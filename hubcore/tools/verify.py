@@ -15,17 +15,17 @@ import torch
 from torch import Tensor
 
 from hubcore.card import Card, Source
-from hubcore.errors import HubcoreError, OfflineError
+from hubcore.errors import DownloadError, HubcoreError, OfflineError
 from hubcore.guests import as_guest
 from hubcore.loading import build_upstream, import_class
 from hubcore.options import reads_files
 from hubcore.protocol import Upstream, UpstreamOutput
 from hubcore.registry.names import Entry
-from hubcore.sources.folders import is_offline
+from hubcore.sources.folders import cache_dir, is_offline
 from hubcore.sources.hub.cache import why_wrong
 from hubcore.sources.pins import read_pin
-from hubcore.sources.reachable import is_link, why_dead
 from hubcore.sources.resolve import fetch_card, find_cached
+from hubcore.sources.schemes import scheme_of
 from hubcore.sources.stamps import hash_file
 from hubcore.testing.checks import CHECKS
 from hubcore.testing.compare import evaluating, expect_finite, expect_same_utterance, largest_gap
@@ -161,10 +161,22 @@ def verify_entry(entry: Entry, name: str | None = None) -> Verification:
 
 def _state(source: Source, card: Card) -> LinkState:
     cached = find_cached(source, card) is not None
-    if is_offline() or not is_link(source):
+    if is_offline() or not scheme_of(source.uri).can_ask:
         return LinkState(source.uri, cached, None, None)
     problem = why_dead(source)
     return LinkState(source.uri, cached, problem is None, problem)
+
+
+def why_dead(source: Source) -> str | None:
+    """The reason for which a link does not give its file now, in a sentence; None if it does.
+
+    A server that announces another size, or the hub another hash, than the source promises counts as dead.
+    """
+    try:
+        scheme_of(source.uri).ask(source, cache_dir())
+    except DownloadError as error:
+        return str(error)
+    return None
 
 
 def _check_file(found: Verification, card: Card) -> None:

@@ -21,8 +21,7 @@ from hubcore.protocol import UpstreamOutput
 from hubcore.registry.names import Entry, Registry, current_registry
 from hubcore.sources import resolve as sources
 from hubcore.sources import stamps
-from hubcore.sources.reachable import why_dead
-from hubcore.tools.verify import compare_features, fixed_clip, verify_entry
+from hubcore.tools.verify import compare_features, fixed_clip, verify_entry, why_dead
 from tests.conftest import CardWriter
 from tests.faults.http_server import Answer
 from tests.faults.lab import Lab, a_lab
