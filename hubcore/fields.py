@@ -89,7 +89,7 @@ def check_fields(record: Any) -> None:
         Traceback (most recent call last):
         hubcore.errors.OptionError: dim must be a whole number from 1 to 65,536, but is 0 instead.
     """
-    hints = _hints(type(record))
+    hints = hints_of(type(record))
     for field in dataclasses.fields(record):
         value, hint = getattr(record, field.name), hints.get(field.name, Any)
         found = _convert(value, hint, field.name, None)
@@ -141,7 +141,7 @@ def build(cls: type[Record], values: object, *, prefix: str, where: Where, start
     """
     if not isinstance(values, Mapping):
         raise OptionError(f"{where(prefix)}: {prefix or 'the file'} must be keys with values, but is {values!r:.60} instead.")
-    hints = _hints(cls)
+    hints = hints_of(cls)
     known = [field.name for field in dataclasses.fields(cls) if field.init]  # type: ignore[arg-type]
     given: dict[str, Any] = {}
     for key, value in values.items():
@@ -182,17 +182,22 @@ def convert(value: Any, hint: Any, key: str, where: Where) -> Any:
     return found
 
 
-def _hints(cls: Any) -> Mapping[str, Any]:
-    """The annotations of a dataclass's fields; those that cannot be resolved are not checked."""
-    return _evaluated(cls)
+def hints_of(thing: Any) -> Mapping[str, Any]:
+    """The annotations of a class's fields or a function's parameters; none where one cannot be resolved.
+
+    Example:
+        >>> hints_of(Between)["low"]
+        <class 'float'>
+    """
+    try:
+        return _evaluated(thing)
+    except Exception:  # a plugin's annotation may be anything, or stand below `if TYPE_CHECKING:`
+        return {}
 
 
 @functools.lru_cache(maxsize=256)
-def _evaluated(cls: Any) -> Mapping[str, Any]:
-    try:
-        return get_type_hints(cls, include_extras=True)
-    except (NameError, AttributeError, TypeError):
-        return {}
+def _evaluated(thing: Any) -> Mapping[str, Any]:
+    return get_type_hints(thing, include_extras=True)
 
 
 _WRONG: Any = object()

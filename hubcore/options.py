@@ -9,7 +9,6 @@ from __future__ import annotations
 import ast
 import contextlib
 import dataclasses
-import functools
 import inspect
 import itertools
 import re
@@ -17,10 +16,10 @@ import textwrap
 import types
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Union, get_args, get_origin, get_type_hints
+from typing import Any, Union, get_args, get_origin
 
 from hubcore.errors import OptionError, nearest_hint
-from hubcore.fields import convert, in_words
+from hubcore.fields import convert, hints_of, in_words
 from hubcore.strict_yaml import StrictYamlError, parse_yaml
 
 _NOT_OPTIONS = frozenset({"self", "cls", "path", "source", "model", "device", "dtype", "keep_layers", "wavs", "lengths"})
@@ -289,7 +288,7 @@ def own_methods(cls: type[Any]) -> set[str]:
 
 def _parameters(function: Callable[..., Any], skip: int = 0) -> dict[str, tuple[Any, Any]]:
     """Type and default of each named parameter that is an option; `**` stands for a parameter that takes any name."""
-    hints = _hints(getattr(function, "__init__", None) if isinstance(function, type) else function)
+    hints = hints_of(getattr(function, "__init__", None) if isinstance(function, type) else function)
     found: dict[str, tuple[Any, Any]] = {}
     for parameter in [*inspect.signature(function).parameters.values()][skip:]:
         if parameter.kind is parameter.VAR_KEYWORD:
@@ -302,24 +301,11 @@ def _parameters(function: Callable[..., Any], skip: int = 0) -> dict[str, tuple[
 
 def _fields(config_class: Any) -> dict[str, tuple[Any, Any]]:
     """Type and default of each field of a config."""
-    hints = _hints(config_class)
+    hints = hints_of(config_class)
     return {
         field.name: (hints.get(field.name, Any), None if field.default is dataclasses.MISSING else field.default)
         for field in (dataclasses.fields(config_class) if config_class else ())
     }
-
-
-def _hints(thing: Any) -> dict[str, Any]:
-    """Annotations as types; none where one of them cannot be resolved, as below `if TYPE_CHECKING:`."""
-    try:
-        return dict(_evaluated(thing))
-    except Exception:  # a plugin's annotation may be anything
-        return {}
-
-
-@functools.lru_cache(maxsize=256)
-def _evaluated(thing: Any) -> Mapping[str, Any]:
-    return get_type_hints(thing, include_extras=True)
 
 
 def _argument_docs(cls: type[Any]) -> dict[str, str]:

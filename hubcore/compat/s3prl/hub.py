@@ -17,6 +17,7 @@ Example:
 
 from __future__ import annotations
 
+import functools
 import os
 import warnings
 from collections.abc import Callable, Mapping
@@ -25,7 +26,7 @@ from typing import Any
 from hubcore import hub as core
 from hubcore.compat.s3prl.baseline import baseline_settings
 from hubcore.compat.s3prl.download import forget
-from hubcore.compat.s3prl.rates import DownsampleRates
+from hubcore.compat.s3prl.rates import rate_of_feature
 from hubcore.errors import OptionError, UnknownUpstreamError
 from hubcore.registry.names import current_registry
 
@@ -108,7 +109,7 @@ def load(name: str, ckpt: str | os.PathLike[str] | None, refresh: bool, conf: Ma
             forget(card)
     upstream: Any = core.load(name, ckpt, **rest)
     if not hasattr(upstream, "get_downsample_rates"):
-        upstream.get_downsample_rates = DownsampleRates(upstream)
+        upstream.get_downsample_rates = functools.partial(rate_of_feature, upstream)
     return _as_theirs(upstream)
 
 

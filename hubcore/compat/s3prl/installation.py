@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import os
+import pkgutil
 import sys
 import threading
 from collections.abc import Mapping, Sequence
@@ -13,24 +14,25 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
 
-from hubcore.compat.s3prl import download, hub
+from hubcore.compat.s3prl import hub
 from hubcore.errors import OptionError, PluginError
 from hubcore.version import VERSION
 
 _HERE = "hubcore.compat.s3prl"
 _FRAMES = "HUBCORE_S3PRL_FRAMES"
-_CLASSES = {"Featurizer": f"{_HERE}.featurizer", "S3PRLUpstream": f"{_HERE}.upstream"}
+_CLASSES = {"Featurizer": f"{_HERE}.featurizer:Featurizer", "S3PRLUpstream": f"{_HERE}.upstream:S3PRLUpstream"}
+_DOWNLOAD = {name: f"{_HERE}.download:{name}" for name in ("set_dir", "get_dir", "urls_to_filepaths")}
 _LAZY: Mapping[str, Mapping[str, str]] = {
     "s3prl": {},
     "s3prl.hub": {},
     "s3prl.nn": _CLASSES,
     "s3prl.nn.upstream": _CLASSES,
     "s3prl.upstream": {},
-    "s3prl.upstream.interfaces": {"Featurizer": "hubcore.featurizer"},
+    "s3prl.upstream.interfaces": {"Featurizer": "hubcore.featurizer:Featurizer"},
     "s3prl.util": {},
-    "s3prl.util.download": {},
+    "s3prl.util.download": {**_DOWNLOAD, "_urls_to_filepaths": _DOWNLOAD["urls_to_filepaths"]},
 }
-"""Module -> its public name -> the module of hubcore that defines it."""
+"""Module -> its public name -> `module:name` of what stands for it here."""
 
 _lock = threading.Lock()
 _undo = ExitStack()
@@ -141,7 +143,7 @@ def _lay_over() -> None:
                 module = _add_module(name)
             for attribute, place in _LAZY[name].items():
                 if hasattr(module, attribute):
-                    pairs.append((getattr(module, attribute), getattr(importlib.import_module(place), attribute)))
+                    pairs.append((getattr(module, attribute), pkgutil.resolve_name(place)))
     except BaseException:
         _undo.close()
         _installed.clear()
@@ -181,19 +183,11 @@ def _make_module(name: str) -> ModuleType:
     if name == "s3prl.hub":
         vars(module).update(__getattr__=hub.__getattr__, __dir__=hub.__dir__, options=hub.options)
         return module
-    if name == "s3prl.util.download":
-        vars(module).update(
-            set_dir=download.set_dir,
-            get_dir=download.get_dir,
-            urls_to_filepaths=download.urls_to_filepaths,
-            _urls_to_filepaths=download.urls_to_filepaths,
-        )
-        return module
     names = _LAZY[name]
 
     def get(attribute: str) -> Any:
         if attribute in names:
-            return getattr(importlib.import_module(names[attribute]), attribute)
+            return pkgutil.resolve_name(names[attribute])
         raise AttributeError(
             f"module {name!r} is hubcore's and has no {attribute!r}. It has {', '.join(names) or 'its submodules only'}."
         )

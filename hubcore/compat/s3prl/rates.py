@@ -32,25 +32,16 @@ def downsample_rate(upstream: Any) -> int:
     return int(stride)
 
 
-class DownsampleRates:
-    """`get_downsample_rates` of one upstream, the method that s3prl's models have."""
+def rate_of_feature(upstream: Any, key: str = "hidden_states") -> int:
+    """The `downsample_rate` of a feature, as `get_downsample_rates` of s3prl's models; all features of an upstream share one.
 
-    def __init__(self, upstream: Any) -> None:
-        self._upstream = upstream
-
-    def __call__(self, key: str = "hidden_states") -> int:
-        """The `downsample_rate` of a feature; all features of an upstream share one.
-
-        Raises:
-            OptionError: there is no such feature, or the rate depends on the input.
-        """
-        count = len(self._upstream.layer_names)
-        prefix, _, index = key.rpartition("_")
-        if key not in ("hidden_states", "last_hidden_state") and not (
-            prefix == "hidden_state" and index.isdecimal() and int(index) < count
-        ):
-            raise OptionError(
-                f"there is no feature called {key!r}. There are hidden_states, last_hidden_state, and hidden_state_0 to "
-                f"hidden_state_{count - 1}."
-            )
-        return downsample_rate(self._upstream)
+    Raises:
+        OptionError: there is no such feature, or the rate depends on the input.
+    """
+    last = len(upstream.layer_names) - 1
+    if key not in ("hidden_states", "last_hidden_state", *(f"hidden_state_{layer}" for layer in range(last + 1))):
+        raise OptionError(
+            f"there is no feature called {key!r}. There are hidden_states, last_hidden_state, and hidden_state_0 to "
+            f"hidden_state_{last}."
+        )
+    return downsample_rate(upstream)
