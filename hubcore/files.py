@@ -263,11 +263,7 @@ def hold(folder: Path, *, force: bool = False, brief: bool = False) -> contextli
 
     The system's lock tells processes of one machine apart. Where it does nothing, or not between machines, as on some network
     file systems, a lock file with host, pid and time does, which its owner touches as long as it lives.
-
-    Args:
-        folder: the folder.
-        force: take no notice of a lock file.
-        brief: hold it for a moment only, and wait for others that do so too.
+    `force` takes no notice of it. `brief` holds the folder for a moment only, and waits for others that do so too.
 
     Raises:
         BlockingIOError: another process holds it; `strerror` says which one.

@@ -128,8 +128,7 @@ class Hooks:
     def commands(self, reserved: Collection[str] = ()) -> dict[str, Any]:
         """Command name -> click command, of every plugin; a name of two plugins is there as `distribution:name`.
 
-        Args:
-            reserved: the names of built-in commands, which a plugin cannot have.
+        None of them can have a `reserved` name, that of a built-in command.
         """
         import click
 

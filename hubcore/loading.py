@@ -85,13 +85,7 @@ def load_checkpoint(
 ) -> Any:
     """An upstream with the weights of a checkpoint: checks the options, fetches the file, builds.
 
-    Args:
-        cls: the class.
-        found: of `find_checkpoint`; nothing has been fetched yet.
-        options: the caller's.
-        card: the one whose options hold where the caller gives none; `found` if that is a card.
-        device: where the weights go.
-        dtype: their floating-point type; that of the family's `from_file` if None.
+    Where the caller gives no option, that of `card` holds (`found` if that is a card).
     """
     from hubcore.checkpoints.runs import run_card  # its package imports torch
 

@@ -99,10 +99,8 @@ def options_of(cls: type[Any], *, with_weights: bool | None = None) -> tuple[Opt
 def option_names(cls: type[Any], *, with_weights: bool | None = None, declared: bool = False) -> frozenset[str] | None:
     """The names of the options that `hub.load` takes for a class; None where the class does not tell.
 
-    Args:
-        cls: a class of a family.
-        with_weights: see `options_of`.
-        declared: only those that the class itself declares, without what `UpstreamBase` adds to them.
+    With `declared`, only those that the class itself declares, without what `UpstreamBase` adds. For `with_weights` see
+    `options_of`.
 
     Example:
         >>> from hubcore_wav2vec2 import Wav2Vec2Upstream
@@ -126,12 +124,7 @@ def check_options(cls: type[Any], options: Iterable[str], *, with_weights: bool)
 
 
 def parse(cls: type[Any], pairs: Iterable[str], *, with_weights: bool | None = None) -> dict[str, Any]:
-    """The options that texts of the form `name=value` give, each typed by the class.
-
-    Args:
-        cls: a class of a family.
-        pairs: the texts.
-        with_weights: see `options_of`.
+    """The options that texts of the form `name=value` give, each typed by the class; see `options_of`.
 
     Raises:
         OptionError: no such option, a value of another type, or an option given twice.

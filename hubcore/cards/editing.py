@@ -42,12 +42,7 @@ know_scalars(_Dumper)
 
 
 def add_card(folder: Path, card: Card, *, replacing: bool = False) -> Path:
-    """Writes a card into a file of its own, `NAME.yaml` in `folder`.
-
-    Args:
-        folder: made if it is not there.
-        card: what to write; its `file`, `line` and `distribution` do not matter.
-        replacing: whether to replace a file that this function wrote before.
+    """Writes a card into a file of its own, `NAME.yaml` in `folder`, which is made if it is not there.
 
     Raises:
         RegistryError: there is such a file already, the card is not valid, or the file cannot be written.
@@ -74,9 +69,7 @@ def add_card(folder: Path, card: Card, *, replacing: bool = False) -> Path:
 def remove_card(name: str, folder: Path | None = None) -> Path:
     """Deletes the file that `add_card` wrote for a name; a record in a file written by hand is left alone.
 
-    Args:
-        name: the card's name.
-        folder: where to look; all registry files of the user if None.
+    Without `folder`, all registry files of the user are looked into.
 
     Raises:
         RegistryError: no such file, or several; the message says where the name stands.
@@ -103,10 +96,7 @@ def remove_card(name: str, folder: Path | None = None) -> Path:
 def pin_cards(path: Path, facts: Facts, out: Path | None = None) -> int:
     """Writes digests and sizes into the sources of a registry file that lack them; existing values stay.
 
-    Args:
-        path: the registry file.
-        facts: what is known.
-        out: the file to write; `path` itself if None.
+    Another file than `path` is written if `out` is given.
 
     Returns:
         How many values were added; without any, nothing is written.

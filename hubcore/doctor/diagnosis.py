@@ -40,11 +40,8 @@ def diagnose(registry: Registry, *, timeout: float = TIMEOUT) -> Diagnosis:
     """Everything that is wrong with what is installed, with distribution, version, file and traceback.
 
     Every family that needs no checkpoint is built, and every hook called once: `hubcore_fetch` with an address of no
-    scheme, `hubcore_upstream_loaded` with an `fbank`. A class that needs weights is only imported.
-
-    Args:
-        registry: as `current_registry` gives it.
-        timeout: seconds for each step of a plugin; a fourth of it is called slow.
+    scheme, `hubcore_upstream_loaded` with an `fbank`. A class that needs weights is only imported. Each step of a plugin
+    gets `timeout` seconds; one that takes a fourth of it is called slow.
 
     Example:
         >>> from hubcore.registry.names import current_registry

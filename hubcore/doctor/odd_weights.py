@@ -38,9 +38,6 @@ def odd_weights(weights: Mapping[str, Tensor]) -> tuple[str, ...]:
 
     A sum is taken of each tensor, which costs one pass over memory. Vectors may be all zeros: fresh biases are.
 
-    Args:
-        weights: name -> tensor.
-
     Example:
         >>> import torch
         >>> odd_weights({"a": torch.tensor([1.0, float("nan")]), "b": torch.zeros(2, 2)})

@@ -45,14 +45,7 @@ Part = tuple[str, str, str]
 
 
 def examine(report: PluginReport, parts: Sequence[Part], timeout: float = TIMEOUT, **options: Any) -> None:
-    """Adds to a report what the examination of its distribution gives; it begins again behind a part that ends the process.
-
-    Args:
-        report: of the distribution.
-        parts: what to examine.
-        timeout: seconds for each step.
-        options: the rest of what `Examination` takes.
-    """
+    """Adds to a report what the examination of its distribution gives; it begins again behind a part that ends the process."""
     first = 0
     while first < len(parts):
         with tempfile.TemporaryDirectory() as folder:

@@ -46,10 +46,6 @@ _constructor: Any = yaml.constructor.SafeConstructor()
 def read_registry(path: Path, distribution: str | None = None) -> tuple[list[Card], list[RegistryError]]:
     """The cards of a registry file, and an error for each record that is wrong; the others stay usable.
 
-    Args:
-        path: the YAML file.
-        distribution: recorded in the cards.
-
     Raises:
         RegistryError: the file as a whole cannot be read.
     """

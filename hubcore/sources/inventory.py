@@ -177,8 +177,7 @@ def partial_files() -> list[Path]:
 def garbage(older_than: float) -> list[Path]:
     """Files that nobody needs: old partial downloads that no process is working on, and stamps of files that are gone.
 
-    Args:
-        older_than: seconds since the last write.
+    Old is what was written more than `older_than` seconds ago.
     """
     limit = time.time() - older_than
     old = [path for path in partial_files() if last_written(path) <= limit]

@@ -29,12 +29,8 @@ class NotTheFileError(DownloadError):
 def page_kind(uri: str, head: bytes, *, checked: bool = False) -> str | None:
     """The kind of page that bytes begin; None if they may begin the file of this address.
 
-    No checkpoint begins with text, so that any text counts as a page, unless the address itself ends like a text file.
-
-    Args:
-        uri: the address that gave them.
-        head: the first bytes, at most `HEAD`.
-        checked: True if a SHA-256 will tell whether the file is right, so that other text than a web page may be it.
+    No checkpoint begins with text, so that any text counts as a page, unless the address itself ends like a text file,
+    or a SHA-256 will tell whether the file is right (`checked`).
 
     Example:
         >>> page_kind("https://host/a.pt", b'{"error": "gone"}'), page_kind("https://host/config.json", b"{}")

@@ -45,10 +45,7 @@ def resolve(source: str | os.PathLike[str]) -> Path:
 
 
 def find_checkpoint(source: str | os.PathLike[str]) -> Path | Source | Card:
-    """The path, the address or the card that a source means; nothing is fetched.
-
-    Args:
-        source: see the module's first lines. A path that exists wins over a name.
+    """The path, the address or the card that a source means; nothing is fetched. A path that exists wins over a name.
 
     Raises:
         CheckpointError: a path that does not exist.
@@ -121,10 +118,7 @@ def fetch_card(card: Card) -> Path:
 def find_source(sources: Sequence[Source], card: Card | None, *, pin: bool = False) -> tuple[Source, Path] | None:
     """The first of some sources that is cached and intact, with its file or folder; never touches the network.
 
-    Args:
-        sources: looked for in this order.
-        card: whose sources they are.
-        pin: record the digest of a file that has none yet.
+    With `pin`, the digest of a file that has none yet is recorded.
     """
     for source in sources:
         path = find_cached(source, card, pin=pin)

@@ -127,9 +127,7 @@ def fixed_clip(sample_rate: int, *, seconds: int = CLIP_SECONDS, seed: int = 0) 
 def verify_entry(entry: Entry, name: str | None = None) -> Verification:
     """Fetches, loads and runs what a name stands for, and compares each step with its card; never raises for what it finds.
 
-    Args:
-        entry: the name's entry in the registry.
-        name: what to call it in the result, such as `owner:name` for a contested one.
+    The result calls it `name`, such as `owner:name` for a contested one.
     """
     card, family = entry.card, entry.family
     found = Verification(name or entry.name, config=card.config if card else None)

@@ -41,10 +41,6 @@ def get_dir() -> Path:
 def urls_to_filepaths(*urls: str, refresh: bool = False) -> str | list[str]:
     """The local file of each address, downloaded if need be: a list, or one path for one address.
 
-    Args:
-        urls: `https://...` or `hf://org/repo/file`.
-        refresh: whether they are downloaded again, see `forget`.
-
     Raises:
         DownloadError: one cannot be obtained.
     """

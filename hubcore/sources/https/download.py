@@ -33,15 +33,9 @@ _ENOUGH = 64
 
 
 def download(url: str, cache_dir: Path, offline: bool, promise: Expectation, watcher: Watcher | None = None) -> Path:
-    """The cached file of a URL, downloaded if it is not there.
+    """The cached file of a URL, downloaded if it is not there; `promise` is what is known of it.
 
-    Args:
-        url: `https://...`.
-        cache_dir: the cache to write to; read-only caches are looked into as well.
-        offline: whether the network is forbidden.
-        promise: the SHA-256 and the size that the file must have, as far as they are known.
-        watcher: called with the bytes received and the bytes the file will have (None if unknown); an error from it ends
-            the download and leaves the part for the next one.
+    Read-only caches are looked into as well. An error from `watcher` ends the download and leaves the part for the next one.
 
     Raises:
         OfflineError: it is not there and `offline` is set.

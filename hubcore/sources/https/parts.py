@@ -134,10 +134,7 @@ class Part:
 def open_part(folder: Path, url: str, *, shared: bool) -> Iterator[Part]:
     """The partial download of a URL; when the block ends, it stays for the next attempt if it is `shared` and not empty.
 
-    Args:
-        folder: where parts lie.
-        url: the address; a part of another one is not resumed.
-        shared: whether a lock keeps other processes away from the part of this address.
+    A part of another URL is not resumed. `shared` says that a lock keeps other processes away from the part of this one.
 
     Raises:
         OSError: the folder cannot be written.
