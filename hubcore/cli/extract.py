@@ -6,7 +6,7 @@ import logging
 import os
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -124,23 +124,12 @@ def command(
     allow_commands: bool,
     audio: str,
     checkpoint: str | None,
-    layers: str | None,
-    dtype: str,
-    format: str | None,
-    mix: str | None,
-    pool: str | None,
-    batch_seconds: float,
-    chunk_seconds: float | None,
-    overlap_seconds: float | None,
     device: str,
-    workers: int,
     engine: str,
-    address: str | None,
     shard: str | None,
-    dry_run: bool,
-    force_unlock: bool,
     pairs: tuple[str, ...],
     as_json: bool,
+    **settings: Any,  # what `extract` takes by the same names
 ) -> None:
     """Write the features of a corpus to a folder: of audio files, folders of them, lists, tables and archives (PATH...).
 
@@ -177,24 +166,13 @@ def command(
                 named,
                 upstream,
                 out,
-                layers=layers,
-                dtype=dtype,
-                batch_seconds=batch_seconds,
-                chunk_seconds=chunk_seconds,
-                overlap_seconds=overlap_seconds,
                 device=device,
                 name=upstream.card.name if upstream.card else name,
-                format=format,
-                mix=mix,
-                pool=pool,
                 call_options=once(calls),
                 report=progress,
-                workers=workers,
                 shard=shard,
                 engine=engine,
-                address=address,
-                force_unlock=force_unlock,
-                dry_run=dry_run,
+                **settings,
             )
     except KeyboardInterrupt:
         echo("what is finished is kept; run the same command again to resume", err=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -44,14 +44,8 @@ def command(
     folder: str,
     dest: str,
     ext: str,
-    valid_percent: float,
-    seed: int,
-    path_must_contain: str | None,
-    min_seconds: float,
-    max_seconds: float | None,
-    sample_rate: int,
-    workers: int | None,
     as_json: bool,
+    **settings: Any,  # what `build_manifest` takes by the same names
 ) -> None:
     """List the audio files below DIR with their lengths, in fairseq's format: D/train.tsv and D/valid.tsv.
 
@@ -65,14 +59,8 @@ def command(
         built = build_manifest(
             folder,
             extensions=ext.split(","),
-            valid_percent=valid_percent,
-            seed=seed,
-            path_must_contain=path_must_contain,
-            min_seconds=min_seconds,
-            max_seconds=max_seconds,
-            sample_rate=sample_rate,
-            workers=workers,
             report=progress,
+            **settings,
         )
     files = write_built(built, dest)
     _print(built, files, as_json)
