@@ -20,6 +20,7 @@ import torch
 
 from hubcore.checkpoints.formats.tensor_ref import StorageRef, TensorRef, damaged, unsafe
 from hubcore.errors import CheckpointError, UnsafeCheckpointError
+from hubcore.files import open_at_once
 
 # A chunk still sits in the processor's cache when its checksum is taken.
 _CHUNK = 1 << 18
@@ -46,7 +47,7 @@ class CheckpointBytes:
         self.path = os.fspath(path)
         self._lock = threading.Lock()
         try:
-            self._file = io.FileIO(self.path, "rb", opener=_open_without_waiting)
+            self._file = io.FileIO(self.path, "rb", opener=open_at_once)
         except (OSError, ValueError) as error:
             reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
             raise CheckpointError(
@@ -262,11 +263,6 @@ def _read_group(
         # A fresh view each, so that resizing or retyping one name's tensor leaves the tied one alone.
         tensors[name] = views[place].view_as(views[place])
     return tensors
-
-
-def _open_without_waiting(path: str, flags: int) -> int:
-    # Opening a named pipe would otherwise wait for a writer for ever.
-    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 @contextmanager

@@ -148,6 +148,24 @@ class _Machine:
     def number(self, size: int) -> int:
         return int.from_bytes(self.take(size), "little")
 
+    def signed(self, size: int) -> int:
+        return int.from_bytes(self.take(size), "little", signed=True)
+
+    def long(self) -> None:
+        size = self.number(1)
+        if size > MAX_INT_BYTES:
+            raise unsafe(f"its pickle has a number of {size} bytes")
+        self.stack.append(self.signed(size))
+
+    def protocol(self) -> None:
+        version = self.number(1)
+        if not 2 <= version <= 5:
+            raise damaged(f"its pickle has the unknown protocol {version}")
+
+    def frame(self) -> None:
+        if self.number(8) > len(self.data) - self.at:
+            raise _truncated(len(self.data))
+
     def text(self, size: int) -> None:
         self.stack.append(str(self.chunk(size), "utf-8"))
 
@@ -264,121 +282,56 @@ class _Machine:
         self.contain({} if known and not args else Opaque(kind.module, kind.name, args))
 
 
-def _deny(machine: _Machine) -> None:
-    machine.refuse()
-
-
-def _protocol(machine: _Machine) -> None:
-    version = machine.number(1)
-    if not 2 <= version <= 5:
-        raise damaged(f"its pickle has the unknown protocol {version}")
-
-
-def _frame(machine: _Machine) -> None:
-    if machine.number(8) > len(machine.data) - machine.at:
-        raise _truncated(len(machine.data))
-
-
-def _signed(size: int) -> Callable[[_Machine], None]:
-    return lambda machine: machine.stack.append(int.from_bytes(machine.take(size), "little", signed=True))
-
-
-def _constant(value: object) -> Callable[[_Machine], None]:
-    return lambda machine: machine.stack.append(value)
-
-
-def _long(machine: _Machine) -> None:
-    size = machine.number(1)
-    if size > MAX_INT_BYTES:
-        raise unsafe(f"its pickle has a number of {size} bytes")
-    machine.stack.append(int.from_bytes(machine.take(size), "little", signed=True))
-
-
-def _set_item(machine: _Machine) -> None:
-    value = machine.stack.pop()
-    key = machine.stack.pop()
-    machine.set_items((key, value))
-
-
-def _append(machine: _Machine) -> None:
-    machine.append([machine.stack.pop()])
-
-
-def _pop(machine: _Machine) -> None:
-    machine.stack.pop()
-
-
-def _pop_mark(machine: _Machine) -> None:
-    machine.since_mark()
-
-
-def _stack_global(machine: _Machine) -> None:
-    name = machine.stack.pop()
-    machine.name(machine.stack.pop(), name)
-
-
-def _persistent(machine: _Machine) -> None:
-    machine.contain(machine.persistent_load(machine.stack.pop()))
-
-
-def _frozen_set(machine: _Machine) -> None:
-    machine.contain(Opaque("builtins", "frozenset", elements=machine.since_mark()))
-
-
-def _table() -> tuple[Callable[[_Machine], None], ...]:
-    known: dict[int, Callable[[_Machine], None]] = {
-        0x80: _protocol,
-        0x95: _frame,
-        ord("N"): _constant(None),
-        0x88: _constant(True),
-        0x89: _constant(False),
-        ord("J"): _signed(4),
-        ord("K"): lambda machine: machine.stack.append(machine.number(1)),
-        ord("M"): lambda machine: machine.stack.append(machine.number(2)),
-        0x8A: _long,
-        ord("G"): lambda machine: machine.stack.extend(struct.unpack(">d", machine.take(8))),
-        ord("X"): lambda machine: machine.text(4),
-        0x8C: lambda machine: machine.text(1),
-        0x8D: lambda machine: machine.text(8),
-        ord("U"): lambda machine: machine.text(1),  # Python 2's str
-        ord("T"): lambda machine: machine.text(4),
-        ord("B"): lambda machine: machine.stack.append(machine.chunk(4)),
-        ord("C"): lambda machine: machine.stack.append(machine.chunk(1)),
-        0x8E: lambda machine: machine.stack.append(machine.chunk(8)),
-        0x96: lambda machine: machine.stack.append(machine.chunk(8)),
-        ord(")"): _constant(()),
-        0x85: lambda machine: machine.wrap(1),
-        0x86: lambda machine: machine.wrap(2),
-        0x87: lambda machine: machine.wrap(3),
-        ord("t"): lambda machine: machine.contain(tuple(machine.since_mark())),
-        ord("]"): lambda machine: machine.contain([]),
-        ord("}"): lambda machine: machine.contain({}),
-        0x8F: lambda machine: machine.contain(Opaque("builtins", "set")),
-        0x91: _frozen_set,
-        ord("("): _Machine.mark,
-        ord("0"): _pop,
-        ord("1"): _pop_mark,
-        ord("2"): lambda machine: machine.stack.append(machine.stack[-1]),
-        ord("a"): _append,
-        ord("e"): lambda machine: machine.append(machine.since_mark()),
-        0x90: lambda machine: machine.append(machine.since_mark()),
-        ord("s"): _set_item,
-        ord("u"): lambda machine: machine.set_items(machine.since_mark()),
-        ord("q"): lambda machine: machine.remember(machine.number(1)),
-        ord("r"): lambda machine: machine.remember(machine.number(4)),
-        0x94: lambda machine: machine.remember(len(machine.memo)),
-        ord("h"): lambda machine: machine.recall(machine.number(1)),
-        ord("j"): lambda machine: machine.recall(machine.number(4)),
-        ord("c"): lambda machine: machine.name(machine.line(), machine.line()),
-        0x93: _stack_global,
-        ord("Q"): _persistent,
-        ord("R"): _Machine.call,
-        0x81: _Machine.new,
-        ord("b"): _Machine.build,
-    }
-    return tuple(known.get(code, _deny) for code in range(256))
-
-
+_KNOWN: dict[int, Callable[[_Machine], object]] = {
+    0x80: _Machine.protocol,
+    0x95: _Machine.frame,
+    ord("N"): lambda m: m.stack.append(None),
+    0x88: lambda m: m.stack.append(True),
+    0x89: lambda m: m.stack.append(False),
+    ord("J"): lambda m: m.stack.append(m.signed(4)),
+    ord("K"): lambda m: m.stack.append(m.number(1)),
+    ord("M"): lambda m: m.stack.append(m.number(2)),
+    0x8A: _Machine.long,
+    ord("G"): lambda m: m.stack.extend(struct.unpack(">d", m.take(8))),
+    ord("X"): lambda m: m.text(4),
+    0x8C: lambda m: m.text(1),
+    0x8D: lambda m: m.text(8),
+    ord("U"): lambda m: m.text(1),  # Python 2's str
+    ord("T"): lambda m: m.text(4),
+    ord("B"): lambda m: m.stack.append(m.chunk(4)),
+    ord("C"): lambda m: m.stack.append(m.chunk(1)),
+    0x8E: lambda m: m.stack.append(m.chunk(8)),
+    0x96: lambda m: m.stack.append(m.chunk(8)),
+    ord(")"): lambda m: m.stack.append(()),
+    0x85: lambda m: m.wrap(1),
+    0x86: lambda m: m.wrap(2),
+    0x87: lambda m: m.wrap(3),
+    ord("t"): lambda m: m.contain(tuple(m.since_mark())),
+    ord("]"): lambda m: m.contain([]),
+    ord("}"): lambda m: m.contain({}),
+    0x8F: lambda m: m.contain(Opaque("builtins", "set")),
+    0x91: lambda m: m.contain(Opaque("builtins", "frozenset", elements=m.since_mark())),
+    ord("("): _Machine.mark,
+    ord("0"): lambda m: m.stack.pop(),
+    ord("1"): _Machine.since_mark,
+    ord("2"): lambda m: m.stack.append(m.stack[-1]),
+    ord("a"): lambda m: m.append([m.stack.pop()]),
+    ord("e"): lambda m: m.append(m.since_mark()),
+    0x90: lambda m: m.append(m.since_mark()),
+    ord("s"): lambda m: m.set_items((m.stack.pop(-2), m.stack.pop())),
+    ord("u"): lambda m: m.set_items(m.since_mark()),
+    ord("q"): lambda m: m.remember(m.number(1)),
+    ord("r"): lambda m: m.remember(m.number(4)),
+    0x94: lambda m: m.remember(len(m.memo)),
+    ord("h"): lambda m: m.recall(m.number(1)),
+    ord("j"): lambda m: m.recall(m.number(4)),
+    ord("c"): lambda m: m.name(m.line(), m.line()),
+    0x93: lambda m: m.name(m.stack.pop(-2), m.stack.pop()),
+    ord("Q"): lambda m: m.contain(m.persistent_load(m.stack.pop())),
+    ord("R"): _Machine.call,
+    0x81: _Machine.new,
+    ord("b"): _Machine.build,
+}
 _UNSET = object()
 _STOP = ord(".")
-_OPCODES = _table()
+_OPCODES = tuple(_KNOWN.get(code, _Machine.refuse) for code in range(256))
