@@ -142,7 +142,8 @@ def damage(data: Data, *, whole: bool = False) -> str | None:
     """
     if data[:4] == b"OggS":
         return _ogg_damage(data) if whole else None
-    return _flac_surplus(data) if data[:8] == _FLAC else None
+    total, end = _flac_lengths(data) if data[:8] == _FLAC else (0, 0)  # decoders stop at what the header states
+    return f"its header states {total} samples, but its last frame ends at sample {end}" if 0 < total < end else None
 
 
 def fill_in(data: WritableData) -> bool:
@@ -340,12 +341,6 @@ def _ogg_damage(data: Data) -> str | None:
             return f"Ogg pages are missing before byte {at}"
         next_number[stream] = number + 1 & 0xFFFFFFFF
     return None
-
-
-def _flac_surplus(data: Data) -> str | None:
-    """Says by how much the last frame goes beyond the samples that the header states, which is where decoders stop."""
-    total, end = _flac_lengths(data)
-    return f"its header states {total} samples, but its last frame ends at sample {end}" if 0 < total < end else None
 
 
 def _flac_differs(data: Data) -> bool:

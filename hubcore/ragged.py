@@ -159,22 +159,10 @@ def pack_on_grid(wavs: Sequence[Tensor], stride: int) -> tuple[Tensor, list[int]
         >>> signal.tolist(), starts
         ([1.0, 1.0, 1.0, 1.0, 1.0, 0.0, 0.0, 0.0, 1.0, 1.0, 1.0, 1.0], [0, 2])
     """
-    if few_calls(wavs[0].device):
-        gaps = [-len(wav) % stride for wav in wavs]
-        zeros = wavs[0].new_zeros(sum(gaps)).split(gaps)
-        ends = accumulate((len(wav) + gap for wav, gap in zip(wavs, gaps, strict=True)), initial=0)
-        return torch.cat([piece for pair in zip(wavs, zeros, strict=True) for piece in pair]), [e // stride for e in ends][:-1]
-    pieces: list[Tensor] = []
-    starts: list[int] = []
-    at = 0
-    for wav in wavs:
-        starts.append(at // stride)
-        gap = -len(wav) % stride
-        pieces.append(wav)
-        if gap:
-            pieces.append(wav.new_zeros(gap))
-        at += len(wav) + gap
-    return (pieces[0] if len(pieces) == 1 else torch.cat(pieces)), starts
+    gaps = [-len(wav) % stride for wav in wavs]
+    zeros = wavs[0].new_zeros(sum(gaps)).split(gaps)
+    ends = accumulate((len(wav) + gap for wav, gap in zip(wavs, gaps, strict=True)), initial=0)
+    return torch.cat([piece for pair in zip(wavs, zeros, strict=True) for piece in pair]), [end // stride for end in ends][:-1]
 
 
 def grid_owners(starts: Sequence[int], cells: int, device: torch.device, extra: int = 0) -> Tensor:
