@@ -183,12 +183,7 @@ def convert(value: Any, hint: Any, key: str, where: Where) -> Any:
 
 
 def hints_of(thing: Any) -> Mapping[str, Any]:
-    """The annotations of a class's fields or a function's parameters; none where one cannot be resolved.
-
-    Example:
-        >>> hints_of(Between)["low"]
-        <class 'float'>
-    """
+    """The annotations of a class's fields or a function's parameters; none where one cannot be resolved."""
     try:
         return _evaluated(thing)
     except Exception:  # a plugin's annotation may be anything, or stand below `if TYPE_CHECKING:`

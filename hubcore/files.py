@@ -210,9 +210,6 @@ def sync(file: str | os.PathLike[str] | int) -> None:
 
     Raises:
         OSError: the disk failed or is full.
-
-    Example:
-        >>> sync(os.getcwd())
     """
     if isinstance(file, int):
         _sync(file, f"descriptor {file}")
@@ -248,10 +245,6 @@ def output_folder(path: str | os.PathLike[str]) -> Path:
 
     Raises:
         OptionError: it is empty.
-
-    Example:
-        >>> output_folder("out").name
-        'out'
     """
     if not os.fspath(path):
         raise OptionError("the output folder is ''.", "Name one; the working folder is '.'.")

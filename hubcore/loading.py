@@ -170,13 +170,7 @@ def _without_weights(
 
 
 def import_class(family: Family) -> type[Any]:
-    """The class of a family; a failure to import it is a `PluginError` that names its distribution.
-
-    Example:
-        >>> from hubcore.registry.names import current_registry
-        >>> import_class(current_registry().find("fbank").family).__name__
-        'FbankUpstream'
-    """
+    """The class of a family; a failure to import it is a `PluginError` that names its distribution."""
     with as_guest(lambda error: _plugin_error(family, f"cannot be imported: {error_text(error)}", _UPDATE)):
         found = getattr(importlib.import_module(family.module), family.class_name)
     if not isinstance(found, type):
@@ -193,13 +187,7 @@ def _ways(cls: type[Any], family: Family) -> set[str]:
 
 
 def reads_checkpoints(cls: type[Any]) -> bool:
-    """True if a class inherits from `UpstreamBase` and has a loader of its own, so that without a file its weights are random.
-
-    Example:
-        >>> from hubcore_fbank import FbankUpstream
-        >>> reads_checkpoints(FbankUpstream)
-        False
-    """
+    """True if a class inherits from `UpstreamBase` and has its own loader, so that without a file its weights are random."""
     return is_based(cls) and "from_file" in own_methods(cls)
 
 

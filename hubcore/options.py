@@ -142,10 +142,6 @@ def once(values: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
 
     Raises:
         OptionError: one was given twice.
-
-    Example:
-        >>> once({"num_mel_bins": [40]})
-        {'num_mel_bins': 40}
     """
     for name, given in values.items():
         if len(given) > 1:
@@ -263,13 +259,7 @@ def is_based(cls: type[Any]) -> bool:
 
 
 def reads_files(cls: type[Any]) -> bool:
-    """True if a class reads checkpoints; a signal transform has no loader of its own.
-
-    Example:
-        >>> from hubcore_fbank import FbankUpstream
-        >>> reads_files(FbankUpstream)
-        False
-    """
+    """True if a class reads checkpoints; a signal transform has no loader of its own."""
     return not own_methods(cls).isdisjoint(("from_file", "from_checkpoint"))
 
 

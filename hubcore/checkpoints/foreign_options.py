@@ -45,12 +45,7 @@ def write_options(config: Any, options: Options) -> dict[str, Any]:
 
 
 def to_int(value: object) -> int:
-    """An integer, also one that an old Namespace holds as a string.
-
-    Example:
-        >>> to_int("12")
-        12
-    """
+    """An integer, also one that an old Namespace holds as a string."""
     try:
         if isinstance(value, str | int) and not isinstance(value, bool):
             return int(value)
@@ -60,12 +55,7 @@ def to_int(value: object) -> int:
 
 
 def to_float(value: object) -> float:
-    """A number, also one that an old Namespace holds as a string.
-
-    Example:
-        >>> to_float("0.1")
-        0.1
-    """
+    """A number, also one that an old Namespace holds as a string."""
     try:
         if isinstance(value, str | int | float) and not isinstance(value, bool):
             return float(value)
@@ -94,9 +84,6 @@ def demand(model: Mapping[str, Any], allowed: Mapping[str, Sequence[Any]]) -> No
     Args:
         model: the foreign config.
         allowed: option -> the values that are computed, the system's default first.
-
-    Example:
-        >>> demand({"activation_fn": "gelu"}, {"activation_fn": ["gelu"]})
     """
     for option, values in allowed.items():
         value = model.get(option, values[0])

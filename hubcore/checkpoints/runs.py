@@ -29,12 +29,7 @@ _MAX_STATE = 16 << 20
 
 
 def run_checkpoints(run: Path) -> list[tuple[int, Path]]:
-    """Updates and folders of a run's checkpoints, oldest first, whole or not; none if it is no run.
-
-    Example:
-        >>> run_checkpoints(Path("/nowhere"))
-        []
-    """
+    """Updates and folders of a run's checkpoints, oldest first, whole or not; none if it is no run."""
     try:
         found = [(path, _NAME.fullmatch(path.name)) for path in (run / "checkpoints").iterdir()]
     except OSError:
@@ -73,10 +68,6 @@ def newest_model(run: Path) -> Path | None:
 
     Raises:
         CheckpointError: it is one, but no checkpoint in it is whole.
-
-    Example:
-        >>> newest_model(Path("/nowhere")) is None
-        True
     """
     found = run_checkpoints(run)
     reason: CheckpointError | None = None
@@ -97,10 +88,6 @@ def run_card(folder: Path) -> Card | None:
 
     Raises:
         RegistryError: the card is malformed.
-
-    Example:
-        >>> run_card(Path("/nowhere")) is None
-        True
     """
     path = folder / CARD
     if not (folder / "checkpoints").is_dir() or not path.is_file():

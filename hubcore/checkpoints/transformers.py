@@ -83,11 +83,7 @@ def encoder_values(checkpoint: Checkpoint, notes: list[str]) -> dict[str, Any]:
 
 
 def refuse_adapters(model: Mapping[str, Any]) -> None:
-    """Raises `CheckpointLayoutError` for a config with adapter layers, in the blocks or after them.
-
-    Example:
-        >>> refuse_adapters({"add_adapter": False})
-    """
+    """Raises `CheckpointLayoutError` for a config with adapter layers, in the blocks or after them."""
     found = [key for key in ("add_adapter", "adapter_attn_dim", "use_intermediate_ffn_before_adapter") if model.get(key)]
     if found:
         raise CheckpointLayoutError(

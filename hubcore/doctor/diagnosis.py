@@ -42,11 +42,6 @@ def diagnose(registry: Registry, *, timeout: float = TIMEOUT) -> Diagnosis:
     Every family that needs no checkpoint is built, and every hook called once: `hubcore_fetch` with an address of no
     scheme, `hubcore_upstream_loaded` with an `fbank`. A class that needs weights is only imported. Each step of a plugin
     gets `timeout` seconds; one that takes a fourth of it is called slow.
-
-    Example:
-        >>> from hubcore.registry.names import current_registry
-        >>> [finding.owner for finding in diagnose(current_registry()).findings]
-        []
     """
     findings = [*_unreadable_entry_points(), *registry.problems, *(found for _, found in contested_names(registry))]
 

@@ -90,12 +90,7 @@ class Plugin:
 
 
 def third_parties() -> list[Plugin]:
-    """Every installed and enabled distribution with entry points for hubcore, but hubcore itself, by name.
-
-    Example:
-        >>> [plugin.distribution for plugin in third_parties()]
-        []
-    """
+    """Every installed and enabled distribution with entry points for hubcore, but hubcore itself, by name."""
     found = {owner: point.dist for owner, _, point in entry_points([]) if owner != "hubcore"}
     return [Plugin(distribution) for _, distribution in sorted(found.items()) if distribution]
 

@@ -281,12 +281,7 @@ def _override(entries: list[Entry], problems: list[Finding]) -> None:
 
 
 def disabled_plugins() -> frozenset[str]:
-    """The distributions that `HUBCORE_DISABLE_PLUGINS` turns off, their names normalised; `*` stands for all but hubcore.
-
-    Example:
-        >>> sorted(disabled_plugins())
-        []
-    """
+    """The distributions that `HUBCORE_DISABLE_PLUGINS` turns off, their names normalised; `*` stands for all but hubcore."""
     listed = os.environ.get(DISABLE, "").split(",")
     return frozenset(canonical(name) for name in listed if name.strip()) - {"hubcore"}
 
@@ -431,10 +426,5 @@ def card_files(folder: Path) -> list[Path]:
 
 
 def config_folder() -> Path:
-    """The folder of the user's own cards, `hubcore` in the configuration folder; it need not be there.
-
-    Example:
-        >>> config_folder().name
-        'hubcore'
-    """
+    """The folder of the user's own cards, `hubcore` in the configuration folder; it need not be there."""
     return Path(os.path.abspath(os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")), "hubcore")

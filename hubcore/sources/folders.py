@@ -29,12 +29,7 @@ def cache_dir() -> Path:
 
 
 def read_only_caches() -> tuple[Path, ...]:
-    """Caches that are looked into and never written: the folders in `HUBCORE_CACHE_READONLY`, in their order.
-
-    Example:
-        >>> isinstance(read_only_caches(), tuple)
-        True
-    """
+    """Caches that are looked into and never written: the folders in `HUBCORE_CACHE_READONLY`, in their order."""
     listed = os.environ.get("HUBCORE_CACHE_READONLY", "").split(os.pathsep)
     return tuple(Path(os.path.expanduser(text)) for text in listed if text)
 

@@ -48,13 +48,7 @@ def speech_like(samples: int, *, seed: int = 0, sample_rate: int = 16000) -> Ten
 
 
 def frame_unit(upstream: Upstream) -> int:
-    """Samples from one frame to the next, or a usual value where that depends on the input.
-
-    Example:
-        >>> from types import SimpleNamespace
-        >>> frame_unit(SimpleNamespace(frame_stride=160)), frame_unit(SimpleNamespace(frame_stride=None))
-        (160, 320)
-    """
+    """Samples from one frame to the next, or a usual value where that depends on the input."""
     return upstream.frame_stride or DEFAULT_UNIT
 
 

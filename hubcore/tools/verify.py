@@ -115,12 +115,7 @@ class Verification:
 
 
 def fixed_clip(sample_rate: int, *, seconds: int = CLIP_SECONDS, seed: int = 0) -> Tensor:
-    """The waveform `(T,)` that everything is tried with: made from a formula, the same on every machine.
-
-    Example:
-        >>> fixed_clip(16000).shape
-        torch.Size([48000])
-    """
+    """The waveform `(T,)` that everything is tried with: made from a formula, the same on every machine."""
     return speech_like(seconds * sample_rate, seed=seed, sample_rate=sample_rate)
 
 

@@ -84,12 +84,7 @@ def install(*, force: bool = False, overlay: bool = False, frames: str | None = 
 
 
 def uninstall() -> None:
-    """Undoes `install`: `s3prl` is again what it was before. Objects imported from it keep working.
-
-    Example:
-        >>> from hubcore.compat import s3prl as compat
-        >>> compat.uninstall()
-    """
+    """Undoes `install`: `s3prl` is again what it was before. Objects imported from it keep working."""
     with _lock:
         _undo.close()
         _installed.clear()

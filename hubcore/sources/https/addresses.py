@@ -59,22 +59,13 @@ def note_refused(url: str) -> None:
 
 
 def was_refused(url: str) -> bool:
-    """True if the host of a URL could not be reached a moment ago.
-
-    Example:
-        >>> was_refused("https://example.org/model.pt")
-        False
-    """
+    """True if the host of a URL could not be reached a moment ago."""
     since = _refused.get(urlsplit(url).netloc)
     return since is not None and time.monotonic() - since < REFUSED_FOR
 
 
 def check_url(url: str) -> None:
-    """Raises `DownloadError` unless `url` is https with a host and no credentials; http is for this machine alone.
-
-    Example:
-        >>> check_url("https://example.org/model.pt")
-    """
+    """Raises `DownloadError` unless `url` is https with a host and no credentials; http is for this machine alone."""
     try:
         parts = urlsplit(url)
         host, _ = parts.hostname or "", parts.port

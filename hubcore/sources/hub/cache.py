@@ -44,12 +44,7 @@ def hf_caches() -> tuple[Path, ...]:
 
 
 def repo_folder(repo: str, cache: Path) -> Path:
-    """The folder of a model repository.
-
-    Example:
-        >>> repo_folder("org/name", Path("hub")).name
-        'models--org--name'
-    """
+    """The folder of a model repository."""
     return cache / f"models--{repo.replace('/', '--')}"
 
 

@@ -71,12 +71,7 @@ def find_candidates(wav: Tensor) -> Candidates:
 
 
 def spectral_transition(wav: Tensor) -> NDArray[np.float64]:
-    """`(F,)` speed at which the log-mel spectrum of a waveform `(T,)` changes, each 10 ms; 0 where it stands still.
-
-    Example:
-        >>> spectral_transition(torch.zeros(800)).tolist()
-        [0.0, 0.0, 0.0]
-    """
+    """`(F,)` speed at which the log-mel spectrum of a waveform `(T,)` changes, each 10 ms; 0 where it stands still."""
     energies = torch.cat([_energies(wav[start : start + (_BLOCK - 1) * _SHIFT + FIELD]) for start in _starts(len(wav))])
     each = energies.amax(1)  # (F,)
     loudness = torch.maximum(each.sort().values[int(_LOUD * (len(each) - 1))], each.amax() * _CLICK)
