@@ -7,19 +7,17 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import os
 import tempfile
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from hubcore.card import Source
-from hubcore.errors import ChecksumError, DownloadError, OptionError
+from hubcore.errors import ChecksumError, DownloadError
 from hubcore.hookspecs import Expectation
 from hubcore.progress import Progress
 from hubcore.sources.https.addresses import check_url
-from hubcore.sources.https.headers import whole_number
 from hubcore.sources.https.parts import Part, Remote, open_part
-from hubcore.sources.https.transfer import Limits, Watcher, transfer
+from hubcore.sources.https.transfer import Watcher, transfer
 from hubcore.sources.pages import NotTheFileError
 from hubcore.sources.stamps import write_stamp
 from hubcore.sources.store import find_stored, is_plain_file, not_cached, stored_path, unusable
@@ -27,7 +25,6 @@ from hubcore.text import logger
 
 _log = logger("checkpoints")
 _FULL = (errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC))
-_MOST = 64 << 30
 _ENOUGH = 64
 """Bytes by which a page in place of the file is recognised."""
 
@@ -77,7 +74,7 @@ def probe(source: Source, cache_dir: Path) -> None:
         open_part(Path(folder), source.uri, shared=False) as part,
         contextlib.suppress(_EnoughError),
     ):
-        transfer(source.uri, part, _limits(source.size, source.sha256), stop)
+        transfer(source.uri, part, Expectation(source.sha256, source.size), stop)
 
 
 class _EnoughError(Exception):
@@ -94,19 +91,6 @@ def _writable(cache_dir: Path) -> Path | None:
     return cache_dir
 
 
-def most_bytes() -> int:
-    """The size above which nothing is downloaded unless its card states it: `HUBCORE_MAX_DOWNLOAD`, else 64 GiB."""
-    text = os.environ.get("HUBCORE_MAX_DOWNLOAD", "") or str(_MOST)
-    most = whole_number(text)
-    if most is None:
-        raise OptionError(f"HUBCORE_MAX_DOWNLOAD is {text!r}. It must be a number of bytes.", "Correct or unset it.")
-    return most
-
-
-def _limits(size: int | None, sha256: str | None) -> Limits:
-    return Limits(size, most_bytes() if size is None else size, sha256 is not None)
-
-
 def _fetch(url: str, folder: Path, promise: Expectation, watcher: Watcher) -> Path:
     """Downloads the file and keeps it, if its digest is right; a wrong one is fetched a second time, from the beginning."""
     if promise.sha256 is not None:
@@ -116,7 +100,7 @@ def _fetch(url: str, folder: Path, promise: Expectation, watcher: Watcher) -> Pa
         while True:
             resumed = part.size > 0
             try:
-                transfer(url, part, _limits(promise.size, promise.sha256), watcher)
+                transfer(url, part, promise, watcher)
             except NotTheFileError:
                 part.restart(Remote(url))
                 raise

@@ -5,16 +5,17 @@ The HTTP client is the one that huggingface_hub brings. No credentials are sent 
 
 from __future__ import annotations
 
+import os
 import random
 import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
-from hubcore.errors import DownloadError
+from hubcore.errors import DownloadError, OptionError
+from hubcore.hookspecs import Expectation
 from hubcore.sources.https.addresses import is_loopback, note_refused, redirect_target, was_refused
 from hubcore.sources.https.headers import content_range, validator, whole_number
 from hubcore.sources.https.parts import Part, Remote
@@ -34,24 +35,13 @@ _PROGRESS = 1 << 14
 """Bytes that an attempt must add for the count of tries to start again."""
 _MOST_TRIES = 200
 _REDIRECTS = 5
+_MOST = 64 << 30
 _RETRIED = (408, 425, 429, 500, 502, 503, 504)
 _LONGEST_WAIT = 30.0
 _LONGEST_RETRY_AFTER = 60.0
 
 Watcher = Callable[[int, int | None], None]
 """Called with the bytes received so far and the bytes the file will have, None if unknown."""
-
-
-@dataclass(frozen=True)
-class Limits:
-    """Limits of a body."""
-
-    size: int | None
-    """Exactly this many bytes, if anybody has said."""
-    most: int
-    """Never more than this, whatever the server says."""
-    checked: bool
-    """True if a SHA-256 will tell whether the result is right."""
 
 
 class PassingError(Exception):
@@ -62,7 +52,7 @@ class PassingError(Exception):
         super().__init__(what)
 
 
-def transfer(url: str, part: Part, limits: Limits, watcher: Watcher) -> None:
+def transfer(url: str, part: Part, promise: Expectation, watcher: Watcher) -> None:
     """Completes a part from `url`, in as many attempts as it takes, each resuming the last one.
 
     Raises:
@@ -78,8 +68,8 @@ def transfer(url: str, part: Part, limits: Limits, watcher: Watcher) -> None:
         try:
             if not part.is_complete:
                 with _client(httpx, url) as client:
-                    _attempt(client, url, part, limits, watcher)
-            check_head(url, part.head(), checked=limits.checked)
+                    _attempt(client, url, part, promise, watcher)
+            check_head(url, part.head(), checked=promise.sha256 is not None)
             return
         except httpx.TransportError as error:
             last = PassingError(f"{type(error).__name__}: {error}" if str(error) else type(error).__name__)
@@ -112,7 +102,7 @@ def _client(httpx: Any, url: str) -> Iterator[Any]:
         yield client
 
 
-def _attempt(client: Any, url: str, part: Part, limits: Limits, watcher: Watcher) -> None:
+def _attempt(client: Any, url: str, part: Part, promise: Expectation, watcher: Watcher) -> None:
     headers = {"Accept-Encoding": "identity", "User-Agent": "hubcore"}
     if part.size and part.remote.validator is not None:
         headers |= {"Range": f"bytes={part.size}-", "If-Range": part.remote.validator}
@@ -126,14 +116,14 @@ def _attempt(client: Any, url: str, part: Part, limits: Limits, watcher: Watcher
             if response.status_code in (301, 302, 303, 307, 308):
                 here = redirect_target(here, response.headers.get("Location", ""))
                 continue
-            _begin(response, url, part, limits)
-            _body(response, url, part, limits, watcher, pace)
+            _begin(response, url, part, promise)
+            _body(response, url, part, promise, watcher, pace)
             return
     raise DownloadError(f"{url} redirects more than {_REDIRECTS} times.", "Use another source.")
 
 
-def _begin(response: Any, url: str, part: Part, limits: Limits) -> None:
-    """Checks an answer's status and headers against the part and the limits; empties the part if it cannot be continued."""
+def _begin(response: Any, url: str, part: Part, promise: Expectation) -> None:
+    """Checks an answer's status and headers against the part and the promise; empties the part if it cannot be continued."""
     status, headers = response.status_code, response.headers
     if status == 416:
         part.restart(Remote(url))
@@ -152,12 +142,12 @@ def _begin(response: Any, url: str, part: Part, limits: Limits) -> None:
             part.restart(Remote(url))
             raise PassingError("the server sent another range than was asked for", wait=0.0)
     else:
-        if coming is None and not limits.checked and "chunked" not in headers.get("Transfer-Encoding", "").lower():
+        if coming is None and promise.sha256 is None and "chunked" not in headers.get("Transfer-Encoding", "").lower():
             raise _unknown_length(url)
-        if not limits.checked and headers.get("Content-Type", "").lower().startswith("text/html"):
+        if promise.sha256 is None and headers.get("Content-Type", "").lower().startswith("text/html"):
             raise not_the_file(url, "an HTML page")
-        if coming is not None and (limits.size not in (None, coming) or coming > limits.most):
-            raise _wrong_length(url, "announces", coming, limits)
+        if coming is not None and (promise.size not in (None, coming) or coming > most_bytes(promise)):
+            raise _wrong_length(url, "announces", coming, promise)
         named = validator(headers.get("ETag"), headers.get("Last-Modified"), headers.get("Date"))
         part.restart(Remote(url, named, coming))
     free = shutil.disk_usage(part.path.parent).free
@@ -176,20 +166,20 @@ def _continues(headers: Any, part: Part, coming: int | None) -> bool:
     return same and whole and coming in (None, part_of.end - part.size)
 
 
-def _body(response: Any, url: str, part: Part, limits: Limits, watcher: Watcher, pace: _Pace) -> None:
+def _body(response: Any, url: str, part: Part, promise: Expectation, watcher: Watcher, pace: _Pace) -> None:
     total = part.remote.total
-    most = limits.most if limits.size is None else limits.size
-    watcher(part.size, total or limits.size)
+    most = most_bytes(promise)
+    watcher(part.size, total or promise.size)
     for block in response.iter_raw():
         if part.size + len(block) > most:
             part.restart(Remote(url))
-            raise _wrong_length(url, "sent more than", most, limits)
+            raise _wrong_length(url, "sent more than", most, promise)
         beginning = part.size < 64
         part.append(block)
         if beginning and part.size >= 64:
-            check_head(url, part.head(), checked=limits.checked)
+            check_head(url, part.head(), checked=promise.sha256 is not None)
         pace.count(len(block))
-        watcher(part.size, total or limits.size)
+        watcher(part.size, total or promise.size)
     if total is not None and part.size != total:
         raise PassingError(f"only {part.size} of {total} bytes were received")
     if not part.size:
@@ -227,6 +217,17 @@ class _Pace:
             if self._bytes < SLOWEST * elapsed:
                 raise PassingError(f"only {self._bytes} bytes were received in {elapsed:.0f} s")
             self._since, self._bytes = time.monotonic(), 0
+
+
+def most_bytes(promise: Expectation) -> int:
+    """The most bytes to download: the size that the card states, else `HUBCORE_MAX_DOWNLOAD`, else 64 GiB."""
+    if promise.size is not None:
+        return promise.size
+    text = os.environ.get("HUBCORE_MAX_DOWNLOAD", "") or str(_MOST)
+    most = whole_number(text)
+    if most is None:
+        raise OptionError(f"HUBCORE_MAX_DOWNLOAD is {text!r}. It must be a number of bytes.", "Correct or unset it.")
+    return most
 
 
 def _retry_after(text: str | None) -> float | None:
@@ -268,12 +269,13 @@ def _too_large_for_disk(url: str, coming: int | None, free: int, part: Part) -> 
     )
 
 
-def _wrong_length(url: str, verb: str, length: int, limits: Limits) -> DownloadError:
-    if limits.size is None:
+def _wrong_length(url: str, verb: str, length: int, promise: Expectation) -> DownloadError:
+    if promise.size is None:
         return DownloadError(
-            f"{url} {verb} {length} bytes. At most {limits.most} are downloaded.", "Set HUBCORE_MAX_DOWNLOAD to allow more."
+            f"{url} {verb} {length} bytes. At most {most_bytes(promise)} are downloaded.",
+            "Set HUBCORE_MAX_DOWNLOAD to allow more.",
         )
     return DownloadError(
-        f"{url} {verb} {length} bytes, but its card says {limits.size}. It is another file.",
+        f"{url} {verb} {length} bytes, but its card says {promise.size}. It is another file.",
         "Use another source; if the publisher changed the file, the card needs its new size and SHA-256.",
     )
