@@ -13,7 +13,7 @@ from typing import Any
 
 from hubcore.card import Card, UpstreamShape
 from hubcore.guests import as_guest
-from hubcore.registry.names import Entry, Family, current_registry
+from hubcore.registry.names import Entry, Family, current_registry, package_file, spec_of
 from hubcore.sources.resolve import find_source
 from hubcore.text import error_text, labelled, printable
 
@@ -176,19 +176,11 @@ def locate(family: Family) -> tuple[str | None, int | None]:
 
 def _source_of(module: str) -> Path | None:
     """The source file of a module, found without importing it or the packages above it."""
-    package, *rest = module.split(".")
-    try:
-        spec = importlib.util.find_spec(package)
-    except (ImportError, ValueError):
-        spec = None
-    if spec is None:
-        return None
-    if rest:
-        roots = [Path(root, *rest) for root in spec.submodule_search_locations or ()]
-        files = [file for root in roots for file in (root.with_suffix(".py"), root / "__init__.py")]
-    else:
-        files = [Path(spec.origin)] if spec.origin else []
-    return next((file for file in files if file.is_file()), None)
+    package, _, name = module.rpartition(".")
+    if package:
+        return package_file(package, f"{name}.py") or package_file(module, "__init__.py")
+    spec = spec_of(module)
+    return Path(spec.origin) if spec and spec.origin and Path(spec.origin).is_file() else None
 
 
 def _find_class(module: str, name: str, seen: set[tuple[str, str]]) -> tuple[str, int] | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib.metadata
-import importlib.util
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -26,6 +25,8 @@ from hubcore.registry.names import (
     current_registry,
     disabled_plugins,
     entry_points,
+    is_installed,
+    spec_of,
 )
 from hubcore.text import listed
 
@@ -69,9 +70,8 @@ class Plugin:
         """The folders and files that hold its code, found without importing it."""
         roots: list[str] = []
         for package in sorted(self.packages()):
-            with contextlib.suppress(Exception):  # the finder of some other distribution's editable install may be broken
-                spec = importlib.util.find_spec(package)
-                roots += (spec.submodule_search_locations or filter(None, [spec.origin])) if spec else ()
+            spec = spec_of(package)
+            roots += (spec.submodule_search_locations or filter(None, [spec.origin])) if spec else ()
         return roots
 
     def place(self, point: EntryPoint | None = None) -> tuple[str, int | None]:
@@ -157,11 +157,7 @@ def unmet_requirements(plugin: Plugin) -> Iterator[Finding]:
     """Requirements of the distribution that are not installed, extras not counted."""
     for requirement in plugin.metadata.requires or ():
         needed = re.split(r"[\s<>=!~;\[(@]", requirement.strip(), maxsplit=1)[0]
-        if ";" in requirement or not needed:
-            continue
-        try:
-            importlib.metadata.distribution(needed)
-        except importlib.metadata.PackageNotFoundError:
+        if needed and ";" not in requirement and not is_installed(needed):
             what = f"it requires {requirement}, which is not installed."
             yield Finding(what, f"Install it with: pip install '{requirement}'", *plugin.place())
 

@@ -212,7 +212,7 @@ def refresh() -> None:
 
 def build_registry() -> Registry:
     """Reads all entry points and registry files; imports none of what they name."""
-    for cached in (_spec, _requirements, _is_installed):
+    for cached in (spec_of, _requirements, is_installed):
         cached.cache_clear()
     problems: list[Finding] = []
     families: dict[str, list[Family]] = {}
@@ -227,7 +227,8 @@ def build_registry() -> Registry:
                 what = f"entry point {point.name!r} = {point.value!r} must be name = module:Class."
                 fix = "Correct it and install the distribution again."
         elif point.group == REGISTRIES_GROUP:
-            located = _package_file(point.value)
+            package, _, file = point.value.partition(":")
+            located = package_file(package, file)
             if located:
                 files[owner, version, located] = None
             else:
@@ -348,11 +349,11 @@ def entry_points_file(point: importlib.metadata.EntryPoint) -> str:
 def _missing(point: importlib.metadata.EntryPoint, owner: str) -> str | None:
     """The command that installs what an entry point needs and lacks, or None."""
     package = module_of(point).partition(".")[0]
-    if _spec(package) is None:
+    if spec_of(package) is None:
         return f"its package {package!r} is missing. Put it back with: pip install --force-reinstall {owner}"
     for extra in point.extras if "[" in point.value else ():
         for needed, marker in _requirements(owner):
-            if re.search(rf"extra\s*==\s*['\"]{re.escape(extra)}['\"]", marker) and not _is_installed(needed):
+            if re.search(rf"extra\s*==\s*['\"]{re.escape(extra)}['\"]", marker) and not is_installed(needed):
                 return f"{needed} is not installed. Install it with: pip install '{owner}[{extra}]'"
     return None
 
@@ -365,7 +366,8 @@ def _requirements(distribution: str) -> list[tuple[str, str]]:
 
 
 @functools.cache
-def _is_installed(distribution: str) -> bool:
+def is_installed(distribution: str) -> bool:
+    """True if a distribution is there, whatever its version."""
     try:
         importlib.metadata.distribution(distribution)
     except importlib.metadata.PackageNotFoundError:
@@ -374,19 +376,18 @@ def _is_installed(distribution: str) -> bool:
 
 
 @functools.cache
-def _spec(package: str) -> ModuleSpec | None:
-    """Folder of a top-level package, which is not imported."""
+def spec_of(package: str) -> ModuleSpec | None:
+    """Place of a top-level package or module, which is not imported; None if it is missing."""
     try:
         return importlib.util.find_spec(package)
     except Exception:  # the finder of some other distribution's editable install may be broken
         return None
 
 
-def _package_file(value: str) -> Path | None:
-    """The file that `package:file` names, found without importing the package."""
-    package, _, name = value.partition(":")
+def package_file(package: str, name: str) -> Path | None:
+    """A file of a package, found without importing it."""
     top, *rest = package.split(".")
-    spec = _spec(top)
+    spec = spec_of(top)
     paths = [Path(root, *rest, name) for root in (spec.submodule_search_locations or ())] if spec else []
     return next((path for path in paths if name and path.is_file()), None)
 

@@ -5,13 +5,13 @@ All of them are one implementation of the hook `hubcore_fetch`, by which plugins
 
 from __future__ import annotations
 
-import importlib.util
 import re
 from pathlib import Path
 
 from hubcore.card import Source
 from hubcore.errors import DownloadError
 from hubcore.hookspecs import Expectation, hookimpl
+from hubcore.registry.names import package_file
 
 _PACKAGE = re.compile(r"package://(?P<package>[A-Za-z_]\w*)/(?P<file>[\w.-]+(?:/[\w.-]+)*)")
 
@@ -145,12 +145,11 @@ class Package(Scheme):
         match = _PACKAGE.fullmatch(uri)
         if not match or ".." in match["file"].split("/"):
             raise DownloadError(f"{uri!r} is not of the form package://package/file.", "Correct it.")
-        spec = importlib.util.find_spec(match["package"])
-        for root in (spec.submodule_search_locations or ()) if spec else ():
-            path = Path(root, match["file"])
-            if path.is_file():
-                return path
-        raise DownloadError(f"there is no {uri}: the package {match['package']} is missing or incomplete.", "Install it again.")
+        path = package_file(match["package"], match["file"])
+        if path is None:
+            what = f"there is no {uri}: the package {match['package']} is missing or incomplete."
+            raise DownloadError(what, "Install it again.")
+        return path
 
     def copy(self, uri: str, path: Path, folder: Path) -> Path | None:
         return None
