@@ -136,9 +136,7 @@ def unread(data: Data, *, whole: bool = False) -> int | None:
 def damage(data: Data, *, whole: bool = False) -> str | None:
     """Says in half a sentence what is wrong inside a compressed file that a decoder would pass over; None if nothing is known.
 
-    Args:
-        data: the file.
-        whole: check every Ogg page, which takes reading them.
+    With `whole`, every Ogg page is checked, which takes reading them.
     """
     if data[:4] == b"OggS":
         return _ogg_damage(data) if whole else None
@@ -171,9 +169,7 @@ def fill_in(data: WritableData) -> bool:
 def stated_frames(data: Data, frames: int) -> int:
     """The samples per channel without the padding of the last block, where a header says how many they are.
 
-    Args:
-        data: the file.
-        frames: how many a decoder gives.
+    A decoder gives `frames`.
     """
     if data[:7] == b"NIST_1A":
         return min(frames, _sphere(data).get("sample_count", frames) or frames)
@@ -367,9 +363,7 @@ def _flac_lengths(data: Data) -> tuple[int, int]:
 def _flac_frame(head: bytes, block: int) -> tuple[int, int]:
     """The first sample of a FLAC frame and the one after it, from its header; (-1, -1) if its checksum is wrong.
 
-    Args:
-        head: the first bytes of the frame.
-        block: samples of each frame, where frames are counted and not samples.
+    A frame has `block` samples where frames are counted and not samples.
     """
     lead, code = head[4], head[2] >> 4
     more = f"{lead:08b}0".index("0")  # how many bytes a number takes that is spelt as in UTF-8

@@ -60,12 +60,8 @@ def encoder_values(checkpoint: Checkpoint, notes: list[str]) -> dict[str, Any]:
 def whole_file(cfg: Mapping[str, Any], weights: Mapping[str, Any], *, criterion: str) -> dict[str, Any]:
     """Dictionary of tensors and plain values that `torch.save` must write so that fairseq loads it, and fine-tunes from it.
 
-    With omegaconf below 2.1, its fine-tuning needs every section of the config, whatever is in there.
-
-    Args:
-        cfg: the sections that are not fairseq's defaults: `model`, `task` and `criterion`.
-        weights: its tensors, by fairseq's names.
-        criterion: the class of the loss.
+    With omegaconf below 2.1, its fine-tuning needs every section of the config, whatever is in there; `cfg` has those
+    that are not fairseq's defaults. `criterion` is the class of the loss.
     """
     return {
         "args": None,

@@ -81,9 +81,7 @@ def to_bool(value: object) -> bool:
 def demand(model: Mapping[str, Any], allowed: Mapping[str, Sequence[Any]]) -> None:
     """Raises `CheckpointLayoutError` where an option has a value that the encoder does not compute.
 
-    Args:
-        model: the foreign config.
-        allowed: option -> the values that are computed, the system's default first.
+    `allowed` is option -> the values that are computed, the system's default first.
     """
     for option, values in allowed.items():
         value = model.get(option, values[0])

@@ -95,10 +95,8 @@ def refuse_adapters(model: Mapping[str, Any]) -> None:
 def conformer_values(model: Mapping[str, Any], *, activation: str, positions: Sequence[str | None]) -> dict[str, Any]:
     """Values of what only conformer blocks have, by our names, from a config of transformers.
 
-    Args:
-        model: the config.
-        activation: the family's default of `hidden_act`.
-        positions: the values of `position_embeddings_type` that the family computes, its default first.
+    `activation` is the family's default of `hidden_act`; `positions` are the values of `position_embeddings_type` that it
+    computes, its default first.
 
     Raises:
         CheckpointLayoutError: an option that the blocks do not have.

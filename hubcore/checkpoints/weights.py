@@ -268,11 +268,7 @@ def check_names(
 ) -> None:
     """Raises `MissingWeightsError` unless every needed tensor was found with the right shape.
 
-    Args:
-        path: named in the message.
-        needed: our name -> the shape that the config asks for.
-        found: our name -> (the file's name for it, the shape it will have).
-        config: words for what asks for these shapes.
+    `needed` is our name -> the shape that the config asks for, `found` our name -> (the file's name, the shape it will have).
     """
     missing = sorted(set(needed) - set(found))
     if missing:
@@ -294,9 +290,6 @@ def check_names(
 
 def why_refused(refusals: Mapping[str, Exception]) -> list[str]:
     """A line for each reason, with the families that gave it; the last for all that know nothing of the file.
-
-    Args:
-        refusals: family -> what its reader raised.
 
     Example:
         >>> foreign = ForeignCheckpointError("...", "has conv.weight")

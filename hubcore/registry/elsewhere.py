@@ -67,9 +67,7 @@ _PAGE = re.compile(r"https?://(?:www\.)?(?:huggingface\.co|hf\.co)/([\w.-]+/[\w.
 def lead_from(name: str, cards: Iterable[Card]) -> str | None:
     """A sentence that leads from a name used elsewhere to what does the same here; None if nothing is known of it.
 
-    Args:
-        name: a name of s3prl, `org/repo` of the Hugging Face Hub, its address, or the repository's name alone.
-        cards: the cards known here.
+    The name is one of s3prl, `org/repo` of the Hugging Face Hub, its address, or the repository's name alone.
 
     Example:
         >>> lead_from("tera_960hr", []).split(":")[0]

@@ -80,13 +80,8 @@ def expect_same_utterance(
 ) -> None:
     """Raises `AssertionError` unless one utterance has the same frames in two outputs, in every layer.
 
-    Args:
-        got: the output under test.
-        row: the utterance's row in it.
-        want: the output to compare with.
-        want_row: the utterance's row in that one.
-        what: begins the message.
-        tolerance: largest absolute difference over largest absolute value of the layer in `want`; 0 asks for equal bits.
+    A difference may be `tolerance` times the largest absolute value of the layer in `want`; 0 asks for equal bits. `what`
+    begins the message.
     """
     if tuple(got.layers) != tuple(want.layers) or len(got.hidden_states) != len(want.hidden_states):
         raise AssertionError(
@@ -127,11 +122,7 @@ def expect_same_output(got: UpstreamOutput, want: UpstreamOutput, *, what: str, 
 def difference(actual: Tensor, reference: Tensor, *, tolerance: float = 0.0, atol: float = 0.0) -> str:
     """A sentence on what differs between two `(F, D)` tensors; empty if they agree.
 
-    Args:
-        actual: the tensor under test.
-        reference: the tensor to compare with.
-        tolerance: difference allowed, relative to the largest absolute value of `reference`.
-        atol: difference allowed whatever the values are; with neither, equal bits are expected.
+    Allowed is `tolerance` times the largest absolute value of `reference`, plus `atol`; with neither, equal bits are expected.
 
     Example:
         >>> difference(torch.tensor([[1.0, 2.5]]), torch.tensor([[1.0, 2.0]]), tolerance=1e-5)

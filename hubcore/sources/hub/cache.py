@@ -79,11 +79,8 @@ def snapshot(repo: str, name: str, revision: str, cache: Path) -> Path | None:
 def why_wrong(path: Path, sha256: str | None, etag: str | None = None, *, every_byte: bool = False) -> str | None:
     """The fault of a cached file; None if its bytes are those that its name, or the card, promises.
 
-    Args:
-        path: in a snapshot.
-        sha256: the digest that the card or a pin promises.
-        etag: the digest that the hub told; by default the blob's own name.
-        every_byte: read the file even if its stamp says that it has not changed.
+    That is `sha256` if given, else what the hub told: the blob's own name, or `etag`. With `every_byte`, the file is read
+    even if its stamp says that it has not changed.
     """
     digest = hash_file(path) if every_byte else file_sha256(path)
     if sha256 is not None:
