@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 from hubcore.files import parse_json, read_small, write_whole
 from hubcore.sources.folders import cache_dir, read_only_caches
@@ -34,8 +35,8 @@ def file_sha256(path: Path) -> str:
     return digest
 
 
-def hash_file(path: Path) -> str:
-    """The SHA-256 of a file, every byte of it read.
+def hash_file(path: Path, digest: Any = None) -> str:
+    """The SHA-256 of a file, or the digest begun, every byte of it read.
 
     Example:
         >>> import tempfile, pathlib
@@ -44,11 +45,11 @@ def hash_file(path: Path) -> str:
         >>> hash_file(file)[-4:]
         'b855'
     """
-    digest = hashlib.sha256()
+    digest = digest or hashlib.sha256()
     with path.open("rb") as file:
         for block in iter(lambda: file.read(1 << 20), b""):
             digest.update(block)
-    return digest.hexdigest()
+    return str(digest.hexdigest())
 
 
 def stamp_path(path: Path, folder: Path | None = None) -> Path:

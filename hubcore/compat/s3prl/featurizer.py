@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from hubcore.errors import OptionError
+from hubcore.layer_sum import LayerSum
 
 
 class _LayersAndRates(Protocol):
@@ -106,16 +107,8 @@ class Featurizer(nn.Module):
                 f"there are {len(all_hs)} hidden states and {len(all_lens)} lengths, but this featurizer was made for "
                 f"{self.num_layers}. Both lists must be what its upstream returned: featurizer(*upstream(wavs, wavs_len))."
             )
-        total: Tensor | None = None
-        for weight, layer in zip(functional.softmax(self.weights, dim=0), self.layer_selections, strict=True):
-            state = all_hs[layer]
-            if self.normalize:
-                state = functional.layer_norm(state, state.shape[-1:])
-            term = weight.to(state.dtype) * state
-            total = term if total is None else total + term
-        if total is None:
-            raise OptionError("no layer is selected. Choose at least one with layer_selections.")
-        return total, all_lens[self.layer_selections[0]]
+        layers = LayerSum(self.layer_selections, functional.softmax(self.weights, dim=0), self.normalize)
+        return layers.sum_of([all_hs[layer] for layer in layers]), all_lens[layers[0]]
 
     def extra_repr(self) -> str:
         """Settings for `print(featurizer)`."""

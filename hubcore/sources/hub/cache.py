@@ -115,11 +115,7 @@ def git_sha1(path: Path) -> str:
         >>> git_sha1(file)
         'e69de29bb2d1d6434b8b29ae775ad8c2e48c5391'
     """
-    digest = hashlib.sha1(b"blob %d\0" % path.stat().st_size, usedforsecurity=False)
-    with path.open("rb") as file:
-        for block in iter(lambda: file.read(1 << 20), b""):
-            digest.update(block)
-    return digest.hexdigest()
+    return hash_file(path, hashlib.sha1(b"blob %d\0" % path.stat().st_size, usedforsecurity=False))
 
 
 def remove(path: Path) -> None:

@@ -7,8 +7,9 @@ end of an utterance is no boundary here: every segmentation has it.
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass
 from typing import Any
 
 from hubcore.corpus import ManifestEntry
@@ -40,12 +41,7 @@ class Quality:
     """Utterances that were compared."""
 
     def __add__(self, other: Quality) -> Quality:
-        return Quality(
-            self.hits + other.hits,
-            self.found + other.found,
-            self.reference + other.reference,
-            self.utterances + other.utterances,
-        )
+        return Quality(*map(operator.add, astuple(self), astuple(other)))
 
     @property
     def precision(self) -> float:
