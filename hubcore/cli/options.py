@@ -39,12 +39,8 @@ def typed_options(
 ) -> tuple[dict[str, Any], dict[str, list[Any]]]:
     """The options to load an upstream with, and those of its calls, with all the values of each.
 
-    Args:
-        name: a name of `hubcore list`.
-        checkpoint: the user's own weights.
-        pairs: texts of the form `name=value`.
-        compare: whether everything that a call takes belongs to the calls, where it may be given several times; if not, only
-            what cannot be given when the upstream is loaded.
+    Of the calls is what cannot be given when the upstream is loaded. With `compare`, it is everything that a call takes, and
+    may be given several times.
 
     Raises:
         OptionError: no such option, or a value of another type.

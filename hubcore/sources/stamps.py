@@ -58,10 +58,10 @@ def stamp_path(path: Path, folder: Path | None = None) -> Path:
     return (folder or cache_dir()) / "stamps" / f"{name}.json"
 
 
-def write_stamp(path: Path, uri: str, sha256: str, folder: Path | None = None) -> None:
+def write_stamp(path: Path, uri: str, sha256: str) -> None:
     """Records what a file is; where the cache cannot be written, the next use hashes the file again."""
     record = {"uri": redacted(uri), "path": str(path.resolve()), "sha256": sha256, **file_state(path)}
-    stamp = stamp_path(path, folder)
+    stamp = stamp_path(path)
     try:
         stamp.parent.mkdir(parents=True, exist_ok=True)
         with write_whole(stamp, durable=False) as temporary:

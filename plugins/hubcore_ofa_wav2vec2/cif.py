@@ -118,10 +118,8 @@ def fire(
     return Fired(rows.to(frames.dtype), kept, torch.stack([starts, ends], dim=-1), mass)
 
 
-def fire_padded(
-    frames: Tensor, alpha: Tensor, counts: Padded, *, tail: Tail, tail_threshold: float = 0.5
-) -> tuple[Tensor, Padded]:
-    """`fire` with `beta=1` for a padded batch: from frames `(B x F, C)` and alpha `(B x F,)` outputs `(B x M, C)`.
+def fire_padded(frames: Tensor, alpha: Tensor, counts: Padded, *, tail: Tail) -> tuple[Tensor, Padded]:
+    """`fire` at its default thresholds for a padded batch: from frames `(B x F, C)` and alpha `(B x F,)` outputs `(B x M, C)`.
 
     Example:
         >>> outputs, fired = fire_padded(torch.ones(4, 2), torch.full((4,), 0.5), Padded(torch.tensor([4]), 4), tail="drop")
@@ -136,7 +134,7 @@ def fire_padded(
     left = mass - fires
     kept = fires == 0
     if tail == "keep":
-        kept = kept | (left >= max(tail_threshold, 1e-6))
+        kept = kept | (left >= 0.5)
     lengths = fires.long() + kept.long()
     longest: Any = lengths.max().item()
     torch._check(longest >= 1)
