@@ -13,7 +13,6 @@ from torch import Tensor
 from hubcore.checkpoints.names import DROP_TAP, FUSED_DIRECTION, FUSED_NORM, SWAP_TAPS, Name, Names, Turn
 from hubcore.errors import CheckpointLayoutError
 
-
 Spelling = str | Sequence[str | tuple[str, Turn]]
 
 

@@ -6,6 +6,7 @@ path is replaced meanwhile, and so that a file cut short under our feet is an er
 
 from __future__ import annotations
 
+import abc
 import io
 import os
 import stat
@@ -36,7 +37,24 @@ class Span:
     crc: int | None = None
 
 
-class CheckpointBytes:
+Opened = TypeVar("Opened", bound="OpenFile")
+
+
+class OpenFile(abc.ABC):
+    """What is closed at the end of a `with` block."""
+
+    @abc.abstractmethod
+    def close(self) -> None:
+        """Gives the file back; reading afterwards is an error."""
+
+    def __enter__(self: Opened) -> Opened:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class CheckpointBytes(OpenFile):
     """A regular file open for reading by position.
 
     Raises:
@@ -140,7 +158,7 @@ class CheckpointBytes:
         self._file.close()
 
 
-class TensorFile:
+class TensorFile(OpenFile):
     """A file of tensors, open for reading: what safetensors files and those of `torch.save` have in common.
 
     Opening it reads its structure only, which the subclass does in `_open`; tensors are read into memory of their own.
@@ -156,13 +174,13 @@ class TensorFile:
             self._bytes.close()
             raise
 
+    @abc.abstractmethod
     def _open(self) -> None:
         """Reads the structure."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def _span(self, storage: StorageRef) -> Span | None:
         """Place of a storage; None if it is of another file."""
-        raise NotImplementedError
 
     def read(self, ref: TensorRef, *, dtype: torch.dtype | None = None) -> torch.Tensor:
         """The tensor behind a reference of this file, with its strides. See `read_many`."""
@@ -197,15 +215,6 @@ class TensorFile:
     def close(self) -> None:
         """Gives the file back; references stay, their tensors can no longer be read."""
         self._bytes.close()
-
-    def __enter__(self: Opened) -> Opened:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-
-Opened = TypeVar("Opened", bound=TensorFile)
 
 
 def read_tensors(
