@@ -19,7 +19,7 @@ import torch
 
 from hubcore import audio, audio_headers
 from hubcore.audio import AUDIO_EXTENSIONS, AudioBytes, Embedded, find_audio, load_audio, probe
-from hubcore.audio_headers import _flac_surplus, _mpeg_frame, _ogg_pages, mpeg_samples, mpeg_with_length, shortage
+from hubcore.audio_headers import _mpeg_frame, _ogg_pages, damage, mpeg_samples, mpeg_with_length, shortage
 from hubcore.errors import AudioError, HubcoreError
 
 DATA = Path(__file__).parents[1] / "data"
@@ -615,9 +615,9 @@ def test_a_flac_file_with_more_samples_than_its_header_states_is_told(tmp_path: 
 def test_a_whole_flac_file_says_so_itself(tmp_path: Path, rate: int, samples: int) -> None:
     noise = np.random.default_rng(samples).standard_normal((samples, 2 if samples < 99_999 else 1)) / 4
     data = bytearray(encode(noise, rate, container="FLAC"))
-    assert _flac_surplus(bytes(data)) is None
+    assert damage(bytes(data)) is None
     data[22:26] = struct.pack(">I", samples - 1)
-    assert f"at sample {samples}" in str(_flac_surplus(bytes(data)))
+    assert f"at sample {samples}" in str(damage(bytes(data)))
 
 
 @pytest.mark.parametrize("subtype", ["VORBIS", "OPUS"])
