@@ -24,6 +24,7 @@ def test_units_are_those_of_scikit_learn_and_the_fit_is_as_good(clouds):
     theirs = Theirs(20, n_init=1, random_state=0).fit(clouds)
     labels, squares = nearest(torch.from_numpy(clouds), torch.from_numpy(theirs.cluster_centers_))
     assert (labels.numpy() == theirs.predict(clouds)).all()
+    assert len(labels.unique()) == 20
     assert float(squares.sum()) == pytest.approx(theirs.inertia_, rel=1e-4)
     frames, ours = torch.from_numpy(clouds), []
     for seed in range(8):  # any one may end in a poor local optimum
@@ -33,6 +34,19 @@ def test_units_are_those_of_scikit_learn_and_the_fit_is_as_good(clouds):
         ours.append(distances[-1])
     others = [Theirs(20, n_init=1, random_state=seed).fit(clouds).inertia_ / len(clouds) for seed in range(8)]
     assert np.mean(ours) < 1.05 * np.mean(others)
+
+
+def test_where_float32_cannot_tell_float64_decides():
+    """Frames far from zero and half way between two centroids, but for a little."""
+    generator = np.random.default_rng(0)
+    centroids = (1000 + generator.standard_normal((30, 64))).astype(np.float32)
+    pairs = generator.integers(0, 30, (2000, 2))
+    frames = centroids[pairs].mean(1) + 1e-3 * generator.standard_normal((2000, 64)).astype(np.float32)
+    exact = ((frames[:, None].astype(float) - centroids.astype(float)) ** 2).sum(2)
+    labels, _ = nearest(torch.from_numpy(frames), torch.from_numpy(centroids))
+    assert (labels.numpy() == exact.argmin(1)).all()
+    products = frames @ centroids.T
+    assert ((np.square(centroids).sum(1) / 2 - products).argmin(1) != exact.argmin(1)).mean() > 0.2  # in float32 alone
 
 
 def test_distances_are_computed_in_parts(clouds, monkeypatch):
