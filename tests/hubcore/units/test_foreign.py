@@ -235,6 +235,7 @@ def test_damage_gives_our_errors_only(kmeans, tmp_path):
             assert read(tmp_path, cut).ndim == 2
 
 
+@pytest.mark.slow
 def test_an_imported_codebook_gives_scikit_learns_units(tmp_path):
     model = hub.load("wav2vec2_tiny_prompts")
     out = model([torch.randn(16000, generator=torch.Generator().manual_seed(0))], layers=[2])

@@ -23,6 +23,7 @@ def corpus(tmp_path):
     return tmp_path
 
 
+@pytest.mark.slow
 def test_the_command_prints_a_table_names_what_is_missing_and_draws(corpus):
     picture = corpus / "p.png"
     done = command(

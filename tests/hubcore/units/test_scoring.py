@@ -101,6 +101,7 @@ def test_what_cannot_be_compared_is_refused():
             score({"x/a": Units(np.arange(2), np.array(durations))}, given, frame_stride=0.02)
 
 
+@pytest.mark.slow
 def test_a_picture_has_a_panel_for_each_set_of_units_its_units_in_the_order_of_their_phones():
     given = {"a": alignment((0.0, 0.06, "A$"), (0.06, 0.08, "B"))}
     one = score({"a": Units(np.array([5, 5, 5, 2]))}, given, frame_stride=0.02)
