@@ -93,7 +93,7 @@ def overhead(folder: Path) -> tuple[float, str]:
         number[0] += 1
         extract([folder / "audio"], model, folder / f"out{number[0]}", batch_seconds=60, layers="last")  # type: ignore[arg-type]
 
-    seconds = interleaved({"extract": whole, "bare": bare}, rounds=5, clock=time.process_time)
+    seconds = interleaved({"extract": whole, "bare": bare}, rounds=3, clock=time.process_time)
     row = [
         f"{sum(item.seconds for item in measured):.0f}",
         f"{statistics.median(seconds['bare']):.1f}",
@@ -116,7 +116,7 @@ def files_per_second(folder: Path) -> dict[int, float]:
         number[0] += 1
         extract([folder / "short"], Energies(stride=320).eval(), folder / f"short{number[0]}", workers=workers)
 
-    seconds = interleaved({workers: partial(run, workers) for workers in (1, 2)}, rounds=5)
+    seconds = interleaved({workers: partial(run, workers) for workers in (1, 2)}, rounds=3)
     return {workers: count / statistics.median(values) for workers, values in seconds.items()}
 
 
