@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hubcore.card import Card, Source
+from hubcore.card import Card, CodebookSource, Source
 from hubcore.cards.editing import add_card, pin_cards, remove_card, write_cards
 from hubcore.errors import RegistryError
 from hubcore.registry.names import config_folder
@@ -132,7 +132,9 @@ FACTS = {("m", "a.pt"): (DIGEST, 5), ("m", "https://h/x"): (DIGEST, 6)}
 
 def cards_with_sources(path: Path) -> Path:
     sources = (Source("a.pt"), Source("https://h/x", "ab" * 32), Source("other.pt"))
-    write_cards(path, [dataclasses.replace(NEW, sources=sources), dataclasses.replace(NEW, name="other")])
+    codebooks = (CodebookSource("km.safetensors", layer=9),)
+    card = dataclasses.replace(NEW, sources=sources, codebooks=codebooks)
+    write_cards(path, [card, dataclasses.replace(NEW, name="other")])
     return path
 
 
@@ -178,6 +180,7 @@ def test_a_copy_in_another_folder_means_the_same_files(tmp_path: Path) -> None:
     ]
     assert pin_cards(path, FACTS, tmp_path / "side/r.yaml") == 3
     assert said(tmp_path / "side/r.yaml")["m"].sources[0].uri == str(tmp_path / "cards/a.pt")
+    assert said(tmp_path / "up.yaml")["m"].codebooks == (CodebookSource("cards/km.safetensors", layer=9),)
 
 
 def test_a_file_with_a_wrong_record_is_not_pinned(tmp_path: Path) -> None:
@@ -216,6 +219,14 @@ sources = st.builds(
     st.sampled_from([None, "0" * 64, "1e" + "2" * 62, "ab" * 32]),
     st.one_of(st.none(), st.integers(0, 10**15)),
 )
+codebooks = st.builds(
+    CodebookSource,
+    st.sampled_from(["https://h/km?a=1", "km 500.safetensors"]),
+    st.integers(0, 48),
+    st.sampled_from([None, "0" * 64]),
+    st.one_of(st.none(), st.integers(0, 10**15)),
+    st.one_of(st.none(), st.integers(1, 2000)),
+)
 any_card: st.SearchStrategy[Any] = st.builds(
     Card,
     name=names,
@@ -223,6 +234,7 @@ any_card: st.SearchStrategy[Any] = st.builds(
     license=texts,
     config=st.one_of(st.none(), texts),
     sources=st.lists(sources, max_size=2).map(tuple),
+    codebooks=st.lists(codebooks, max_size=2).map(tuple),
     options=options,
     note=st.one_of(st.none(), texts),
 )

@@ -17,6 +17,7 @@ from hubcore.errors import CheckpointError, ChecksumError, OptionError
 from hubcore.ragged import pad_packed
 from hubcore.units import Codebook, load, record_of
 from hubcore.units.codebook import final_norm_in
+from tests.running import command
 from tests.toys import ToyUpstream
 
 TINY, OFA = "wav2vec2_tiny_prompts", "ofa_wav2vec2_tiny_prompts"
@@ -282,6 +283,13 @@ def test_a_card_brings_codebooks_by_layer_which_are_verified():
     with pytest.raises(CheckpointError, match=r"'ours' has no codebook of layer 2. It has"):
         load("ours", layer=2)
     assert "layer 3, 7 centroids: km7.safetensors" in str(hub.info("ours"))
+
+
+@pytest.mark.usefixtures("cards")
+def test_a_codebook_of_a_card_that_is_not_there_is_found_by_the_check(tmp_path):
+    (tmp_path / "km5.safetensors").unlink()
+    found = command("registry", "check", tmp_path / "cards.yaml").output
+    assert "km5.safetensors does not exist. The card ours names it. Correct the card." in found
 
 
 @pytest.mark.usefixtures("cards")
