@@ -41,7 +41,7 @@ Opened = TypeVar("Opened", bound="OpenFile")
 
 
 class OpenFile(abc.ABC):
-    """What is closed at the end of a `with` block."""
+    """A file that is closed at the end of a `with` block."""
 
     @abc.abstractmethod
     def close(self) -> None:
