@@ -47,7 +47,14 @@ Example:
 @click.option("--seeds", type=click.IntRange(min=1), default=3, show_default=True, metavar="N", help="Trainings of each layer.")
 @click.option("--pool", type=click.Choice(["mean", "mean+std", "max"]), help="One vector of the frames; mean, if not given.")
 @click.option("--tokens", type=click.Choice(["characters", "phones"]), default="characters", help="Pieces of texts (ctc).")
-@click.option("--learning-rate", type=click.FloatRange(min=0, min_open=True), default=0.01, show_default=True, metavar="R")
+@click.option(
+    "--learning-rate",
+    type=click.FloatRange(min=0, min_open=True),
+    default=0.01,
+    show_default=True,
+    metavar="R",
+    help="Of Adam.",
+)
 @click.option(
     "--epochs", type=click.IntRange(min=1), default=200, show_default=True, metavar="N", help="Of a training, at most."
 )

@@ -5,6 +5,7 @@ Shapes: `N` utterances, `C` classes.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -62,13 +63,14 @@ class Classified:
     scores: Array
     """`(N, C)` logarithms of probabilities."""
 
-    def __post_init__(self) -> None:
+    @functools.cached_property
+    def _ordered(self) -> tuple[NDArray[np.int64], NDArray[np.bool_], NDArray[np.int64]]:
+        """The trials, best score first: the utterance of each, whether it is a target, and where equal scores end."""
         odds = self.scores - np.log(-np.expm1(np.minimum(self.scores, -1e-12)))  # no class is quite certain
         columns = odds[:, 1:] if odds.shape[1] == 2 else odds
         targets = self.truth[:, None] == np.arange(odds.shape[1] - columns.shape[1], odds.shape[1])
         order = np.argsort(-columns.ravel(), kind="stable")
-        ordered = columns.ravel()[order]
-        object.__setattr__(self, "_trials", (order // columns.shape[1], targets.ravel()[order], _last_of_ties(ordered)))
+        return order // columns.shape[1], targets.ravel()[order], _last_of_ties(columns.ravel()[order])
 
     def __len__(self) -> int:
         return len(self.truth)
@@ -76,8 +78,7 @@ class Classified:
     @property
     def trials(self) -> int:
         """The number of trials of the equal error rate."""
-        found: tuple[NDArray[np.int64], NDArray[np.bool_], NDArray[np.int64]] = self.__dict__["_trials"]
-        return len(found[0])
+        return len(self._ordered[0])
 
     def measures(self, weights: Array) -> dict[str, float]:
         """Accuracy, macro F1 and equal error rate."""
@@ -86,7 +87,7 @@ class Classified:
         hits = np.bincount(self.truth, right, classes)
         both = np.bincount(self.truth, weights, classes) + np.bincount(said, weights, classes)
         seen = both > 0
-        items, targets, ends = self.__dict__["_trials"]
+        items, targets, ends = self._ordered
         return {
             "accuracy": _share(float(right.sum()), float(weights.sum())),
             "macro F1": float((2 * hits[seen] / both[seen]).mean()) if seen.any() else np.nan,

@@ -44,7 +44,7 @@ class Prediction(NamedTuple):
     """Of each class; None for other tasks."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class Probe:
     """A trained probe: called with waveforms, it computes the features that it was trained on, and answers.
 
@@ -80,7 +80,7 @@ class Probe:
             AudioError: a waveform cannot be used.
         """
         if self.upstream is None:
-            object.__setattr__(self, "upstream", _load_upstream(self.record))
+            self.upstream = _load_upstream(self.record)
         upstream: Any = self.upstream
         settings = self.record.settings
         calls = _call_options(upstream, settings["options"])
@@ -234,8 +234,7 @@ def load(path: str | os.PathLike[str], upstream: Upstream | None = None, *, devi
         head = Head(probe.head.shape)
         head.load_state_dict(file.read_many(file.refs, dtype=torch.float32))
     head.requires_grad_(False).eval()
-    object.__setattr__(probe, "head", head.to(device))
-    object.__setattr__(probe, "upstream", upstream)
+    probe.head, probe.upstream = head.to(device), upstream
     return probe
 
 
