@@ -12,7 +12,7 @@ NAMES = (
     *("speed", "families", "layers", "memory", "compression", "fbank"),
     *("extraction", "loading", "large", "imports", "listing", "training", "precision", "gpu"),
 )
-ON_REQUEST = ("instructions",)
+ON_REQUEST = ("chunks", "instructions")
 """Measured only where they are named, since they take long."""
 
 

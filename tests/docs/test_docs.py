@@ -28,6 +28,7 @@ from hubcore.protocol import Upstream, UpstreamOutput
 from hubcore.registry import names as registry
 from hubcore.registry.reading import SCHEMA
 from hubcore_wav2vec2 import CONFIGS, build_model
+from tests.benchmarks.__main__ import NAMES, ON_REQUEST
 from tests.paths import GOLD, REPOSITORY, SPEECH
 
 DOCS = REPOSITORY / "docs"
@@ -306,6 +307,13 @@ def test_where_is_it_names_what_exists() -> None:
         for name in code(names):
             text = (REPOSITORY / path).read_text(encoding="utf-8")
             assert name in (text if there is None else there), f"{wish}: {path} has no {name}"
+
+
+def test_benchmarks_that_pages_name_can_be_run() -> None:
+    named = {
+        name for page in PAGES for name in re.findall(r"python -m tests\.benchmarks (\w+)", page.read_text(encoding="utf-8"))
+    }
+    assert {"chunks", "extraction"} <= named <= {*NAMES, *ON_REQUEST}
 
 
 def test_where_is_it_is_short_and_its_tree_is_there() -> None:
