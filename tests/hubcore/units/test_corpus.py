@@ -16,6 +16,7 @@ from hubcore.extract import extract
 from hubcore.testing import speech_like
 from hubcore.units import AudioFrames, FolderFrames, apply, fit, load, read_units
 from hubcore.units.files import FORMATS
+from hubcore.units.kmeans import plus_plus
 from tests.running import command
 
 NAMES = ("anna/1", "anna/2", "ben", "cleo", "dora")
@@ -86,6 +87,23 @@ def test_a_sample_of_all_frames_leaves_no_pass(root):
     mean = np.average([point.inertia for point in stream], weights=weights)
     assert part.codebook.fitted["inertia"] == pytest.approx(mean)
     assert whole.codebook.fitted["inertia"] == whole.curve[-1].inertia
+
+
+def test_the_first_centroids_are_of_the_whole_sample(root, monkeypatch):
+    source, chosen_from = FolderFrames(features.open(root / "fbank")), []
+
+    def recorded(frames, clusters, generator):
+        chosen_from.append(frames)
+        return plus_plus(frames, clusters, generator)
+
+    monkeypatch.setattr("hubcore.units.fitting.plus_plus", recorded)
+    fit(source, clusters=3)  # from 192 of about 350 frames
+    whole = torch.from_numpy(np.concatenate([one.array for one in source.folder.values()]))
+    (start,) = chosen_from
+    assert len(start) == 192
+    of_utterances = np.repeat(np.arange(len(NAMES)), [row["frames"] for row in source.folder.rows.values()])
+    found = {int(of_utterances[(whole == frame).all(1).nonzero()[0, 0]]) for frame in start}
+    assert found >= {0, 1, 2, 4}  # the fourth has a single frame
 
 
 def test_no_pass_but_the_sample_reads_the_corpus_once(root, monkeypatch):
