@@ -35,13 +35,13 @@ def by_onednn(rows: Tensor, weight: Tensor) -> bool:
     """
     return (
         _ONEDNN
+        and not torch.compiler.is_compiling()  # before the sizes, which a traced graph would be bound to
         and not torch.is_grad_enabled()
         and rows.dtype == weight.dtype == torch.float32
         and rows.device.type == weight.device.type == "cpu"
         and rows.dim() == 2
         and rows.numel() >= _LEAST
         and weight.is_contiguous()
-        and not torch.compiler.is_compiling()
         and not few_calls(rows.device)
         and not torch.is_autocast_enabled("cpu")
         and type(rows) is Tensor
