@@ -59,13 +59,25 @@ def linear(rows: Tensor, weight: Tensor, bias: Tensor | None = None, *, gelu: bo
         >>> torch.allclose(linear(rows, weight, gelu=True), expected, atol=1e-4)
         True
     """
-    if by_onednn(rows, weight):  # rows that overlap in memory, as windows do, are copied
+    if by_onednn(rows, weight):
         product: Tensor = torch.ops.mkldnn._linear_pointwise(
-            rows.contiguous(), weight, bias, "gelu" if gelu else "none", [], "none" if gelu else ""
+            _of_few_sizes(rows), weight, bias, "gelu" if gelu else "none", [], "none" if gelu else ""
         )
-        return product
+        return product[: len(rows)]
     out = functional.linear(rows, weight, bias)
     return functional.gelu(out) if gelu else out
+
+
+def _of_few_sizes(rows: Tensor) -> Tensor:
+    """Rows, and zeros up to one of few numbers of rows: oneDNN makes code of its own for each, and keeps a megabyte of it."""
+    count = len(rows)
+    extra = -count % (16 if count <= 256 else 64 if count <= 1024 else 256)
+    if not extra:
+        return rows.contiguous()
+    padded = rows.new_empty(count + extra, rows.shape[1])
+    padded[:count] = rows
+    padded[count:] = 0
+    return padded
 
 
 def run_linear(layer: nn.Module, rows: Tensor, *, gelu: bool = False) -> Tensor:

@@ -155,5 +155,6 @@ def test_loading_and_casting_take_a_tenth_more_than_the_models_own_bytes(tmp_pat
         for path in (FILES["fairseq"], tmp_path / "half.pt")
     )
     bare, own = peak_memory(f"{small})"), 4 * sum(weight.numel() for weight in state.values())
-    assert peak_memory(f"{large}, config='base')") - bare < 1.1 * own
+    # The peaks of two interpreters differ by some megabytes from run to run.
+    assert peak_memory(f"{large}, config='base')") - bare < 1.1 * own + (8 << 20)
     assert peak_memory(f"{large}, config='base', layers=[3])") - bare < 0.5 * own

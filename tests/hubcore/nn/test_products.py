@@ -34,6 +34,21 @@ def test_windows_that_overlap_and_parts_of_a_matrix_are_multiplied_right() -> No
     assert relative_error(linear(windows, weight[:, :1024].contiguous()), exact) < 2e-6
 
 
+@torch.inference_mode()
+def test_few_sizes_are_multiplied_whatever_the_numbers_of_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes, weight = set(), torch.randn(16, 768)
+    multiply = torch.ops.mkldnn._linear_pointwise
+
+    def watched(rows: torch.Tensor, *rest: object) -> torch.Tensor:
+        sizes.add(len(rows))
+        return multiply(rows, *rest)
+
+    monkeypatch.setattr(torch.ops.mkldnn, "_linear_pointwise", watched)
+    for count in range(6, 1500, 7):
+        assert linear(torch.zeros(count, 768), weight).shape == (count, 16)
+    assert len(sizes) <= 31
+
+
 def test_only_plain_float32_products_on_a_cpu_without_gradients_go_to_onednn() -> None:
     x, weight = torch.randn(300, 768), torch.randn(96, 768)
     assert not by_onednn(x, weight)

@@ -14,6 +14,7 @@ import random
 import signal
 import sys
 import time
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -49,14 +50,22 @@ def _child(recipe: str, out: str, call: int | None) -> int:
     if child:
         return child
     code = 1
-    try:
-        with open(os.devnull, "w") as nothing, contextlib.redirect_stderr(nothing):
+    with open(f"{out}.log", "w") as log, contextlib.redirect_stderr(log):
+        try:
             if call is not None:
                 _die_at_call(call)
             outcome = pretrain(read_recipe(recipe), out)
-        code = 0 if outcome.status == "finished" else 3
-    finally:
-        os._exit(code)
+            code = 0 if outcome.status == "finished" else 3
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            log.flush()
+            os._exit(code)
+
+
+def _log(out: str, run: object) -> str:
+    """The end of what a child said."""
+    return Path(f"{out}-{run}.log").read_text()[-3000:]
 
 
 def main(recipe: str, out: str, seed: str, kills: str) -> None:
@@ -71,7 +80,7 @@ def main(recipe: str, out: str, seed: str, kills: str) -> None:
     _, status = os.waitpid(_child(recipe, f"{out}-undisturbed", None), 0)
     duration = time.monotonic() - began
     if status:
-        sys.exit(f"the undisturbed run ended with {status}")
+        sys.exit(f"the undisturbed run ended with {status}: {_log(out, 'undisturbed')}")
     killed = inside = run = 0
     while killed < int(kills):
         by_call = (killed + run) % 2 == 0
@@ -85,12 +94,12 @@ def main(recipe: str, out: str, seed: str, kills: str) -> None:
             killed += 1
             inside += by_call
         elif status:
-            sys.exit(f"a run ended with {status}")
+            sys.exit(f"a run ended with {status}: {_log(out, run)}")
         else:
             run += 1  # it was faster than its end; the next one is disturbed from its beginning
     _, status = os.waitpid(_child(recipe, f"{out}-{run}", None), 0)
     if status:
-        sys.exit(f"the last run ended with {status}")
+        sys.exit(f"the last run ended with {status}: {_log(out, run)}")
     wanted = Path(f"{out}-undisturbed", "metrics.jsonl").read_bytes()
     same = [Path(f"{out}-{number}", "metrics.jsonl").read_bytes() == wanted for number in range(run + 1)]
     print(f"killed {killed}, inside a call {inside}, all the same {all(same)}")
