@@ -51,7 +51,7 @@ def _measured(setting: str, clock: Callable[[], float]) -> tuple[list[str], dict
     config = calls[OURS].config  # type: ignore[attr-defined]
     runs: dict[str, Callable[[], object]] = {system: partial(_all, call, batches) for system, call in calls.items()}
     runs["product"] = product
-    seconds = interleaved(runs, rounds=7, clock=clock)
+    seconds = interleaved(runs, rounds=3, clock=clock)
     work = sum(flops(config, len(wav)) for wav in wavs)
     floors = [time * work / PRODUCT_FLOPS for time in seconds["product"]]
     above = sorted(took / floor for took, floor in zip(seconds[OURS], floors, strict=True))
