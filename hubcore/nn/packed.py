@@ -15,6 +15,7 @@ from torch.nn import functional
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence, pad_sequence
 
 from hubcore.nn.padded import Padded, conv_padded, group_norm_padded, recurrent_padded
+from hubcore.nn.products import by_onednn, few_sizes, padded_to
 from hubcore.ragged import pad_packed, placed, taken, with_gaps, without_gaps
 from hubcore.strategy import counted, few_calls
 
@@ -132,6 +133,8 @@ def _conv1d(rows: Tensor, weight: Tensor, bias: Tensor | None, stride: int, grou
         weights, biases = weight.chunk(groups), [None] * groups if bias is None else bias.chunk(groups)
         parts = zip(rows.chunk(groups, 1), weights, biases, strict=True)
         return torch.cat([_conv1d(rows_g, weight_g, bias_g, stride, 1, scale) for rows_g, weight_g, bias_g in parts], 1)
+    if by_onednn(rows, weight) and rows.shape[0] >= _FEW_ROWS:
+        return _conv_of_rows(rows, weight, bias, stride, groups, scale)
     if scale is not None:
         weight = (weight * scale).to(weight.dtype)
     # torch 2.13's grouped convolution in bfloat16 is wrong on CPUs without bfloat16 units (off by 90 % when measured).
@@ -140,6 +143,18 @@ def _conv1d(rows: Tensor, weight: Tensor, bias: Tensor | None, stride: int, grou
     x = rows.to(wide).t()[None]  # (1, D, T)
     with full_precision(x), torch.autocast(rows.device.type, enabled=False):
         return functional.conv1d(x, weight.to(wide), bias, stride, groups=groups)[0].t().to(rows.dtype)
+
+
+def _conv_of_rows(rows: Tensor, weight: Tensor, bias: Tensor | None, stride: int, groups: int, scale: Tensor | None) -> Tensor:
+    """`_conv1d` by oneDNN in the rows' own layout, in which wide groups take half the time, with weights laid out like them."""
+    taps = weight.new_empty(weight.shape[0], weight.shape[2], weight.shape[1])  # (D', kernel, D / groups)
+    if scale is None:
+        taps.copy_(weight.transpose(1, 2))
+    else:
+        torch.mul(weight.transpose(1, 2), scale[:, None], out=taps)
+    x = padded_to(rows, few_sizes(rows.shape[0])).t()[None, :, None]  # (1, D, 1, T)
+    out = functional.conv2d(x, taps.transpose(1, 2)[:, :, None], bias, (1, stride), groups=groups)
+    return out[0, :, 0, : (rows.shape[0] - weight.shape[2]) // stride + 1].t()
 
 
 def full_precision(x: Tensor) -> AbstractContextManager[None]:

@@ -15,11 +15,8 @@ from torch.utils.checkpoint import checkpoint
 
 from hubcore.layer_sum import KeptStates
 from hubcore.nn.padded import Padded
-from hubcore.nn.products import run_linear
+from hubcore.nn.products import in_blocks, rows_at_once, run_linear
 from hubcore.strategy import counted, few_calls
-
-_ROWS = 1024
-"""Frames whose inner activations, four times as wide, are in memory at once."""
 
 
 class FeedForward(nn.Module):
@@ -41,14 +38,9 @@ class FeedForward(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Frames `(N, D)` in and out; some at a time on a CPU without gradients, for its cache and its memory."""
-        if torch.is_grad_enabled() or torch.compiler.is_compiling() or few_calls(x.device) or len(x) <= _ROWS:
+        if torch.is_grad_enabled() or torch.compiler.is_compiling() or few_calls(x.device):
             return self._at_once(x)
-        first = self._at_once(x[:_ROWS])
-        out = first.new_empty(len(x), first.shape[1])
-        out[:_ROWS] = first
-        for begin in range(_ROWS, len(x), _ROWS):
-            out[begin : begin + _ROWS] = self._at_once(x[begin : begin + _ROWS])
-        return out
+        return in_blocks(self._at_once, x, rows_at_once(self.fc1, x))
 
     def _at_once(self, x: Tensor) -> Tensor:
         if self.activation is functional.gelu:

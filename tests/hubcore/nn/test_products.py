@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import platform
+
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional
 
-from hubcore.nn.products import _ONEDNN, by_onednn, linear, run_linear
+from hubcore.nn import attend
+from hubcore.nn.packed import conv_same, conv_strided
+from hubcore.nn.products import by_onednn, linear, rows_of_a_block, run_linear
 
-with_onednn = pytest.mark.skipif(not _ONEDNN, reason="torch's other library multiplies on this processor")
+with_onednn = pytest.mark.skipif(
+    platform.machine() not in ("x86_64", "AMD64") or not torch.backends.mkldnn.is_available(),
+    reason="torch's other library multiplies on this processor",
+)
 
 
 def relative_error(x: torch.Tensor, exact: torch.Tensor) -> float:
@@ -17,7 +24,7 @@ def relative_error(x: torch.Tensor, exact: torch.Tensor) -> float:
 
 
 @pytest.mark.parametrize("gelu", [False, True])
-@pytest.mark.parametrize("rows", [1, 7, 300])
+@pytest.mark.parametrize("rows", [1, 7, 256, 300, 700])
 @torch.inference_mode()
 def test_products_equal_those_in_float64(rows: int, gelu: bool) -> None:
     x, layer = torch.randn(rows, 768), nn.Linear(768, 96)
@@ -50,7 +57,11 @@ def test_few_sizes_are_multiplied_whatever_the_numbers_of_rows(monkeypatch: pyte
     monkeypatch.setattr(torch.ops.mkldnn, "_linear_pointwise", watched)
     for count in range(6, 1500, 7):
         assert linear(torch.zeros(count, 768), weight).shape == (count, 16)
+    assert sizes == set(range(16, 257, 16))
+    for count in range(6, 1500, 7):
+        assert linear(torch.zeros(1536 + count).unfold(0, 1536, 1)[:count], torch.ones(16, 1536)).shape == (count, 16)
     assert len(sizes) <= 31
+    assert rows_of_a_block() == 256
 
 
 @with_onednn
@@ -62,6 +73,46 @@ def test_only_plain_float32_products_on_a_cpu_without_gradients_go_to_onednn() -
         assert not by_onednn(x.double(), weight.double()) and not by_onednn(x[:3], weight)
         with torch.autocast("cpu", torch.bfloat16):
             assert not by_onednn(x, weight)
+
+
+@with_onednn
+@pytest.mark.parametrize("frames", [256, 300, 700])
+@pytest.mark.parametrize("biased", ["plain", "bias", "gate"])
+@torch.inference_mode()
+def test_attention_by_products_is_torchs(frames: int, biased: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hubcore.nn.attention.mkl_is_slow", lambda: True)
+    q, k, v = (3 * torch.randn(frames + 20, 32) for _ in range(3))
+    bias = None if biased == "plain" else torch.randn(2, frames, frames)
+    gate = torch.rand(frames + 20, 2) if biased == "gate" else None
+    mixed = attend(q, k, v, [frames, 20], 2, bias, gate)
+    wide = [None if x is None else x.double() for x in (q, k, v, bias, gate)]
+    assert relative_error(mixed, attend(*wide[:3], [frames, 20], 2, *wide[3:])) < 2e-6  # type: ignore[arg-type]
+
+
+@with_onednn
+@pytest.mark.parametrize(("frames", "dim", "kernel", "groups"), [(300, 96, 128, 2), (700, 96, 19, 6), (400, 64, 31, 64)])
+@torch.inference_mode()
+def test_convolutions_in_the_rows_own_layout_are_torchs(frames: int, dim: int, kernel: int, groups: int) -> None:
+    rows, bias, scale = torch.randn(frames + 9, dim), torch.randn(dim), torch.rand(kernel)
+    weight = torch.randn(dim, dim // groups, kernel)
+    assert by_onednn(rows, weight)
+    for factor in (None, scale):
+        got = conv_same(rows, [frames, 9], weight, bias, groups, factor)
+        exact = conv_same(
+            rows.double(), [frames, 9], weight.double(), bias.double(), groups, None if factor is None else factor.double()
+        )
+        assert got.shape == exact.shape and relative_error(got, exact) < 2e-6
+
+
+@with_onednn
+@torch.inference_mode()
+def test_strided_convolutions_in_the_rows_own_layout_are_torchs() -> None:
+    rows, weight, bias = torch.randn(1100, 16), torch.randn(24, 16, 3), torch.randn(24)
+    for stride in (1, 2, 4):
+        got, counts = conv_strided(rows, [501, 599], weight, bias, stride=stride, padding=(1, 1))
+        exact, _ = conv_strided(rows.double(), [501, 599], weight.double(), bias.double(), stride=stride, padding=(1, 1))
+        assert relative_error(got, exact) < 2e-6
+        assert [len(got)] == [sum(counts)]
 
 
 def test_a_layer_with_a_hook_or_another_class_is_called() -> None:
