@@ -74,7 +74,7 @@ def linear(rows: Tensor, weight: Tensor, bias: Tensor | None = None, *, gelu: bo
 
 
 def rows_of_a_block() -> int:
-    """How many rows oneDNN multiplies in one call.
+    """Rows that oneDNN multiplies in one call.
 
     Example:
         >>> rows_of_a_block() % 256
@@ -101,7 +101,7 @@ def in_blocks(run: Callable[[Tensor], Tensor], rows: Tensor, size: int) -> Tenso
 
 
 def rows_at_once(layer: nn.Module, rows: Tensor) -> int:
-    """How many rows to take through `layer` and what follows it at a time, for the cache and for memory.
+    """Rows to take through `layer` and what follows it at a time, for the cache and for memory.
 
     Example:
         >>> rows_at_once(nn.Linear(8, 3), torch.zeros(5000, 8))

@@ -21,7 +21,7 @@ from hubcore_wav2vec2 import Wav2Vec2Upstream
 from tests.benchmarks.measure import interleaved, peak_memory, ratio, table
 from tests.paths import SPEECH
 
-SECONDS = 30
+SECONDS = 15
 MEAN_ALPHA = 2 / 9
 PLAIN = "wav2vec2 base"
 SETTINGS: Mapping[str, dict[str, float]] = {

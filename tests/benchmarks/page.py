@@ -61,7 +61,8 @@ def draw(figures: Mapping[str, float], path: Path) -> bool:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    ratios = {tuple(name.split(", 1 threads, ")): value for name, value in figures.items() if ", 1 threads, " in name}
+    title = ", 1 thread, processor time, "
+    ratios = {tuple(name.split(title)): value for name, value in figures.items() if title in name}
     settings = list(dict.fromkeys(setting for _, setting in ratios))
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(7.5, 0.6 + 0.6 * len(settings)), layout="constrained")

@@ -1,10 +1,16 @@
-"""wav2vec 2.0, all hidden states, beside the peers: one thread by processor time, two threads by the clock on the wall."""
+"""wav2vec 2.0, all hidden states, beside the peers: one thread by processor time, two threads by the clock on the wall.
+
+Two threads are measured twice: by themselves, and beside a process that keeps one core busy.
+"""
 
 from __future__ import annotations
 
 import statistics
+import subprocess
+import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from functools import partial
 
 import torch
@@ -28,21 +34,37 @@ SETTINGS: dict[str, tuple[str, int | None, Sequence[float], int]] = {
 
 @torch.inference_mode()
 def run() -> Section:
-    """Two tables, and the ratios that the plot shows."""
+    """Three tables, and the ratios that the plot shows."""
     parts, figures = [], {}
-    for count, clock, what in ((1, time.process_time, "processor time"), (2, time.perf_counter, "time on the wall")):
-        with threads(count):
+    for title, count, rounds, clock, beside in (
+        ("1 thread, processor time", 1, 3, time.process_time, nullcontext),
+        ("2 threads, time on the wall", 2, 3, time.perf_counter, nullcontext),
+        ("2 threads beside a busy core, time on the wall", 2, 7, time.perf_counter, _busy_core),
+    ):
+        with threads(count), beside():
             rows = []
             for setting in SETTINGS:
-                row, ratios = _measured(setting, clock)
+                row, ratios = _measured(setting, rounds, clock)
+                print(title, *row, sep=" | ", flush=True)
                 rows.append(row)
-                figures |= {f"{name}, {count} threads, {setting}": value for name, value in ratios.items()}
+                figures |= {f"{name}, {title}, {setting}": value for name, value in ratios.items()}
         headers = ["utterances", "x real time", "time / floor", *(f"{name} / hubcore" for name in peers())]
-        parts.append(f"{count} thread{'s' if count > 1 else ''}, {what}, median (least-most):\n\n{table(headers, rows)}")
+        parts.append(f"{title}, median (least-most) of {rounds} rounds:\n\n{table(headers, rows)}")
     return Section("Speed", "\n\n".join(parts), figures)
 
 
-def _measured(setting: str, clock: Callable[[], float]) -> tuple[list[str], dict[str, float]]:
+@contextmanager
+def _busy_core() -> Iterator[None]:
+    """A context in which another process keeps the first core busy."""
+    script = "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})\nwhile True: pass"
+    with subprocess.Popen([sys.executable, "-c", script]) as process:
+        try:
+            yield
+        finally:
+            process.kill()
+
+
+def _measured(setting: str, rounds: int, clock: Callable[[], float]) -> tuple[list[str], dict[str, float]]:
     shape, layers, durations, size = SETTINGS[setting]
     name = shape if shape in CONFIGS else "large"
     wavs = [0.1 * torch.randn(int(16000 * sizes().scale * seconds)) for seconds in durations]
@@ -51,7 +73,7 @@ def _measured(setting: str, clock: Callable[[], float]) -> tuple[list[str], dict
     config = calls[OURS].config  # type: ignore[attr-defined]
     runs: dict[str, Callable[[], object]] = {system: partial(_all, call, batches) for system, call in calls.items()}
     runs["product"] = product
-    seconds = interleaved(runs, rounds=3, clock=clock)
+    seconds = interleaved(runs, rounds=rounds, clock=clock)
     work = sum(flops(config, len(wav)) for wav in wavs)
     floors = [time * work / PRODUCT_FLOPS for time in seconds["product"]]
     above = sorted(took / floor for took, floor in zip(seconds[OURS], floors, strict=True))
