@@ -50,7 +50,7 @@ format: $(VENV)/.installed-test  ## write the files in the project's style
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
-bench: $(VENV)/.installed-test  ## speed and memory beside other systems, as docs/benchmarks.md: about an hour
+bench: $(VENV)/.installed-test  ## speed and memory beside other systems, as docs/benchmarks.md: about two hours
 	@$(BIN)/python -m tests.benchmarks
 
 clean:  ## remove what make made

@@ -40,6 +40,8 @@ _BEAT = 30.0
 SILENT = 300.0
 """Seconds without one after which a process of another machine counts as dead."""
 _SETTLE = 0.5
+_LINGER = 5.0
+"""Seconds for which a lock may outlive its process."""
 _WAIT = 0.2
 """Seconds between two attempts to hold a folder that another process holds for a moment."""
 
@@ -272,11 +274,16 @@ def hold(folder: Path, *, force: bool = False, brief: bool = False) -> contextli
         ...         print("in use")
         in use
     """
+    until = time.monotonic() + _LINGER
     while True:
         try:
             return _hold(folder, force, brief)
         except BlockingIOError:
-            if not brief or not (_read_lock(folder / _LOCK) or {"brief": True}).get("brief"):
+            record = _read_lock(folder / _LOCK)
+            both_brief = brief and (record or {"brief": True}).get("brief")
+            # A command that a killed process was just starting holds its files until it runs.
+            lingers = record is not None and not _lives(record, 0.0, locked=False) and time.monotonic() < until
+            if not both_brief and not lingers:
                 raise
         time.sleep(_WAIT)
 

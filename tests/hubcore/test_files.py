@@ -6,12 +6,15 @@ import errno
 import logging
 import os
 import stat
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from hubcore import files
-from hubcore.files import sync, write_whole
+from hubcore.files import hold, sync, write_whole
 
 
 def _names(folder: Path) -> list[str]:
@@ -127,3 +130,30 @@ def test_files_are_synced_by_a_descriptor_open_for_writing_and_before_they_get_t
     with open(tmp_path / "a", "ab") as stream:
         sync(stream.fileno())
     assert seen[2:] == [(False, False, True)]
+
+
+STARTS_A_COMMAND = """
+import os, pathlib, subprocess, sys, time
+from hubcore.files import hold
+hold(pathlib.Path(sys.argv[1]))
+subprocess.run(["true"], preexec_fn=lambda: (os.write(1, b"now"), time.sleep(0.5)))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_folder_is_free_when_its_process_was_killed_while_it_started_a_command(tmp_path: Path) -> None:
+    with subprocess.Popen([sys.executable, "-c", STARTS_A_COMMAND, str(tmp_path)], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None and process.stdout.read(3) == b"now"  # the command's process, which has the lock too
+        process.kill()
+        process.wait()
+        began = time.monotonic()
+        with hold(tmp_path):
+            assert time.monotonic() - began > 0.1, "the lock was free at once: the test shows nothing"
+
+
+def test_a_folder_of_a_living_process_is_refused_at_once(tmp_path: Path) -> None:
+    with hold(tmp_path):
+        began = time.monotonic()
+        with pytest.raises(BlockingIOError, match=f"process {os.getpid()}"):
+            hold(tmp_path)
+        assert time.monotonic() - began < 2
