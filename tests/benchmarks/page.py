@@ -24,7 +24,8 @@ keeps the others. Below each heading stands where and when it was measured.
 Systems run in turn, round by round, so that a machine that slows down slows all of them. A ratio is the median of the rounds'
 ratios, with the least and the most. Weights are random and shapes equal; every system gives all hidden states, and gets the
 mask that it needs. The floor is the time that the floating point operations of the true lengths would take at the speed of a
-large matrix product, measured in the same rounds.{plot}
+large matrix product, measured in the same rounds: with the faster of torch's libraries, and with `torch.nn.functional.linear`.
+{plot}
 """
 
 
@@ -48,7 +49,7 @@ def write_page(names: Sequence[str]) -> Path:
     docs = folder() if sizes().quick else REPOSITORY / "docs"
     plot = "images/benchmarks.png"
     drawn = "speed" in kept and draw(kept["speed"].figures, docs / plot)
-    head = HEAD.format(plot=f"\n\n![How many times faster than its peers hubcore is]({plot})" if drawn else "").rstrip()
+    head = HEAD.format(plot=f"\n![How many times faster than its peers hubcore is]({plot})" if drawn else "").rstrip()
     parts = [f"## {section.title}\n\n{section.machine}\n\n{section.text}" for section in kept.values()]
     page = docs / "benchmarks.md"
     page.write_text("\n\n".join([head, *parts]) + "\n", encoding="utf-8")
