@@ -22,7 +22,7 @@ from tests.benchmarks.measure import Section, interleaved, ratio, sizes, table, 
 from tests.benchmarks.peers import OURS, Call, flops, peers, systems
 
 SHORT = [1.2, 2.3, 0.8, 3.1, 1.9, 2.2, 0.7, 4.0, 5.2, 1.1, 9.6, 2.9, 1.6, 0.9, 4.9, 2.2]
-"""16 spoken prompts: the longest has 3.4 times the mean, as in a random batch of those that come with telephone exchanges."""
+"""Lengths of 16 spoken prompts; padded, they have 3.4 times their samples, as a random batch of Asterisk's prompts has."""
 LONG = [9.2, 19.6, 14.1, 14.8]
 SETTINGS: dict[str, tuple[str, int | None, Sequence[float], int]] = {
     "16 short, one by one": ("base", None, SHORT, 1),
